@@ -1,0 +1,94 @@
+"""
+What a failure means: *explain* finds its row in the table, *message* says it.
+
+This file imports no driver and no SDK.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from .failures import FAILURES, Failure, Source
+
+
+class Known(Exception):  # noqa: N818 - never shown: explained before it reaches a user.
+    """A failure that we found ourselves, by its id in the table."""
+
+    def __init__(self, failure_id: str, seen: str = "", **facts: object) -> None:
+        super().__init__(seen or failure_id)
+        self.failure_id = failure_id
+        self.seen = seen
+        self.facts = facts
+
+
+BY_ID = {failure.id: failure for failure in FAILURES}
+_SERVER, _WORKSPACE = (
+    tuple(
+        (re.compile(failure.pattern, re.IGNORECASE), failure)
+        for failure in FAILURES
+        if failure.source is source and failure.pattern
+    )
+    for source in (Source.SERVER, Source.WORKSPACE)
+)
+
+# JSON web tokens, personal access tokens and OAuth secrets by their looks.
+_SECRET = re.compile(r"eyJ[\w-]{5,}(\.[\w-]*){1,2}|\b(dapi|dose|dkea)[\w-]{8,}")
+# The SDK repeats its whole configuration behind its messages.
+_CONFIG_TAIL = re.compile(r"\.? Config: .*", re.DOTALL)
+
+
+def scrub(text: str) -> str:
+    """Return *text* on one line, without anything that looks like a secret."""
+    return " ".join(_SECRET.sub("***", _CONFIG_TAIL.sub("", text)).split())
+
+
+def chain(exc: BaseException | None) -> Iterator[BaseException]:
+    """Yield *exc* and the causes behind it, at most eight."""
+    for _ in range(8):
+        if exc is None:
+            return
+        yield exc
+        exc = exc.__cause__ or exc.__context__
+
+
+def explain(exc: BaseException, source: Source, *, native: bool = False) -> Failure:
+    """
+    Return the row of the table for *exc*, seen by *source*.
+
+    The causes of *exc* are looked at too, innermost last: the SDK wraps what the
+    network said. *native* tells a login with a PASSWORD from one with a token.
+    """
+    rows = _SERVER if source is Source.SERVER else _WORKSPACE
+    seen = list(chain(exc))
+    for link in seen:
+        if isinstance(link, Known):
+            return BY_ID[link.failure_id]
+    prefix = "native: " if native else ""
+    texts = [prefix + str(link) for link in seen]
+    if source is Source.WORKSPACE:
+        texts = [f"{type(link).__name__}: {link}" for link in seen]
+    for pattern, failure in rows:
+        if any(pattern.search(text) for text in texts):
+            return failure
+    unexplained = source is Source.SERVER
+    return BY_ID["unexplained" if unexplained else "workspace-unexplained"]
+
+
+class _Facts(dict[str, object]):
+    """Facts for a message; one that nobody knows is shown by its name."""
+
+    def __missing__(self, key: str) -> str:
+        return f"<{key}>"
+
+
+def words(failure: Failure, facts: Mapping[str, object]) -> tuple[str, str]:
+    """Return what *failure* means and its mend, filled with *facts*."""
+    known = _Facts(facts)
+    return failure.means.format_map(known), failure.mend.format_map(known)
+
+
+def message(failure: Failure, label: str, facts: Mapping[str, object]) -> str:
+    """Return the sentences that a user reads about *failure* of *label*."""
+    means, mend = words(failure, facts)
+    seen = scrub(str(facts.get("seen") or ""))
+    tail = f'\nSeen: "{seen}"' if seen else ""
+    return f"{label}: {means} {mend}{tail}"

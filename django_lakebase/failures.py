@@ -1,0 +1,405 @@
+"""
+The table of failures: how each is recognised, what it means, how it is mended.
+
+It is the single source of what the engine raises, what ``lakebase_check`` prints and
+what docs/errors.md lists. psycopg reports a failed connect without an SQLSTATE, and
+the service's gateways have words of their own, so a failure is told by its text.
+Rows are tried from top to bottom: the first that matches speaks.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+
+ENDPOINT_FORMAT = "projects/<id>/branches/<id>/endpoints/<id>"
+
+
+class Source(StrEnum):
+    """Who reported a failure."""
+
+    SETTINGS = "settings"
+    WORKSPACE = "workspace"
+    SERVER = "server"
+
+
+class Then(StrEnum):
+    """What connecting does after a failure."""
+
+    RENEW = "renew"
+    WAIT = "wait"
+    WAIT_BRIEFLY = "wait briefly"
+    STOP = "stop"
+    PROBE = "probe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """
+    One way to fail: how it is recognised, what it means, how it is mended.
+
+    *passing* marks what may be over in a while without anybody's doing, beyond what
+    the ladder waits for itself: ``lakebase_check --wait`` tries again.
+    """
+
+    id: str
+    source: Source
+    means: str
+    mend: str
+    pattern: str = ""
+    then: Then = Then.STOP
+    passing: bool = False
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same attempt may succeed later without a change."""
+        return self.passing or self.then in (Then.WAIT, Then.WAIT_BRIEFLY)
+
+
+_settings = partial(Failure, source=Source.SETTINGS)
+_workspace = partial(Failure, source=Source.WORKSPACE)
+_server = partial(Failure, source=Source.SERVER)
+
+CREATE_ROLE = (
+    "CREATE EXTENSION IF NOT EXISTS databricks_auth; "
+    "SELECT databricks_create_role('{user}', 'SERVICE_PRINCIPAL');"
+)
+
+FAILURES = (
+    # Settings: found before any network call, raised as ImproperlyConfigured.
+    _settings(
+        id="endpoint-missing",
+        means="no endpoint is named{because}.",
+        mend='Set OPTIONS["endpoint"] or ENDPOINT_NAME to ' + ENDPOINT_FORMAT + ".",
+    ),
+    _settings(
+        id="endpoint-malformed",
+        means='{name} is "{value}", which is not the name of an endpoint.',
+        mend="The format is " + ENDPOINT_FORMAT + ".",
+    ),
+    _settings(
+        id="sslmode-weak",
+        means='{name} is "{value}": a token must not travel over a connection that '
+        "may be unencrypted.",
+        mend="Use require, verify-ca or verify-full, or remove it: require is the "
+        "default.",
+    ),
+    _settings(
+        id="workspace-invalid",
+        means='OPTIONS["workspace"] {problem}.',
+        mend="Give it a dict of arguments for the SDK's Config, such as "
+        '{{"profile": "prod"}}, or the dotted path of a callable that returns a '
+        "WorkspaceClient.",
+    ),
+    _settings(
+        id="native-incomplete",
+        means="PASSWORD asks for a native login, but {name} is not in the settings.",
+        mend="Set {name} next to PASSWORD, or remove PASSWORD to log in with a token.",
+    ),
+    _settings(
+        id="host-socket",
+        means='{name} is "{value}", a local socket: a token must not go there.',
+        mend="Set it to the host that the project's Connect dialog shows, or remove it "
+        "and the host is asked from the API.",
+    ),
+    _settings(
+        id="budget-invalid",
+        means='OPTIONS["connect_budget"] is {value}.',
+        mend="It is a number of seconds above 0; the default is 20.",
+    ),
+    _settings(
+        id="port-invalid",
+        means='{name} is "{value}".',
+        mend="A port is a number from 1 to 65535; Lakebase listens on 5432.",
+    ),
+    _settings(
+        id="pool-age",
+        means="Pooling doesn't support persistent connections.",
+        mend='Set CONN_MAX_AGE to 0 or remove it: OPTIONS["pool"] keeps connections.',
+    ),
+    _settings(
+        id="pool-package-missing",
+        means='OPTIONS["pool"] is set, and psycopg_pool cannot be imported.',
+        mend='Install it: pip install "psycopg[pool]".',
+    ),
+    # The workspace: login of the SDK, identity, endpoint, credential.
+    _workspace(
+        id="sdk-missing",
+        pattern=r"^(ImportError|ModuleNotFoundError): .*databricks",
+        means="the databricks-sdk package cannot be imported.",
+        mend='Install it in this environment: pip install "databricks-sdk>=0.89".',
+    ),
+    _workspace(
+        id="unknown-profile",
+        pattern=r"has no (?P<profile>.+?) profile configured",
+        means="the SDK's configuration file has no such profile.",
+        mend='Correct OPTIONS["workspace"]["profile"] or DATABRICKS_CONFIG_PROFILE, '
+        "or add the profile: databricks auth login --profile NAME.",
+    ),
+    _workspace(
+        id="ambiguous-login",
+        pattern=r"more than one authorization method configured",
+        means="the environment holds two ways to log in to the workspace.",
+        mend="Unset one (DATABRICKS_TOKEN, or DATABRICKS_CLIENT_ID and "
+        "DATABRICKS_CLIENT_SECRET), or choose with DATABRICKS_AUTH_TYPE.",
+    ),
+    _workspace(
+        id="bad-client-secret",
+        pattern=r"invalid_client|unauthorized_client|Client authentication failed",
+        means="the workspace {workspace} refuses the client id with this secret.",
+        mend="Make a new secret for the service principal (workspace settings, "
+        "Identity and access, Service principals, Secrets) and set "
+        "DATABRICKS_CLIENT_SECRET; check that DATABRICKS_CLIENT_ID is its application "
+        "id and DATABRICKS_HOST its workspace.",
+    ),
+    _workspace(
+        id="workspace-access-missing",
+        pattern=r"API is disabled for users without|workspace[- ]access entitlement",
+        means="the identity may log in to {workspace}, but lacks the entitlement "
+        '"Workspace access".',
+        mend="Let a workspace admin switch it on for the service principal "
+        "(Identity and access, Service principals, Configurations). It takes effect "
+        "within some minutes.",
+    ),
+    _workspace(
+        id="ip-blocked",
+        pattern=r"blocked by Databricks IP ACL|Unauthorized network access",
+        means="{workspace} does not accept requests from this network address.",
+        mend="Add the address to the workspace's IP access list, or go out through "
+        "one that is on it.",
+    ),
+    _workspace(
+        id="endpoint-not-found",
+        pattern=r"^(NotFound|ResourceDoesNotExist): ",
+        means="{workspace} knows no endpoint {endpoint}, or hides it from this "
+        "identity.",
+        mend="Correct {endpoint_setting}: the Connect dialog of the Lakebase project "
+        "shows the name; check that DATABRICKS_HOST is the project's workspace.",
+    ),
+    _workspace(
+        id="token-unaccepted",
+        pattern=r"^Unauthenticated: ",
+        means="{workspace} does not accept the login's token (expired or revoked).",
+        mend="Renew DATABRICKS_TOKEN, log in again (databricks auth login), or set "
+        "DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET.",
+    ),
+    _workspace(
+        id="permission-missing",
+        pattern=r"^PermissionDenied: ",
+        means="{workspace} does not permit this identity to use {endpoint}.",
+        mend="Grant the service principal CAN USE on the Lakebase project.",
+    ),
+    _workspace(
+        id="api-throttled",
+        pattern=r"^(TooManyRequests|ResourceExhausted|RequestLimitExceeded): |"
+        r"rate_limited",
+        means="{workspace} answers that it gets too many requests.",
+        mend="It passes by itself. If it stays, fewer processes should start at the "
+        "same moment.",
+        passing=True,
+    ),
+    _workspace(
+        id="empty-credential",
+        means="{workspace} answered the request for a credential without a token.",
+        mend="Try again; if it stays, ask Databricks support with the time of the "
+        "request.",
+    ),
+    _workspace(
+        id="clock-skew",
+        means="a credential made just now looks expired: {skew}.",
+        mend="Set this machine's clock (timedatectl status; chronyc makestep).",
+    ),
+    _workspace(
+        id="host-unknown",
+        means="{endpoint} has no host name yet: its state is {state}.",
+        mend="Wait until the endpoint is ready, or set HOST (PGHOST) to the host that "
+        "the Connect dialog shows.",
+        passing=True,
+    ),
+    _workspace(
+        id="endpoint-read-only",
+        means="{endpoint} is a read-only endpoint, and no HOST is set.",
+        mend="Name the branch's read-write endpoint in {endpoint_setting}, or set HOST "
+        "(PGHOST) to use the read-only one on purpose.",
+    ),
+    _workspace(
+        id="identity-unknown",
+        means="{workspace} does not say who this login is.",
+        mend="Set USER (PGUSER) to the Postgres role: the service principal's "
+        "application id, or your e-mail address.",
+    ),
+    _workspace(
+        id="api-unreachable",
+        pattern=r"^(ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|"
+        r"Timeout|TimeoutError|OperationTimeout|ChunkedEncodingError|"
+        r"TemporarilyUnavailable|DeadlineExceeded|InternalError|InvalidURL|"
+        r"InvalidSchema|MissingSchema|LocationParseError|JSONDecodeError): |"
+        r"Max retries exceeded|Timed out after|Connection refused|"
+        r"Connection aborted|Name or service not known|Invalid URL",
+        means="the workspace API at {workspace} cannot be reached or gives no usable "
+        "answer.",
+        mend="Check DATABRICKS_HOST, this machine's name resolution and its way out "
+        "(proxy, firewall): curl {workspace_url}/oidc/.well-known/oauth-authorization-"
+        "server must answer.",
+        passing=True,
+    ),
+    _workspace(
+        id="no-login",
+        pattern=r"cannot configure default credentials|not configured|auth: ",
+        means="the SDK found no way to log in to a workspace.",
+        mend="Set DATABRICKS_HOST, DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET, "
+        'or a profile in OPTIONS["workspace"] or DATABRICKS_CONFIG_PROFILE.',
+    ),
+    # The server: gateways and PostgreSQL, at login.
+    _server(
+        id="role-missing",
+        pattern=r'role "[^"]*" does not exist',
+        means='Postgres has no role "{user}" on {endpoint}.',
+        mend="As the project's owner, in the branch of the endpoint, run: "
+        + CREATE_ROLE
+        + " Then grant it what docs/howto/connect.md lists.",
+    ),
+    _server(
+        id="wrong-user",
+        pattern=r"no role security label was configured|"
+        r"token.*(does not match|is not).*(role|user|identity)",
+        means='"{user}" is not the identity that the token was issued to, or its role '
+        "was made by CREATE ROLE and takes no tokens.",
+        mend="Set USER (PGUSER) to the identity that logs in to the workspace (the "
+        "service principal's application id), or remove it. If it is right, drop the "
+        "role and, as the project's owner, run: " + CREATE_ROLE,
+    ),
+    _server(
+        id="token-expired",
+        pattern=r"token (has )?expired",
+        means='the server found the token of "{user}" expired, also one made just now.',
+        mend="If it stays, compare this machine's clock with the true time "
+        "(timedatectl status).",
+        then=Then.RENEW,
+    ),
+    _server(
+        id="password-refused",
+        pattern=r"^native: .*(password authentication failed|not a valid JWT|"
+        r"Failed to decode token|SASL authentication failed|password supplied)",
+        means='the server refused PASSWORD of the native role "{user}".',
+        mend="Correct USER and PASSWORD, and check that native login is enabled for "
+        "the project; or remove PASSWORD to log in with a token.",
+    ),
+    _server(
+        id="pooled-host",
+        pattern=r"SASL authentication failed",
+        means='"{host}" refused the way a token is sent, as pooled hosts do.',
+        mend="Use the endpoint's direct host (without -pooler): the pooler serves "
+        'native passwords only. OPTIONS["pool"] gives a pool that renews tokens.',
+    ),
+    _server(
+        id="token-refused",
+        pattern=r"not a valid JWT|password authentication failed|"
+        r"Failed to decode token|signature error|signature algorithm|jwk not found|"
+        r"missing key id|invalid JWT token|JWT token is not yet ready",
+        means='the server refused "{user}" twice, the second time with a token made '
+        "just now.",
+        mend="The role is probably missing, or takes no tokens. As the project's "
+        "owner, in the branch of {endpoint}, run: " + CREATE_ROLE,
+        then=Then.RENEW,
+    ),
+    _server(
+        id="external-authorization",
+        pattern=r"External authorization failed",
+        means="the gateway would not let the connection through to {endpoint}.",
+        mend="Three things cause it: the branch was made a moment ago (wait), the "
+        "instance is paused (resume it), or an IP access list or private link keeps "
+        "this address out (ask the workspace admin).",
+        then=Then.WAIT_BRIEFLY,
+    ),
+    _server(
+        id="endpoint-disabled",
+        pattern=r"endpoint is disabled",
+        means="{endpoint} is disabled, so a connection cannot wake it.",
+        mend="Enable it in the Lakebase project (branch, Computes, Edit).",
+    ),
+    _server(
+        id="wrong-host",
+        pattern=r"endpoint cannot be found|failed to resolve host .*"
+        r"(Name or service not known|No address associated|nodename nor servname|"
+        r"label (empty or )?too long|Errno -2|Errno -5)|could not translate host name|"
+        r"does not have SNI|Endpoint ID is not specified|could not parse network "
+        r"address",
+        means='"{host}" is not the host of a Lakebase endpoint.',
+        mend="Correct HOST (PGHOST): the Connect dialog of the project shows it; or "
+        "remove it, and the host of {endpoint} is asked from the API.",
+    ),
+    _server(
+        id="database-missing",
+        pattern=r'database "[^"]*" does not exist',
+        means='there is no database "{database}" on {endpoint}.',
+        mend="Correct NAME (PGDATABASE), or create it: the project's own database is "
+        "databricks_postgres.",
+    ),
+    _server(
+        id="too-many-connections",
+        pattern=r"too many (clients|connections) (already|for)|"
+        r"remaining connection slots|Too many connections to this endpoint",
+        means="all connections of {endpoint} are in use.",
+        mend="Lower the number of processes, threads or pool sizes (SELECT count(*) "
+        "FROM pg_stat_activity), or give the endpoint more compute.",
+    ),
+    _server(
+        id="permission-denied",
+        pattern=r"permission denied for database|is not permitted to log in",
+        means='"{user}" may not connect to the database "{database}".',
+        mend="As the database's owner, run: GRANT CONNECT ON DATABASE "
+        '"{database}" TO "{user}"; or, if the role may not log in at all, ALTER ROLE '
+        '"{user}" LOGIN.',
+    ),
+    _server(
+        id="tls-refused",
+        pattern=r"certificate verify failed|server certificate for|"
+        r"root certificate file|certificate (file|present)|does not support SSL|"
+        r"SSL was required|Invalid protocol version|Insecure connection|"
+        r"connection is insecure|SSL error|sslrootcert|sslmode value",
+        means='TLS with "{host}" did not come about.',
+        mend="Check OPTIONS sslmode (PGSSLMODE) and sslrootcert (PGSSLROOTCERT): "
+        "verify-full needs the file of the CA that signed the server's certificate, "
+        "or sslrootcert=system for the public ones.",
+    ),
+    _server(
+        id="option-unknown",
+        pattern=r"invalid connection option|unexpected keyword argument",
+        means="OPTIONS holds a key that neither Django, libpq nor django_lakebase "
+        "knows.",
+        mend="Correct or remove the key that is named; manage.py check suggests the "
+        "nearest one.",
+    ),
+    _server(
+        id="waking",
+        pattern=r"the database system is (starting up|shutting down|in recovery)|"
+        r"Connection refused|Connection reset|reset by peer|server closed the "
+        r"connection unexpectedly|SSL SYSCALL|SSL connection has been closed|"
+        r"unexpected eof|timeout expired|Connection timed out|timed out|"
+        r"Couldn't connect to compute|Failed to acquire permit|"
+        r"Too many connections attempts|temporarily unavailable|Temporary failure|"
+        r"terminating connection|handshake timeout|Authentication timed out|"
+        r"Invalid upstream handshake|Control plane request failed|"
+        r"could not (receive data|send)|Network is unreachable|No route to host|"
+        r"connection to server .* was (lost|aborted)|is idle, retry",
+        means="{host}:{port} gave no connection within {budget} s: {endpoint} is still "
+        "starting, restarting, or cannot be reached from here.",
+        mend='Raise OPTIONS["connect_budget"] or switch scale to zero off if starting '
+        "takes longer; otherwise check the endpoint's state and the way to "
+        "{host}:{port}.",
+        then=Then.WAIT,
+    ),
+    _server(
+        id="unexplained",
+        means="{host} refused the connection for a reason that is not in our table.",
+        mend="What it said is below; run manage.py lakebase_check to see how far a "
+        "connection gets.",
+        then=Then.PROBE,
+    ),
+    _workspace(
+        id="workspace-unexplained",
+        means="{workspace} gave no credential for a reason that is not in our table.",
+        mend="What it said is below; run manage.py lakebase_check to see how far a "
+        "login gets.",
+    ),
+)
