@@ -1,0 +1,339 @@
+"""
+Where an alias connects and how it logs in: settings and environment, made one Target.
+
+This file never touches the network. What the environment gives is filled into the
+empty fields of ``settings.DATABASES[alias]``, since Django reads them there: the test
+database's name, its signature, dbshell. A filled value is marked (`Filled`), so that a
+second reading knows it from one that the project wrote. docs/reference/settings.md has
+the rules for users.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db.backends.base.base import NO_DB_ALIAS
+
+from .errors import BY_ID, message
+
+DEFAULT_DATABASE = "databricks_postgres"
+DEFAULT_PORT = "5432"
+LAST_PORT = 65535
+# Seconds: below gunicorn's worker timeout of 30.
+DEFAULT_BUDGET = 20.0
+# The keys of OPTIONS that are ours: neither Django nor libpq knows them.
+OWN_OPTIONS = ("workspace", "endpoint", "connect_budget")
+# The keys of OPTIONS that bring a password of their own.
+PASSWORD_OPTIONS = ("password", "passfile", "service")
+WEAK_SSLMODES = ("disable", "allow", "prefer")
+
+_ENDPOINT = re.compile(r"projects/[^/\s]+/branches/[^/\s]+/endpoints/[^/\s]+")
+_LOGIN_VARIABLES = ("DATABRICKS_", "ARM_", "GOOGLE_", "ACTIONS_ID_TOKEN_")
+_HASH_KEY = secrets.token_bytes(32)
+
+
+class Filled(str):
+    """A value that we wrote into an empty setting: not the project's own."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """
+    How to log in to a workspace; two are equal if they say the same.
+
+    *key* is a hash that only this process can compute, *words* names the workspace in
+    messages. *arguments* are the SDK's (None: it reads the environment), *path* is
+    the dotted path of a callable.
+    """
+
+    key: str = field(repr=False)
+    words: str
+    url: str = ""
+    path: str = ""
+    arguments: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """
+    All that decides where a connection goes and who logs in; hashable, no secret.
+
+    *host* and *user* are empty where only the workspace knows them, *database* is
+    None on Django's maintenance connection. *options* is the rest of OPTIONS, frozen.
+    """
+
+    alias: str
+    label: str
+    login: Login | None
+    endpoint: str = ""
+    endpoint_setting: str = ""
+    host: str = ""
+    port: str = DEFAULT_PORT
+    database: str | None = DEFAULT_DATABASE
+    user: str = ""
+    hostaddr: str = ""
+    sslmode: str = "require"
+    sslrootcert: str = ""
+    connect_budget: float = DEFAULT_BUDGET
+    options: Hashable = field(default=(), repr=False)
+    password_key: str = field(default="", repr=False)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether a PASSWORD of the project's own is used, and no token."""
+        return self.login is None
+
+    def facts(self, **more: object) -> dict[str, object]:
+        """Return what the messages of failures speak of."""
+        login = self.login
+        return {
+            "endpoint": self.endpoint or self.host,
+            "endpoint_setting": self.endpoint_setting or "HOST",
+            "host": self.host or f"the host of {self.endpoint}",
+            "port": self.port,
+            "user": self.user or "the login's identity",
+            "database": self.database or "postgres",
+            "budget": f"{self.connect_budget:g}",
+            "workspace": login.words if login else "",
+            "workspace_url": (login and login.url) or "$DATABRICKS_HOST",
+            **more,
+        }
+
+
+def read(
+    settings_dict: dict[str, Any],
+    alias: str,
+    environ: Mapping[str, str] = os.environ,
+) -> Target:
+    """
+    Fill *settings_dict* from *environ* and return its Target.
+
+    Raises ImproperlyConfigured for whatever is wrong with the two of them alone.
+    """
+    reader = _Reader(settings_dict, alias, environ)
+    reader.fill()
+    return reader.target()
+
+
+def fill(
+    settings_dict: dict[str, Any], environ: Mapping[str, str] = os.environ
+) -> None:
+    """Fill the empty fields of *settings_dict* from *environ*; judges nothing."""
+    _Reader(settings_dict, "", environ).fill()
+
+
+def variable(name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the environment variable *name* without blanks around it."""
+    return environ.get(name, "").strip()
+
+
+class _Reader:
+    """One reading of an alias's settings and the environment."""
+
+    def __init__(
+        self, settings_dict: dict[str, Any], alias: str, environ: Mapping[str, str]
+    ) -> None:
+        self.settings, self.alias, self.environ = settings_dict, alias, environ
+        self.options: dict[str, Any] = settings_dict.get("OPTIONS") or {}
+        self.label = f'DATABASES["{alias}"]'
+        if alias == NO_DB_ALIAS:
+            self.label = 'DATABASES (Django\'s connection to the "postgres" database)'
+        self.workspace = self.options.get("workspace")
+        self.is_native = bool(settings_dict.get("PASSWORD")) or any(
+            self.options.get(key) for key in PASSWORD_OPTIONS
+        )
+        # One group: an environment that speaks of another database must not be mixed
+        # with settings that name one.
+        self.names_endpoint = (
+            self.is_native
+            or bool(self.option("endpoint"))
+            or bool(self.setting("HOST"))
+        )
+
+    def refuse(self, failure_id: str, **facts: object) -> ImproperlyConfigured:
+        return ImproperlyConfigured(message(BY_ID[failure_id], self.label, facts))
+
+    def setting(self, key: str) -> str:
+        """Return what the project itself wrote."""
+        value = self.settings.get(key)
+        return "" if value is None or isinstance(value, Filled) else str(value).strip()
+
+    def option(self, key: str) -> str:
+        return str(self.options.get(key) or "").strip()
+
+    def variable(self, *names: str) -> tuple[str, str]:
+        """Return the first of the variables that is set, and its name."""
+        for name in names:
+            value = variable(name, self.environ)
+            if value:
+                return value, name
+        return "", names[0]
+
+    # Filling.
+
+    def fill(self) -> None:
+        for key in ("NAME", "USER", "HOST", "PORT"):
+            if self.settings.get(key) is None:
+                continue  # NAME is None on the maintenance connection.
+            own = self.setting(key)
+            if own:
+                self.settings[key] = own
+            else:
+                self.settings[key] = Filled(getattr(self, f"_{key.lower()}")())
+
+    def _name(self) -> str:
+        if self.option("service"):
+            return ""
+        return self.variable("PGDATABASE")[0] or DEFAULT_DATABASE
+
+    def _port(self) -> str:
+        return "" if self.option("service") else self.variable("PGPORT")[0]
+
+    def _host(self) -> str:
+        return "" if self.names_endpoint else self.variable("PGHOST")[0]
+
+    def _user(self) -> str:
+        if self.is_native:
+            return ""
+        if self.workspace:
+            own = self.workspace if isinstance(self.workspace, Mapping) else {}
+            return str(own.get("client_id") or "").strip()
+        return self.variable("PGUSER", "DATABRICKS_CLIENT_ID")[0]
+
+    # Reading.
+
+    def target(self) -> Target:
+        login = None if self.is_native else self._login()
+        endpoint, endpoint_setting = self._endpoint()
+        rest = {k: v for k, v in self.options.items() if k not in OWN_OPTIONS}
+        return Target(
+            alias=self.alias,
+            label=self.label,
+            login=login,
+            endpoint=endpoint,
+            endpoint_setting=endpoint_setting,
+            host=self._checked_host(),
+            port=self._checked_port(),
+            database=self.settings.get("NAME"),
+            user=str(self.settings.get("USER") or ""),
+            hostaddr=self._hostaddr(),
+            sslmode=self._sslmode(),
+            sslrootcert=self.option("sslrootcert") or self.variable("PGSSLROOTCERT")[0],
+            connect_budget=self._budget(),
+            options=_frozen({k: v for k, v in rest.items() if k != "password"}),
+            password_key=self._password_key(),
+        )
+
+    def _login(self) -> Login:
+        workspace = self.workspace
+        if workspace is None or workspace == "":
+            values = {
+                name: value
+                for name, value in self.environ.items()
+                if name.startswith(_LOGIN_VARIABLES)
+            }
+            url, _ = self.variable("DATABRICKS_HOST")
+            profile, _ = self.variable("DATABRICKS_CONFIG_PROFILE")
+            named = f'the workspace of profile "{profile or "DEFAULT"}"'
+            return Login(_hashed(values), url or named, url)
+        if isinstance(workspace, str):
+            named = f"the workspace of {workspace}()"
+            return Login(_hashed(workspace), named, path=workspace.strip())
+        if not isinstance(workspace, Mapping) or not workspace:
+            is_dict = isinstance(workspace, Mapping)
+            problem = "is empty" if is_dict else f"is a {type(workspace).__name__}"
+            raise self.refuse("workspace-invalid", problem=problem)
+        arguments = {
+            str(key): value.strip() if isinstance(value, str) else value
+            for key, value in workspace.items()
+        }
+        url = str(arguments.get("host") or "")
+        named = f'the workspace of profile "{arguments.get("profile", "DEFAULT")}"'
+        return Login(_hashed(arguments), url or named, url, arguments=arguments)
+
+    def _endpoint(self) -> tuple[str, str]:
+        value, name = self.option("endpoint"), 'OPTIONS["endpoint"]'
+        if not value and not self.names_endpoint:
+            value, name = self.variable("ENDPOINT_NAME", "LAKEBASE_ENDPOINT")
+        if not value and self.is_native:
+            return "", ""
+        if not value:
+            because = ""
+            if self.names_endpoint:
+                because = (
+                    ", and ENDPOINT_NAME is not read for an alias whose settings set "
+                    "HOST: it may belong to another database"
+                )
+            raise self.refuse("endpoint-missing", because=because)
+        if not _ENDPOINT.fullmatch(value):
+            raise self.refuse("endpoint-malformed", name=name, value=value)
+        return value, name
+
+    def _checked_host(self) -> str:
+        host = str(self.settings.get("HOST") or "")
+        if self.is_native and not self.option("service"):
+            for key in ("HOST", "USER"):
+                if not self.setting(key):
+                    raise self.refuse("native-incomplete", name=key)
+        if host.startswith(("/", "@")):
+            name = "HOST" if self.setting("HOST") else "PGHOST"
+            raise self.refuse("host-socket", name=name, value=host)
+        return host
+
+    def _checked_port(self) -> str:
+        port = str(self.settings.get("PORT") or "")
+        if not port:
+            return "" if self.option("service") else DEFAULT_PORT
+        if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) <= LAST_PORT:
+            name = "PORT" if self.setting("PORT") else "PGPORT"
+            raise self.refuse("port-invalid", name=name, value=port)
+        return port
+
+    def _hostaddr(self) -> str:
+        own = self.option("hostaddr")
+        if own or self.workspace or self.setting("HOST") or self.is_native:
+            return own
+        return self.variable("LAKEBASE_HOSTADDR")[0]
+
+    def _sslmode(self) -> str:
+        mode, name = self.option("sslmode"), 'OPTIONS["sslmode"]'
+        if not mode:
+            mode, name = self.variable("PGSSLMODE")
+        if not mode and self.option("service"):
+            # libpq would let ours win over a stricter one in the service file.
+            raise self.refuse("sslmode-weak", name='OPTIONS["sslmode"]', value="")
+        if mode in WEAK_SSLMODES:
+            raise self.refuse("sslmode-weak", name=name, value=mode)
+        return mode or "require"
+
+    def _budget(self) -> float:
+        budget = self.options.get("connect_budget", DEFAULT_BUDGET)
+        is_number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
+        if not is_number or not 0 < budget < float("inf"):
+            raise self.refuse("budget-invalid", value=repr(budget))
+        return float(budget)
+
+    def _password_key(self) -> str:
+        secret = self.settings.get("PASSWORD") or self.options.get("password")
+        return _hashed(str(secret)) if secret else ""
+
+
+def _hashed(value: object) -> str:
+    text = repr(sorted(value.items()) if isinstance(value, dict) else value)
+    return hashlib.blake2b(text.encode(), key=_HASH_KEY, digest_size=16).hexdigest()
+
+
+def _frozen(value: Any) -> Hashable:
+    """Return *value* in a form that can be compared and hashed."""
+    if isinstance(value, Mapping):
+        return tuple(sorted((str(k), _frozen(v)) for k, v in value.items()))
+    if isinstance(value, (list, tuple)):
+        return tuple(_frozen(item) for item in value)
+    return value if isinstance(value, Hashable) else id(value)
