@@ -12,9 +12,7 @@ is still valid. The token is only ever handed out, never logged and never shown.
 """
 
 import logging
-import os
 import random
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -113,7 +111,6 @@ class CredentialCache:
         self._pause = FIRST_PAUSE
         self._retry_at: datetime | None = None
         self._throttled_until: datetime | None = None
-        _caches.add(self)
 
     def get(self, timeout: float = CALL_BOUND) -> Credential:
         """
@@ -186,16 +183,15 @@ class CredentialCache:
         return self._error
 
     @property
+    def trouble(self) -> str:
+        """The same in words that may be shown."""
+        return scrub(str(self._error)) if self._error else "not yet answered"
+
+    @property
     def expires_at(self) -> datetime | None:
         """The moment (UTC) at which the credential at hand expires."""
         current = self._current
         return None if current is None else current.expires_at
-
-    def reset_after_fork(self) -> None:
-        """Start clean in a child process; a token already fetched stays good."""
-        self._flight.reset_after_fork()
-        self._probe.reset_after_fork()
-        self._retry_at = self._error = None
 
     def _fetch(self, timeout: float) -> Credential:
         throttled_until, error = self._throttled_until, self._error
@@ -251,15 +247,3 @@ class CredentialCache:
                 scrub(str(error)),
                 current.left(now).total_seconds(),
             )
-
-
-_caches: "weakref.WeakSet[CredentialCache]" = weakref.WeakSet()
-
-
-def _reset_after_fork() -> None:
-    for cache in list(_caches):
-        cache.reset_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -199,7 +199,8 @@ FAILURES = (
     ),
     _workspace(
         id="empty-credential",
-        means="{workspace} answered the request for a credential without a token.",
+        means="{workspace} answered the request for a credential without a token or "
+        "without its expiry.",
         mend="Try again; if it stays, ask Databricks support with the time of the "
         "request.",
     ),
@@ -369,6 +370,12 @@ FAILURES = (
         "knows.",
         mend="Correct or remove the key that is named; manage.py check suggests the "
         "nearest one.",
+    ),
+    _server(
+        id="setup-failed",
+        means="a new connection could not be set up after the login.",
+        mend='Check OPTIONS["assume_role"] (the role must exist, and "{user}" be a '
+        "member of it) and TIME_ZONE.",
     ),
     _server(
         id="waking",

@@ -5,10 +5,12 @@ The SDK's token request has no timeout of its own, so a call runs in a daemon th
 its callers wait as long as they can afford, then leave it behind.
 """
 
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 # Seconds that one call to the workspace may take.
 CALL_BOUND = 10.0
@@ -90,6 +92,7 @@ class SingleFlight(Generic[T]):
         self._work, self._prepare = work, prepare
         self._landed, self._failed = landed, failed
         self.reset_after_fork()
+        _flights.add(self)
 
     def reset_after_fork(self) -> None:
         """Forget the parent's lock and its thread, which a child does not have."""
@@ -116,7 +119,10 @@ class SingleFlight(Generic[T]):
 
         Raises `FlightError` with the reason as its cause.
         """
-        call = self.start()
+        try:
+            call = self.start()
+        except ImportError as exc:  # From *prepare*.
+            raise FlightError from without_frames(exc)
         bound = 0.0 if call.age() > CALL_BOUND else min(timeout, CALL_BOUND)
         if not call.done.wait(max(0.0, bound)):
             cause = TimeoutError(f"no answer within {call.age():.0f} s")
@@ -139,3 +145,15 @@ class SingleFlight(Generic[T]):
                 self._failed(exc)
             raise
         return self._landed(result) if self._call is mine else result
+
+
+_flights: "weakref.WeakSet[SingleFlight[Any]]" = weakref.WeakSet()
+
+
+def _reset_after_fork() -> None:
+    for flight in list(_flights):
+        flight.reset_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_after_fork)
