@@ -1,0 +1,225 @@
+"""
+The database engine: what Django loads for ``"ENGINE": "django_lakebase"``.
+
+A thin layer over Django's PostgreSQL backend. The settings are filled from the
+environment, the password is a credential of the workspace, and Django does the rest.
+"""
+
+import logging
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db.backends.base.base import NO_DB_ALIAS
+from django.db.backends.postgresql.base import (
+    DatabaseWrapper as PostgreSQLDatabaseWrapper,
+)
+from psycopg import sql
+
+from . import config
+from .client import DatabaseClient
+from .connection import (
+    TIMEZONE_OPTION,
+    Connection,
+    Lease,
+    Opening,
+    Params,
+    is_readable,
+    lazy_params,
+    lease_of,
+    takes_timezone,
+)
+from .creation import DatabaseCreation
+from .credentials import utc_now
+from .errors import BY_ID, message
+from .workspace import access_to
+
+if TYPE_CHECKING:
+    from .pool import LakebasePool
+
+    Base = PostgreSQLDatabaseWrapper
+else:
+    # A mixin: django_lakebase.postgis puts it over another backend.
+    Base = object
+
+logger = logging.getLogger("django_lakebase")
+
+# Half-open connections end after about a minute instead of two hours; seconds, and
+# milliseconds for tcp_user_timeout.
+KEEPALIVES = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30000,
+}
+# The share of its credential's life after which a connection is replaced, at random:
+# else those of all processes would end in the same second.
+SHORTEST_SHARE, LONGEST_SHARE = 0.6, 0.9
+
+
+class LakebaseMixin(Base):
+    """Gives a PostgreSQL backend of Django a fresh credential for each connection."""
+
+    client_class = DatabaseClient
+    creation_class = DatabaseCreation
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        config.fill(self.settings_dict)
+        self._close_at_by_settings: float | None = None
+        self._has_warned = False
+
+    def get_connection_params(self) -> Params:
+        """
+        Return what psycopg connects with; the password asks for a token when used.
+
+        No I/O, for Django calls this at every checkout from a pool. Raises
+        ImproperlyConfigured.
+        """
+        target = self.get_target()
+        params: Params = super().get_connection_params()
+        for name in config.OWN_OPTIONS:
+            params.pop(name, None)
+        own: Params = {
+            "host": target.host,
+            "port": target.port,
+            "user": target.user,
+            "hostaddr": target.hostaddr,
+            "sslmode": target.sslmode,
+            "sslrootcert": target.sslrootcert,
+            "options": self._startup_options(target, params.get("options")),
+        }
+        params |= {name: value for name, value in own.items() if value}
+        return {**KEEPALIVES, **params, **lazy_params(target)}
+
+    def get_target(self) -> config.Target:
+        """Return where the settings and the environment lead; no I/O."""
+        return config.read(self.settings_dict, self.alias)
+
+    @property
+    def lease(self) -> Lease | None:
+        """When the open connection was opened and its credential expires, in UTC."""
+        connection = self.connection
+        return None if connection is None else lease_of(connection)
+
+    def get_new_connection(self, conn_params: Params) -> Connection:
+        """Open a connection, retrying within ``OPTIONS["connect_budget"]`` seconds."""
+        opener = super().get_new_connection
+        if self.pool is not None:
+            connection: Connection = opener(conn_params)
+            self._cap_age(None)
+            return connection
+        connection = Opening(self.get_target(), conn_params, opener).run()
+        self._cap_age(lease_of(connection))
+        return connection
+
+    @property
+    def pool(self) -> "LakebasePool | None":
+        """The pool of this alias, process and Target; None without OPTIONS["pool"]."""
+        options = self.settings_dict["OPTIONS"].get("pool")
+        if self.alias == NO_DB_ALIAS or not options:
+            return None
+        target = self.get_target()
+        if self.settings_dict.get("CONN_MAX_AGE", 0) != 0:
+            raise ImproperlyConfigured(message(BY_ID["pool-age"], target.label, {}))
+        try:
+            from .pool import LakebasePool, pool_for
+        except ImportError as exc:
+            failure = BY_ID["pool-package-missing"]
+            raise ImproperlyConfigured(message(failure, target.label, {})) from exc
+
+        def make() -> LakebasePool:
+            from psycopg_pool import ConnectionPool
+
+            own = {} if options is True else dict(options)
+            checks = ConnectionPool.check_connection if health_checks else None
+            return LakebasePool(
+                target,
+                self.get_connection_params(),
+                self._configure_connection,  # type: ignore[attr-defined]
+                {"check": checks, **own},
+            )
+
+        health_checks = bool(self.settings_dict.get("CONN_HEALTH_CHECKS"))
+        key = target, self.timezone_name, health_checks
+        return pool_for(self.alias, key, make)
+
+    def close_pool(self) -> None:
+        """Close this process's pools of the alias; makes none to do so."""
+        if self.settings_dict["OPTIONS"].get("pool"):
+            from .pool import close_pools
+
+            close_pools(self.alias)
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """
+        Close a connection that is too old, broken, or cut by the server.
+
+        One that is too old only by the cap stays while no other credential can be
+        had: the server checks expiry at login alone.
+        """
+        own = self.close_at
+        if self._outlives_cap():
+            self.close_at = self._close_at_by_settings
+        super().close_if_unusable_or_obsolete()
+        if self.connection is None:
+            return
+        self.close_at = own
+        is_idle = not self.in_atomic_block
+        if is_idle and is_readable(self.connection) and not self.is_usable():
+            self.close()
+
+    def _configure_role(self, connection: Connection) -> bool:
+        # Django composes it on a cursor of the wrapper, which inside a pool's worker
+        # waits for the pool.
+        role = self.settings_dict["OPTIONS"].get("assume_role")
+        if not role:
+            return False
+        with connection.cursor() as cursor:
+            cursor.execute(sql.SQL("SET ROLE {}").format(sql.Literal(role)))
+        return True
+
+    def _startup_options(self, target: config.Target, own: object) -> str:
+        """Return libpq's *options*, with the time zone: it saves a query."""
+        options = str(own or config.variable("PGOPTIONS"))
+        name = self.timezone_name
+        if not name or not takes_timezone(target):
+            return options if own else ""
+        escaped = name.replace("\\", "\\\\").replace(" ", "\\ ")
+        return f"{options} {TIMEZONE_OPTION}{escaped}".strip()
+
+    def _cap_age(self, lease: Lease | None) -> None:
+        """Lower close_at, which connect() has just set from CONN_MAX_AGE."""
+        self._close_at_by_settings, self._has_warned = self.close_at, False
+        if lease is None:
+            return
+        left = (lease.expires_at - utc_now()).total_seconds()
+        cap = time.monotonic() + left * random.uniform(SHORTEST_SHARE, LONGEST_SHARE)  # noqa: S311 - no secret.
+        if self.close_at is None or self.close_at > cap:
+            self.close_at = cap
+
+    def _outlives_cap(self) -> bool:
+        """Whether the cap has come, and no other credential is at hand."""
+        lease = self.lease
+        is_due = self.close_at is not None and time.monotonic() >= self.close_at
+        if lease is None or not is_due or self.close_at == self._close_at_by_settings:
+            return False
+        target = self.get_target()
+        credentials = access_to(target).credentials
+        if credentials.ready() is not None:
+            return False
+        credentials.renew_soon()
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "%s: no new credential can be had (%s), so a connection is kept longer "
+                "than its credential's life allows for",
+                target.label,
+                credentials.trouble,
+            )
+        return True
+
+
+class DatabaseWrapper(LakebaseMixin, PostgreSQLDatabaseWrapper):
+    """Django's PostgreSQL backend, logging in with Databricks credentials."""

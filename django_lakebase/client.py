@@ -1,0 +1,56 @@
+"""dbshell: psql with a fresh token, which is in its environment and never in argv."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.backends.postgresql.client import (
+    DatabaseClient as PostgreSQLDatabaseClient,
+)
+
+from . import config
+from .connection import lazy_params, resolve_host, resolve_user
+
+
+class DatabaseClient(PostgreSQLDatabaseClient):
+    """Runs psql, logged in as Django would be."""
+
+    @classmethod
+    def settings_to_cmd_args_env(
+        cls, settings_dict: dict[str, Any], parameters: Iterable[str]
+    ) -> tuple[list[str], dict[str, str] | None]:
+        """
+        Return psql's arguments and environment; asks the workspace where it must.
+
+        Raises LakebaseError, or ImproperlyConfigured.
+        """
+        target = config.read(settings_dict, _alias_of(settings_dict))
+        password = lazy_params(target).get("password", settings_dict.get("PASSWORD"))
+        options = {
+            **settings_dict["OPTIONS"],
+            "sslmode": target.sslmode,
+            "sslrootcert": target.sslrootcert,
+        }
+        arguments, environment = super().settings_to_cmd_args_env(
+            {
+                **settings_dict,
+                "HOST": resolve_host(target),
+                "USER": resolve_user(target),
+                "PORT": target.port,
+                "PASSWORD": str(password or ""),
+                "OPTIONS": options,
+            },
+            parameters,
+        )
+        environment = dict(environment or {})
+        if target.hostaddr:
+            environment["PGHOSTADDR"] = target.hostaddr
+        return arguments, environment
+
+
+def _alias_of(settings_dict: dict[str, Any]) -> str:
+    """Return the alias for messages: Django passes a client its settings alone."""
+    named = (
+        alias for alias, own in connections.settings.items() if own is settings_dict
+    )
+    return next(named, DEFAULT_DB_ALIAS)

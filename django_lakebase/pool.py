@@ -1,0 +1,297 @@
+"""
+Connection pools whose connections bring their own password, with psycopg_pool.
+
+Imported only where OPTIONS["pool"] is set. What is different from a plain pool: its
+connections are opened by `Opening`, a caller learns the true reason instead of a bare
+PoolTimeout, and a connection that the server has cut is not handed out.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import Any, TypeAlias
+
+import psycopg
+from django.core.exceptions import ImproperlyConfigured
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from .config import Target
+from .connection import (
+    Connection,
+    LakebaseError,
+    Opening,
+    Params,
+    is_readable,
+    lease_of,
+    refusal,
+)
+from .errors import BY_ID
+from .failures import Then
+from .workspace import access_to
+
+logger = logging.getLogger("django_lakebase")
+
+# Seconds. Databricks' own examples replace pooled connections after 45 minutes.
+LONGEST_LIFETIME = 2700.0
+# A slot gives up after this long, and the next caller starts afresh: psycopg_pool's
+# five minutes leave callers waiting long after an outage.
+RECONNECT_TIMEOUT = 10.0
+# How often a caller looks for the reason while the pool has no connection.
+LOOK_EVERY = 0.25
+# How long an old reason is waited out before it is believed.
+BELIEVED_AFTER = 2.0
+# How much longer a connection is kept while no credential can be had.
+GRACE = 60.0
+
+Key: TypeAlias = tuple[int, str, Hashable]
+
+
+class Opener:
+    """How a pool opens its connections, and the last error of doing so."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.error: BaseException | None = None
+        self.failed_at = 0.0
+
+    def open(self, connect: Callable[..., Connection], params: Params) -> Connection:
+        """Open a connection by *connect*, trying twice at most."""
+        try:
+            return Opening(
+                self.target, params, lambda own: connect(**own), patient=False
+            ).run()
+        except Exception as exc:
+            self.note(exc)
+            raise
+
+    def note(self, error: BaseException) -> None:
+        """Remember why there is no new connection."""
+        self.error, self.failed_at = error, time.monotonic()
+
+    def has_failed_for_good(self, since: float) -> bool:
+        """Whether waiting is of no use, by an error that is not older than *since*."""
+        error = self.error
+        if error is None or self.failed_at < since:
+            return False
+        waited_out = (Then.WAIT, Then.WAIT_BRIEFLY)
+        return not (
+            isinstance(error, LakebaseError) and error.failure.then in waited_out
+        )
+
+
+class LakebaseConnectionMixin:
+    """A psycopg connection whose *connect* is given an `Opener` by its pool."""
+
+    @classmethod
+    def connect(
+        cls, conninfo: str = "", *, lakebase: Opener, **params: Any
+    ) -> Connection:
+        """Open a connection with a current credential; raises LakebaseError."""
+        connect = super().connect  # type: ignore[misc]
+        return lakebase.open(lambda **own: connect(conninfo, **own), params)
+
+
+class LakebaseConnection(LakebaseConnectionMixin, psycopg.Connection[Any]):  # type: ignore[misc]
+    """The connection of a pool without a connection_class of its own."""
+
+
+class LakebasePool(ConnectionPool[Any]):
+    """
+    A pool of connections to one Target.
+
+    *options* are the project's ``OPTIONS["pool"]``; they win over our defaults.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        params: Params,
+        configure: Callable[[Connection], object],
+        options: dict[str, Any],
+    ) -> None:
+        self.target = target
+        self.is_retired = self.is_finished = False
+        self._opener = Opener(target)
+        self._lent: set[int] = set()
+        self._sets_lifetime = "max_lifetime" not in options
+        options = {
+            "name": f"django-{target.alias}",
+            "timeout": target.connect_budget,
+            "reconnect_timeout": RECONNECT_TIMEOUT,
+            "max_lifetime": LONGEST_LIFETIME,
+            **options,
+        }
+        own_class = options.pop("connection_class", psycopg.Connection)
+        super().__init__(
+            connection_class=_bringing_password(own_class),
+            kwargs={**params, "autocommit": True, "lakebase": self._opener},
+            open=False,
+            configure=self._configured(configure),
+            **options,
+        )
+
+    def getconn(self, timeout: float | None = None) -> Any:
+        """
+        Return a connection that the server has not cut.
+
+        Raises the true reason where one is known, else psycopg_pool's PoolTimeout.
+        """
+        seconds = self.timeout if timeout is None else timeout
+        deadline = time.monotonic() + seconds
+        while True:
+            connection = self._getconn_or_reason(deadline, seconds)
+            self._lent.add(id(connection))
+            # A round trip only where the server has said something unasked: good-bye,
+            # mostly.
+            if not is_readable(connection) or _answers(connection):
+                return connection
+            connection.close()
+            self.putconn(connection)
+
+    def putconn(self, conn: Any) -> None:
+        """Take *conn* back."""
+        self._lent.discard(id(conn))
+        self._keep_while_no_other_can_be_had(conn)
+        super().putconn(conn)
+        if self.is_retired and not self._lent:
+            self.close()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Close the pool; connections in use are closed when they come back."""
+        self.is_finished = True
+        super().close(timeout)
+
+    def retire(self) -> None:
+        """Close the pool as soon as nobody uses a connection of it."""
+        self.is_retired = True
+        if not self._lent:
+            self.close()
+
+    def _getconn_or_reason(self, deadline: float, seconds: float) -> Any:
+        started = time.monotonic()
+        while True:
+            now = time.monotonic()
+            left = deadline - now
+            # Who waits for another's connection keeps his place in the queue.
+            has_some = bool(self._lent)
+            try:
+                return super().getconn(left if has_some else min(left, LOOK_EVERY))
+            except PoolTimeout as exc:
+                timeout = exc
+            since = started if now - started < BELIEVED_AFTER else 0.0
+            if not has_some and self._opener.has_failed_for_good(since):
+                break
+            if time.monotonic() >= deadline:
+                break
+        raise self._reason(timeout, seconds)
+
+    def _reason(self, timeout: PoolTimeout, seconds: float) -> BaseException:
+        error = self._opener.error
+        if not isinstance(error, (LakebaseError, ImproperlyConfigured)):
+            return PoolTimeout(f"couldn't get a connection after {seconds:.2f} sec")
+        # A new one each time: threads must not share a traceback.
+        reason = type(error)(*error.args)
+        if isinstance(reason, LakebaseError):
+            reason.failure_id = getattr(error, "failure_id", "")
+        reason.__cause__ = error.__cause__ or timeout
+        return reason
+
+    def _configured(
+        self, configure: Callable[[Connection], object]
+    ) -> Callable[[Connection], None]:
+        """Return *configure*, noting its error, or that all is well."""
+
+        def configured(connection: Connection) -> None:
+            try:
+                configure(connection)
+            except Exception as exc:
+                failure = BY_ID["setup-failed"]
+                self._opener.note(refusal(self.target, exc, failure, seen=exc))
+                connection.close()
+                raise
+            self._opener.error = None
+            self._shorten_lifetime(connection)
+
+        return configured
+
+    def _shorten_lifetime(self, connection: Connection) -> None:
+        lease = lease_of(connection)
+        if self._sets_lifetime and lease is not None:
+            left = (lease.expires_at - lease.opened_at).total_seconds()
+            self.max_lifetime = max(1.0, min(LONGEST_LIFETIME, left / 2))
+
+    def _keep_while_no_other_can_be_had(self, connection: Any) -> None:
+        # psycopg_pool's own mark; where it should be gone one day, the connection is
+        # replaced on time as ever.
+        expires_at = getattr(connection, "_expire_at", None)
+        now = time.monotonic()
+        if expires_at is None or expires_at > now or self.target.is_native:
+            return
+        credentials = access_to(self.target).credentials
+        if credentials.ready() is None:
+            credentials.renew_soon()
+            connection._expire_at = now + GRACE  # noqa: SLF001
+
+
+def _bringing_password(own_class: Any) -> Any:
+    if own_class is psycopg.Connection:
+        return LakebaseConnection
+    return type(own_class.__name__, (LakebaseConnectionMixin, own_class), {})
+
+
+def _answers(connection: Connection) -> bool:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except psycopg.Error:
+        return False
+    return True
+
+
+# Pools of a parent process stay in here, unused: closing them would end sessions that
+# are the parent's.
+_pools: dict[Key, LakebasePool] = {}
+_lock = threading.Lock()
+
+
+def pool_for(
+    alias: str, key: Hashable, make: Callable[[], LakebasePool]
+) -> LakebasePool:
+    """
+    Return this process's pool of *alias* for *key*, made by *make* if there is none.
+
+    Pools of the alias with another key are retired: its settings have changed.
+    """
+    full = os.getpid(), alias, key
+    pool = _pools.get(full)
+    if pool is not None and not pool.is_finished and not pool.is_retired:
+        return pool
+    with _lock:
+        pool = _pools.get(full)
+        if pool is None or pool.is_finished:
+            pool = _pools[full] = make()
+        pool.is_retired = False
+        others = [o for k, o in _pools.items() if k[:2] == full[:2] and o is not pool]
+    for other in others:
+        other.retire()
+    return pool
+
+
+def close_pools(alias: str) -> None:
+    """Close this process's pools of *alias*; makes none."""
+    with _lock:
+        mine = [key for key in _pools if key[:2] == (os.getpid(), alias)]
+        pools = [_pools.pop(key) for key in mine]
+    for pool in pools:
+        pool.close()
+
+
+def _new_lock_after_fork() -> None:
+    global _lock  # noqa: PLW0603 - another thread of the parent may hold it.
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock_after_fork)
