@@ -10,7 +10,6 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql.base import (
     DatabaseWrapper as PostgreSQLDatabaseWrapper,
@@ -32,7 +31,7 @@ from .connection import (
 )
 from .creation import DatabaseCreation
 from .credentials import utc_now
-from .errors import BY_ID, message
+from .errors import BY_ID, SettingsError, explained
 from .workspace import access_to
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class LakebaseMixin(Base):
         Return what psycopg connects with; the password asks for a token when used.
 
         No I/O, for Django calls this at every checkout from a pool. Raises
-        ImproperlyConfigured.
+        SettingsError, an ImproperlyConfigured.
         """
         target = self.get_target()
         params: Params = super().get_connection_params()
@@ -122,12 +121,12 @@ class LakebaseMixin(Base):
             return None
         target = self.get_target()
         if self.settings_dict.get("CONN_MAX_AGE", 0) != 0:
-            raise ImproperlyConfigured(message(BY_ID["pool-age"], target.label, {}))
+            raise explained(SettingsError, BY_ID["pool-age"], target.label, {})
         try:
             from .pool import LakebasePool, pool_for
         except ImportError as exc:
             failure = BY_ID["pool-package-missing"]
-            raise ImproperlyConfigured(message(failure, target.label, {})) from exc
+            raise explained(SettingsError, failure, target.label, {}) from exc
 
         def make() -> LakebasePool:
             from psycopg_pool import ConnectionPool

@@ -16,10 +16,9 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
 
-from .errors import BY_ID, message
+from .errors import BY_ID, SettingsError, explained
 
 DEFAULT_DATABASE = "databricks_postgres"
 DEFAULT_PORT = "5432"
@@ -115,7 +114,7 @@ def read(
     """
     Fill *settings_dict* from *environ* and return its Target.
 
-    Raises ImproperlyConfigured for whatever is wrong with the two of them alone.
+    Raises SettingsError for whatever is wrong with the two of them alone.
     """
     reader = _Reader(settings_dict, alias, environ)
     reader.fill()
@@ -157,8 +156,8 @@ class _Reader:
             or bool(self.setting("HOST"))
         )
 
-    def refuse(self, failure_id: str, **facts: object) -> ImproperlyConfigured:
-        return ImproperlyConfigured(message(BY_ID[failure_id], self.label, facts))
+    def refuse(self, failure_id: str, **facts: object) -> SettingsError:
+        return explained(SettingsError, BY_ID[failure_id], self.label, facts)
 
     def setting(self, key: str) -> str:
         """Return what the project itself wrote."""

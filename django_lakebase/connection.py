@@ -19,15 +19,22 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg
-from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connections
 
 from .config import Target
 from .credentials import Credential, CredentialError, utc_now
-from .errors import BY_ID, Known, chain, explain, message
+from .errors import (
+    BY_ID,
+    Explained,
+    Known,
+    SettingsError,
+    chain,
+    explain,
+    explained,
+)
 from .failures import Failure, Source, Then
 from .flight import FlightError, without_frames
 from .ladder import Ladder
@@ -40,50 +47,39 @@ _TIMEZONE_REFUSED = ("unsupported startup parameter", 'for parameter "TimeZone"'
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Params: TypeAlias = dict[str, Any]
+T = TypeVar("T")
 Opener: TypeAlias = Callable[[Params], Connection]
 
 
-class LakebaseError(OperationalError):
+class LakebaseError(Explained, OperationalError):
     """
     A connection could not be had; the text says why and how that is mended.
 
-    *failure_id* is the row of docs/errors.md. ``__cause__`` is the original error.
+    ``__cause__`` is the original error, ``failure_id`` the row of docs/errors.md.
     """
-
-    failure_id = ""
-
-    @property
-    def failure(self) -> Failure:
-        """The row of the table of failures."""
-        return BY_ID[self.failure_id]
 
 
 def refusal(
     target: Target, cause: BaseException, failure: Failure, **facts: object
-) -> Exception:
+) -> Explained:
     """Return the error to raise, with *cause* cut loose from its frames."""
     known = next((link for link in chain(cause) if isinstance(link, Known)), None)
     if known is not None:
         facts = {**facts, "seen": known.seen, **known.facts}
-    text = message(failure, target.label, target.facts(**facts))
-    error: Exception
-    if failure.source is Source.SETTINGS:
-        error = ImproperlyConfigured(text)
-    else:
-        error = LakebaseError(text)
-        error.failure_id = failure.id
+    is_static = failure.source is Source.SETTINGS
+    kind: type[Explained] = SettingsError if is_static else LakebaseError
+    error = explained(kind, failure, target.label, target.facts(**facts))
     error.__cause__ = without_frames(cause)
     return error
 
 
-def ask_workspace(target: Target, ask: Callable[[], str]) -> str:
+def ask_workspace(target: Target, ask: Callable[[], T]) -> T:
     """Return what *ask* returns; raises LakebaseError where the workspace fails."""
     try:
         return ask()
     except (CredentialError, FlightError) as exc:
         cause = exc.__cause__ or exc
-    failure = explain(cause, Source.WORKSPACE)
-    raise refusal(target, cause, failure, seen=cause)
+    raise refusal(target, cause, explain(cause, Source.WORKSPACE), seen=cause)
 
 
 class LazyValue:
@@ -194,17 +190,24 @@ class Opening:
     """
     The opening of one connection to *target*, with its retries.
 
-    *opener* makes one attempt with the parameters that it is given.
+    *opener* makes one attempt with the parameters that it is given. With *credential*
+    that one is used and no other; it is kept for all if the login succeeds.
     """
 
     def __init__(
-        self, target: Target, params: Params, opener: Opener, *, patient: bool = True
+        self,
+        target: Target,
+        params: Params,
+        opener: Opener,
+        *,
+        patient: bool = True,
+        credential: Credential | None = None,
     ) -> None:
         self._target, self._params, self._opener = target, params, opener
         self._access = None if target.is_native else access_to(target)
         self._ladder = Ladder(target.connect_budget, patient=patient)
         self._credential: Credential | None = None
-        self._probed: Credential | None = None
+        self._probed = credential
 
     def run(self) -> Connection:
         """Return the open connection; raises LakebaseError."""

@@ -6,6 +6,9 @@ This file imports no driver and no SDK.
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+from django.core.exceptions import ImproperlyConfigured
 
 from .failures import FAILURES, Failure, Source
 
@@ -86,9 +89,34 @@ def words(failure: Failure, facts: Mapping[str, object]) -> tuple[str, str]:
     return failure.means.format_map(known), failure.mend.format_map(known)
 
 
-def message(failure: Failure, label: str, facts: Mapping[str, object]) -> str:
-    """Return the sentences that a user reads about *failure* of *label*."""
-    means, mend = words(failure, facts)
+class Explained(Exception):  # noqa: N818 - the concrete classes say Error.
+    """An error with its row of docs/errors.md: what it means and how it is mended."""
+
+    failure_id = ""
+    detail = ""
+    mend = ""
+
+    @property
+    def failure(self) -> Failure:
+        """The row of the table of failures."""
+        return BY_ID[self.failure_id]
+
+
+class SettingsError(Explained, ImproperlyConfigured):
+    """The settings and the environment alone are wrong."""
+
+
+E = TypeVar("E", bound=Explained)
+
+
+def explained(
+    kind: type[E], failure: Failure, label: str, facts: Mapping[str, object]
+) -> E:
+    """Return an error of *kind* that tells the user about *failure* of *label*."""
+    detail, mend = words(failure, facts)
     seen = scrub(str(facts.get("seen") or ""))
     tail = f'\nSeen: "{seen}"' if seen else ""
-    return f"{label}: {means} {mend}{tail}"
+    error = kind(f"{label}: {detail} {mend}{tail}")
+    error.failure_id, error.mend = failure.id, mend
+    error.detail = detail + tail.replace("\n", " ")
+    return error

@@ -6,7 +6,7 @@ connections are opened by `Opening`, a caller learns the true reason instead of 
 PoolTimeout, and a connection that the server has cut is not handed out.
 """
 
-import logging
+import copy
 import os
 import threading
 import time
@@ -14,24 +14,20 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias
 
 import psycopg
-from django.core.exceptions import ImproperlyConfigured
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from .config import Target
 from .connection import (
     Connection,
-    LakebaseError,
     Opening,
     Params,
     is_readable,
     lease_of,
     refusal,
 )
-from .errors import BY_ID
+from .errors import BY_ID, Explained
 from .failures import Then
 from .workspace import access_to
-
-logger = logging.getLogger("django_lakebase")
 
 # Seconds. Databricks' own examples replace pooled connections after 45 minutes.
 LONGEST_LIFETIME = 2700.0
@@ -76,9 +72,7 @@ class Opener:
         if error is None or self.failed_at < since:
             return False
         waited_out = (Then.WAIT, Then.WAIT_BRIEFLY)
-        return not (
-            isinstance(error, LakebaseError) and error.failure.then in waited_out
-        )
+        return not (isinstance(error, Explained) and error.failure.then in waited_out)
 
 
 class LakebaseConnectionMixin:
@@ -189,12 +183,10 @@ class LakebasePool(ConnectionPool[Any]):
 
     def _reason(self, timeout: PoolTimeout, seconds: float) -> BaseException:
         error = self._opener.error
-        if not isinstance(error, (LakebaseError, ImproperlyConfigured)):
+        if not isinstance(error, Explained):
             return PoolTimeout(f"couldn't get a connection after {seconds:.2f} sec")
         # A new one each time: threads must not share a traceback.
-        reason = type(error)(*error.args)
-        if isinstance(reason, LakebaseError):
-            reason.failure_id = getattr(error, "failure_id", "")
+        reason = copy.copy(error)
         reason.__cause__ = error.__cause__ or timeout
         return reason
 

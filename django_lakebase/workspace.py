@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.utils.module_loading import import_string
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 # Seconds. The SDK takes 0 for "not set", which is 300.
 RETRY_TIMEOUT = 1
 READ_WRITE = "ENDPOINT_TYPE_READ_WRITE"
+
+T = TypeVar("T")
 
 _import_lock = threading.RLock()
 _registry_lock = threading.Lock()
@@ -104,10 +106,22 @@ def access_to(target: Target) -> Access:
         return access
 
 
+def bounded(ask: Callable[[], T], seconds: float) -> T:
+    """Return what *ask* returns within *seconds*; raises FlightError."""
+    return SingleFlight(ask, prepare=import_sdk).wait(seconds)
+
+
 def import_sdk() -> None:
     """Import the SDK unless that was done; raises ImportError."""
     with _import_lock:
         import databricks.sdk  # noqa: F401
+
+
+def log_in(login: Login) -> str:
+    """Log in to the workspace; return how, and where: ``oauth-m2m, https://…``."""
+    settings = _client(login).config
+    settings.authenticate()
+    return f"{settings.auth_type}, {settings.host}"
 
 
 def fetch_credential(login: Login, endpoint: str) -> Credential:

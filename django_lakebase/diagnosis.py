@@ -1,0 +1,277 @@
+"""
+The steps behind ``lakebase_check``, as values: nothing is printed here.
+
+Each step proves one thing and stands on the ones before it, in the order in which a
+connection comes about. The first that fails ends the proof.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, LiteralString, TypeAlias, TypeVar
+
+import psycopg
+from psycopg import sql
+
+from .base import LakebaseMixin
+from .config import Login, Target
+from .connection import (
+    Connection,
+    LakebaseError,
+    Opening,
+    ask_workspace,
+    lease_of,
+    refusal,
+    resolve_host,
+    resolve_user,
+)
+from .credentials import Credential, utc_now
+from .errors import BY_ID, Explained, explain, scrub
+from .failures import Source, Then
+from .flight import CALL_BOUND
+from .handshake import Handshake, shake_hands
+from .ladder import Ladder
+from .workspace import access_to, bounded, fetch_endpoint, fetch_identity, log_in
+
+T = TypeVar("T")
+Query: TypeAlias = LiteralString | sql.Composed
+
+
+class Status(StrEnum):
+    """How a step ended."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """
+    One step's outcome; *seconds* is how long it took.
+
+    *may_pass* tells that the same may succeed later, without a change.
+    """
+
+    id: str
+    status: Status
+    detail: str
+    mend: str = ""
+    seconds: float = 0.0
+    may_pass: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt(Exception):  # noqa: N818 - ends a step, not the proof.
+    """Something is odd, and a connection may come about all the same."""
+
+    detail: str
+    mend: str
+
+
+class Diagnosis:
+    """The proof that *wrapper*, a connection of Django's, can connect."""
+
+    def __init__(self, wrapper: LakebaseMixin) -> None:
+        self._wrapper = wrapper
+        self._target: Target
+        self._identity = ""
+        self._connection: Connection | None = None
+        self._credential: Credential | None = None
+
+    def run(self) -> Iterator[Step]:
+        """Yield the steps as they end."""
+        has_failed = False
+        try:
+            for name, prove in self._steps():
+                if has_failed:
+                    detail = "an earlier step failed"
+                    yield Step(id=name, status=Status.SKIPPED, detail=detail)
+                    continue
+                step = self._prove(name, prove)
+                has_failed = step.status is Status.FAIL
+                yield step
+        finally:
+            if self._connection is not None:
+                self._connection.close()
+
+    def _steps(self) -> tuple[tuple[str, Callable[[], str | None]], ...]:
+        return (
+            ("settings", self._settings),
+            ("sdk-login", self._sdk_login),
+            ("identity", self._ask_identity),
+            ("endpoint", self._endpoint),
+            ("credential", self._new_credential),
+            ("tls", self._tls),
+            ("login", self._login),
+            ("role", self._role),
+            ("database", self._database),
+            ("rotation", self._rotation),
+        )
+
+    def _prove(self, name: str, prove: Callable[[], str | None]) -> Step:
+        started = time.monotonic()
+        status, mend, may_pass = Status.OK, "", False
+        try:
+            detail = prove()
+        except _Doubt as exc:
+            status, detail, mend = Status.WARN, exc.detail, exc.mend
+        except Explained as exc:
+            status, detail, mend = Status.FAIL, exc.detail, exc.mend
+            may_pass = exc.failure.may_pass
+        except Exception as exc:  # noqa: BLE001 - this command is for what nobody foresaw.
+            seen = f"{type(exc).__name__}: {scrub(str(exc))}"
+            status, detail = Status.FAIL, f'it ended in an error. Seen: "{seen}"'
+            mend = "Report it, with this line, as an issue of django_lakebase."
+        if detail is None:
+            status, detail = Status.SKIPPED, "PASSWORD is set: no token is used"
+        return Step(
+            id=name,
+            status=status,
+            detail=detail,
+            mend=mend,
+            seconds=time.monotonic() - started,
+            may_pass=may_pass,
+        )
+
+    def _settings(self) -> str:
+        target = self._target = self._wrapper.get_target()
+        self._wrapper.get_connection_params()
+        host = target.host or "host from the workspace"
+        return f'{target.endpoint or "native login"}, {host}, "{target.database}"'
+
+    def _sdk_login(self) -> str | None:
+        return self._ask(log_in)
+
+    def _ask_identity(self) -> str | None:
+        identity = self._ask(fetch_identity)
+        self._identity = identity or ""
+        user = self._target.user
+        if identity and user and user != identity:
+            raise _Doubt(
+                f'the workspace knows this login as "{identity}", and USER is "{user}"',
+                f'Set USER (PGUSER) to "{identity}", or remove it.',
+            )
+        return identity
+
+    def _endpoint(self) -> str | None:
+        target = self._target
+        endpoint = self._ask(lambda login: fetch_endpoint(login, target.endpoint))
+        if endpoint is None:
+            return None
+        if endpoint.is_disabled:
+            raise self._refused("endpoint-disabled")
+        if target.host and endpoint.host and target.host != endpoint.host:
+            raise _Doubt(
+                f'its host is "{endpoint.host}", and HOST is "{target.host}"',
+                "Remove HOST (PGHOST), or correct it, unless it is the endpoint's "
+                "read-only host.",
+            )
+        resolve_host(target)
+        kind = "read-write" if endpoint.is_read_write else "read-only"
+        return f"{endpoint.state}, {kind}, {endpoint.host or 'no host yet'}"
+
+    def _new_credential(self) -> str | None:
+        target = self._target
+        if target.is_native:
+            return None
+        credentials = access_to(target).credentials
+        credential = ask_workspace(target, lambda: credentials.get(CALL_BOUND))
+        if credential.skew():
+            raise _Doubt(f"clock skew: {credential.skew()}", BY_ID["clock-skew"].mend)
+        left = int(credential.left(utc_now()).total_seconds())
+        return f"expires {credential.expires_at:%Y-%m-%d %H:%M:%S} UTC, in {left} s"
+
+    def _tls(self) -> str:
+        ladder = Ladder(self._target.connect_budget)
+        host = resolve_host(self._target)
+        while True:
+            try:
+                return _described(shake_hands(self._target, host, ladder.left()))
+            except OSError as exc:
+                failure = explain(exc, Source.SERVER)
+                then, pause = ladder.next(failure.then)
+                error = refusal(self._target, exc, failure, seen=exc, host=host)
+            if then is not Then.WAIT:
+                raise error
+            time.sleep(pause)
+
+    def _login(self) -> str:
+        connection = self._connection = self._open()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('server_version')")
+            [(version,)] = cursor.fetchall()
+        return f'PostgreSQL {version}, as "{connection.info.user}"'
+
+    def _role(self) -> str:
+        role = self._wrapper.settings_dict["OPTIONS"].get("assume_role")
+        if role:
+            self._execute(sql.SQL("SET ROLE {}").format(sql.Literal(role)))
+        [(current, session)] = self._execute("SELECT current_user, session_user")
+        if self._identity and session != self._identity:
+            raise _Doubt(
+                f'the server sees "{session}", the workspace "{self._identity}"',
+                "Set USER (PGUSER) to the identity of the login, or remove it.",
+            )
+        return f'current_user is "{current}"' + (" (assume_role)" if role else "")
+
+    def _database(self) -> str:
+        [(name, schema, may_create)] = self._execute(
+            "SELECT current_database(), current_schema(), "
+            "has_schema_privilege(current_user, current_schema(), 'CREATE')"
+        )
+        if not may_create:
+            user = resolve_user(self._target)
+            raise _Doubt(
+                f'"{name}", where this role may not create tables in the schema '
+                f'"{schema or "public"}"',
+                f"To migrate, run as the owner: GRANT USAGE, CREATE ON SCHEMA "
+                f'"{schema or "public"}" TO "{user}"; see docs/howto/connect.md.',
+            )
+        return f'"{name}", may create tables in the schema "{schema}"'
+
+    def _rotation(self) -> str | None:
+        target = self._target
+        if target.is_native:
+            return None
+        credentials = access_to(target).credentials
+        second = ask_workspace(target, lambda: credentials.issue(CALL_BOUND))
+        connection = self._open(second)
+        lease = lease_of(connection)
+        connection.close()
+        if lease is None:
+            raise LakebaseError("a connection without a credential")
+        return f"a second credential logs in too, until {lease.expires_at:%H:%M:%S} UTC"
+
+    def _ask(self, ask: Callable[[Login], T]) -> T | None:
+        """Return what the workspace says, or None where it is not asked."""
+        target, login = self._target, self._target.login
+        if login is None:
+            return None
+        return ask_workspace(target, lambda: bounded(lambda: ask(login), CALL_BOUND))
+
+    def _refused(self, failure_id: str) -> Explained:
+        return refusal(self._target, RuntimeError(failure_id), BY_ID[failure_id])
+
+    def _open(self, credential: Credential | None = None) -> Connection:
+        params = self._wrapper.get_connection_params()
+        return Opening(
+            self._target,
+            {**params, "autocommit": True},
+            lambda own: psycopg.connect(**own),
+            credential=credential,
+        ).run()
+
+    def _execute(self, query: Query) -> list[tuple[Any, ...]]:
+        if self._connection is None:
+            raise LakebaseError("there is no connection")
+        with self._connection.cursor() as cursor:
+            cursor.execute(query)
+            return cursor.fetchall() if cursor.description else []
+
+
+def _described(handshake: Handshake) -> str:
+    verified = "host verified" if handshake.is_verified else "certificate not verified"
+    return f"{handshake.version}, {verified} (sslmode={handshake.sslmode})"
