@@ -1,0 +1,1 @@
+"""A local Lakebase for development and tests: an emulator, not the service."""

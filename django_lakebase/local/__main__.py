@@ -1,0 +1,280 @@
+"""The command ``lakebase-local``: a Lakebase for development and tests."""
+
+import argparse
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django_lakebase import __version__
+
+from .client import ClientError, call
+from .faults import FAULTS, FaultError, parse, read_settings
+
+if TYPE_CHECKING:
+    from .emulator import Emulator
+
+NEEDED = {"aiohttp": "aiohttp", "trustme": "trustme", "jwt": "pyjwt[crypto]"}
+EPILOG = "faults:\n" + "\n".join(
+    f"  {name:<20}{fault.means}" for name, fault in FAULTS.items()
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.function(options))
+    except (FaultError, ClientError) as exc:
+        return _fail(exc)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _fail(exc: Exception) -> int:
+    print(f"lakebase-local: {exc}", file=sys.stderr)
+    return 1
+
+
+def _say(text: str) -> None:
+    print(f"lakebase-local: {text}", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lakebase-local",
+        description="A local Lakebase: a workspace API, a gateway that takes tokens, "
+        "and a real PostgreSQL, on the loopback interface. For development and tests.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="run | start | fault")
+    run = commands.add_parser(
+        "run", help="run a command with every variable set, then stop"
+    )
+    _add_server_options(run)
+    run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD ...")
+    run.set_defaults(function=_run)
+    start = commands.add_parser("start", help="print the variables and stay")
+    _add_server_options(start)
+    start.add_argument("--format", choices=("shell", "dotenv", "json"), default="shell")
+    start.set_defaults(function=_start)
+    fault = commands.add_parser(
+        "fault",
+        help="switch a fault of the running one on or off",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    fault.add_argument("action", choices=("set", "clear", "list"))
+    fault.add_argument("name", nargs="?", metavar="NAME")
+    fault.add_argument("settings", nargs="*", metavar="key=value")
+    fault.set_defaults(function=_fault)
+    return parser
+
+
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--token-ttl",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="life of a credential; may be below the service's minimum (default 3600)",
+    )
+    add("--data", type=Path, metavar="DIR", help="keep the data (default: throw away)")
+    add(
+        "--postgres",
+        choices=("auto", "system", "embedded"),
+        default="auto",
+        help="auto: the system's from version 15 on, else the embedded one",
+    )
+    add("--pg-port", type=int, default=0, metavar="PORT", help="default: a free one")
+    add("--api-port", type=int, default=0, metavar="PORT", help="default: a free one")
+    add(
+        "--libpq",
+        action="store_true",
+        help="also set PGHOSTADDR, for psql, pg_dump and plain psycopg",
+    )
+    add(
+        "--grants",
+        choices=("default", "guide", "app"),
+        default="default",
+        help="what the service principal may do: migrate (default), or only what the "
+        "service's guide or Databricks Apps grant",
+    )
+    add(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME[:key=value,...]",
+        help="start with this fault on; may be repeated",
+    )
+
+
+def _new_emulator(options: argparse.Namespace) -> "Emulator":
+    missing = [
+        package
+        for name, package in NEEDED.items()
+        if not importlib.util.find_spec(name)
+    ]
+    if missing:
+        raise ClientError(
+            f"{', '.join(missing)} cannot be imported. Run: "
+            'pip install "django-lakebase[local]"'
+        )
+    from .emulator import Emulator, Options
+
+    if options.token_ttl <= 0:
+        raise ClientError("--token-ttl is a number of seconds above 0.")
+    return Emulator(
+        Options(
+            token_ttl=options.token_ttl,
+            data=options.data,
+            postgres=options.postgres,
+            pg_port=options.pg_port,
+            api_port=options.api_port,
+            libpq=options.libpq,
+            grants=options.grants,
+            faults=[parse(text) for text in options.fault],
+        ),
+        _say,
+    )
+
+
+def _serve(main: Coroutine[Any, Any, int]) -> int:
+    from .postgres import LocalError
+
+    try:
+        return asyncio.run(main)
+    except LocalError as exc:
+        return _fail(exc)
+
+
+def _run(options: argparse.Namespace) -> int:
+    command = options.command
+    if command[:1] == ["--"]:
+        command = command[1:]
+    if not command:
+        raise ClientError("run needs a command: lakebase-local run -- CMD ...")
+    return _serve(_run_command(_new_emulator(options), command))
+
+
+def _start(options: argparse.Namespace) -> int:
+    return _serve(_stay(_new_emulator(options), options.format))
+
+
+async def _run_command(emulator: "Emulator", command: list[str]) -> int:
+    from .emulator import clean
+    from .postgres import die_with_parent
+
+    stop = _Stop()
+    await stop.guard(emulator.start())
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env=clean(dict(os.environ)) | emulator.environment,
+            preexec_fn=lambda: die_with_parent(signal.SIGTERM),
+        )
+        stop.pass_on_to(process)
+        status = await process.wait()
+        return status if status >= 0 else 128 - status
+    except OSError as exc:
+        _say(f"{command[0]} cannot be run: {exc.strerror}")
+        return 127
+    finally:
+        await emulator.stop()
+
+
+async def _stay(emulator: "Emulator", style: str) -> int:
+    from .emulator import as_lines
+
+    stop = _Stop()
+    await stop.guard(emulator.start())
+    try:
+        told = {"env": emulator.environment, "facts": emulator.facts}
+        is_json = style == "json"
+        text = json.dumps(told) if is_json else as_lines(emulator.environment, style)
+        print(text, flush=True)
+        await stop.wait()
+        return 0
+    finally:
+        await emulator.stop()
+
+
+class _Stop:
+    """The signals that end us: passed on to a command, or waited for."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self._process: asyncio.subprocess.Process | None = None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._receive, number)
+
+    async def guard(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do *work*, cancelled by a signal."""
+        task = asyncio.ensure_future(work)
+        asked = asyncio.ensure_future(self._asked.wait())
+        await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            raise KeyboardInterrupt
+        await task
+
+    def pass_on_to(self, process: asyncio.subprocess.Process) -> None:
+        """Send the signals to *process* from now on."""
+        self._process = process
+
+    async def wait(self) -> None:
+        """Wait for a signal."""
+        await self._asked.wait()
+
+    def _receive(self, number: signal.Signals) -> None:
+        self._asked.set()
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        if number is signal.SIGINT and _terminal_has_told_all():
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+
+
+def _terminal_has_told_all() -> bool:
+    """Whether Ctrl-C came from the terminal, which tells our command too."""
+    with contextlib.suppress(OSError):
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    return False
+
+
+def _fault(options: argparse.Namespace) -> int:
+    url = os.environ.get("LAKEBASE_LOCAL_URL", "")
+    if not url:
+        raise ClientError(
+            "LAKEBASE_LOCAL_URL is not set. Run this inside lakebase-local run -- CMD, "
+            "or set it to what lakebase-local start prints."
+        )
+    if options.action == "set":
+        if not options.name:
+            raise ClientError("fault set needs a NAME; lakebase-local fault --help.")
+        settings = read_settings(options.name, options.settings)
+        call(url, "PUT", f"faults/{options.name}", settings)
+    elif options.action == "clear":
+        call(url, "DELETE", f"faults/{options.name}" if options.name else "faults")
+    for name, on in call(url, "GET", "faults").items():
+        print(name, *(f"{key}={value}" for key, value in on.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

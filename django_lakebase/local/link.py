@@ -1,0 +1,190 @@
+"""
+One side of a connection: bytes that are read while it logs in, then moved.
+
+This file knows nothing of PostgreSQL.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Callable
+from typing import cast
+
+READY_AND_IDLE = b"Z\x00\x00\x00\x05I"
+
+
+class Link(asyncio.Protocol):
+    """
+    A connection whose bytes are buffered until it is joined to another.
+
+    *all_links* holds it as long as it is open.
+    """
+
+    def __init__(
+        self, connected: Callable[["Link"], None], all_links: set["Link"]
+    ) -> None:
+        self._on_connected, self._all = connected, all_links
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._arrived = asyncio.Event()
+        self._is_at_end = False
+        self._other: Link | None = None
+        self.is_secure = False
+        self.is_idle = False
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport; the first of two, if TLS follows."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._all.add(self)
+        self._on_connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Move *data* to the other side, or keep it until it is read."""
+        other = self._other
+        if other is not None:
+            other.is_idle = data.endswith(READY_AND_IDLE)
+            other.write(data)
+            return
+        self._buffer += data
+        self._arrived.set()
+
+    def eof_received(self) -> bool:
+        """Close both sides."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let the other side go too."""
+        self._all.discard(self)
+        self._is_at_end = True
+        self._arrived.set()
+        if self._other is not None:
+            self._other.close()
+
+    def pause_writing(self) -> None:
+        """Stop reading at the other side: this one is slow."""
+        other = self._other
+        if other is not None and other._transport is not None:
+            with contextlib.suppress(RuntimeError):
+                other._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Read on at the other side."""
+        other = self._other
+        if other is not None and other._transport is not None:
+            with contextlib.suppress(RuntimeError):
+                other._transport.resume_reading()
+
+    # What the gateway calls.
+
+    @property
+    def server_name(self) -> str:
+        """The host name that the client asked for in its TLS handshake."""
+        transport = self._transport
+        secure = transport and transport.get_extra_info("ssl_object")
+        return getattr(secure, "lakebase_server_name", None) or ""
+
+    async def read(self, count: int) -> bytes:
+        """Return exactly *count* bytes; raises EOFError."""
+        while len(self._buffer) < count:
+            if self._is_at_end:
+                raise EOFError
+            self._arrived.clear()
+            await self._arrived.wait()
+        data = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return data
+
+    async def start_tls(self, context: ssl.SSLContext) -> None:
+        """Go on in TLS, as the server; raises OSError."""
+        if self._transport is None or self._buffer:
+            # https://www.postgresql.org/support/security/CVE-2021-23214/
+            raise EOFError
+        loop = asyncio.get_running_loop()
+        secure = await loop.start_tls(
+            self._transport, self, context, server_side=True, ssl_handshake_timeout=20
+        )
+        self._transport, self.is_secure = secure, True
+
+    def join(self, other: "Link") -> None:
+        """Move bytes between the two from now on, those that are here first."""
+        self._other, other._other = other, self
+        for link, peer in ((self, other), (other, self)):
+            if link._buffer:
+                peer.write(bytes(link._buffer))
+                link._buffer.clear()
+            if link._is_at_end:
+                peer.close()
+
+    def write(self, data: bytes) -> None:
+        """Send *data*."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Close, after what is written has been sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Reset the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class DelayLine(asyncio.Protocol):
+    """
+    Moves bytes to a port of this machine and back, each way *delay* seconds late.
+
+    All of them are under way at once: throughput is not limited.
+    """
+
+    def __init__(self, delay: Callable[[], float], port: int) -> None:
+        self._delay, self._port = delay, port
+        self._transport: asyncio.Transport | None = None
+        self._peer: DelayLine | None = None
+        self._early: list[bytes] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connect on, unless this is the far end."""
+        self._transport = cast("asyncio.Transport", transport)
+        if self._peer is None:
+            self._task = asyncio.get_running_loop().create_task(self._connect())
+
+    def data_received(self, data: bytes) -> None:
+        """Send *data* on when its time has come."""
+        if self._peer is None:
+            self._early.append(data)
+        else:
+            self._later(self._peer._write, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Close the other end, after what is under way."""
+        if self._peer is not None:
+            self._later(self._peer._close)
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        far = DelayLine(self._delay, 0)
+        far._peer = self
+        try:
+            await loop.create_connection(lambda: far, "127.0.0.1", self._port)
+        except OSError:
+            self._close()
+            return
+        self._peer = far
+        for data in self._early:
+            self._later(far._write, data)
+
+    def _later(self, do: Callable[..., None], *arguments: bytes) -> None:
+        asyncio.get_running_loop().call_later(self._delay(), do, *arguments)
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
