@@ -1,0 +1,7 @@
+"""The model's admin."""
+
+from django.contrib import admin
+
+from .models import Note
+
+admin.site.register(Note)

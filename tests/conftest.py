@@ -1,0 +1,76 @@
+"""What all tests share: one local Lakebase, and connections of our own."""
+
+import copy
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import connections
+
+from django_lakebase import pool
+from django_lakebase.base import DatabaseWrapper
+from tests.support import forget_all
+
+if TYPE_CHECKING:
+    from django_lakebase.local.fixtures import LocalLakebase
+
+pytest_plugins = ["django_lakebase.local.fixtures"]
+
+NewWrapper = Callable[..., DatabaseWrapper]
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    lakebase, django_db_modify_db_settings_parallel_suffix
+):
+    """Have the local Lakebase running before a test database is made."""
+
+
+@pytest.fixture
+def local(lakebase: "LocalLakebase") -> Iterator["LocalLakebase"]:
+    """Give the local Lakebase in good health and with fresh counters."""
+    forget_all()
+    lakebase.clear_faults()
+    lakebase.reset_counters()
+    yield lakebase
+    lakebase.clear_faults()
+    forget_all()
+
+
+@pytest.fixture
+def new_wrapper(local: "LocalLakebase", django_db_blocker: Any) -> Iterator[NewWrapper]:
+    """Give a function that makes connections as Django would for given settings."""
+    made: list[DatabaseWrapper] = []
+
+    def new(alias: str = "other", **settings: Any) -> DatabaseWrapper:
+        own = {"ENGINE": "django_lakebase", **copy.deepcopy(settings)}
+        configured = connections.configure_settings({"default": {}, alias: own})
+        wrapper = DatabaseWrapper(configured[alias], alias)
+        made.append(wrapper)
+        return wrapper
+
+    with django_db_blocker.unblock():
+        yield new
+        for wrapper in made:
+            wrapper.inc_thread_sharing()
+            wrapper.close()
+            pool.close_pools(wrapper.alias)
+
+
+@pytest.fixture
+def all_logs() -> Iterator[list[str]]:
+    """Collect every record of every logger, at DEBUG."""
+    lines: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(self.format(record))
+
+    root, handler = logging.getLogger(), Collector(logging.DEBUG)
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield lines
+    root.removeHandler(handler)
+    root.setLevel(level)

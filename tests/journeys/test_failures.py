@@ -1,0 +1,202 @@
+"""Each failure that can be had: what user code gets, and that it holds no secret."""
+
+import builtins
+
+import psycopg
+import pytest
+from databricks.sdk.errors import PermissionDenied
+from django.core.exceptions import ImproperlyConfigured
+from django.db import OperationalError
+
+from django_lakebase.connection import LakebaseError
+from tests.support import forget_all, one, put
+
+
+def failure_of(wrapper):
+    """Return the error that a query ends in."""
+    with pytest.raises(OperationalError) as caught:
+        one(wrapper, "SELECT 1")
+    error = caught.value
+    assert isinstance(error, LakebaseError)
+    assert error.__cause__ is not None
+    assert f'DATABASES["{wrapper.alias}"]' in str(error)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("fault", "settings", "failure_id", "mend"),
+    [
+        ("api-down", {}, "api-unreachable", "DATABRICKS_HOST"),
+        ("api-down", {"mode": "503"}, "api-unreachable", "DATABRICKS_HOST"),
+        ("secret-revoked", {}, "bad-client-secret", "DATABRICKS_CLIENT_SECRET"),
+        ("no-workspace-access", {}, "workspace-access-missing", "workspace admin"),
+        ("empty-credential", {}, "empty-credential", "Databricks support"),
+        ("role-missing", {}, "role-missing", "databricks_create_role"),
+        ("refuse-logins", {"voice": "jwt"}, "token-refused", "databricks_create_role"),
+        ("refuse-logins", {"voice": "expired"}, "token-expired", "timedatectl"),
+        ("refuse-logins", {"voice": "password"}, "token-refused", "databricks_create"),
+        ("refuse-logins", {"voice": "label"}, "wrong-user", "PGUSER"),
+        ("refuse-logins", {"voice": "decode"}, "token-refused", "databricks_create"),
+        ("refuse-logins", {"voice": "sasl"}, "pooled-host", "-pooler"),
+        ("refuse-logins", {"voice": "disabled"}, "endpoint-disabled", "Enable it"),
+        ("refuse-logins", {"voice": "too-many"}, "too-many-connections", "pool sizes"),
+        ("refuse-logins", {"voice": "unknown"}, "unexplained", "lakebase_check"),
+    ],
+)
+def test_faults_of_the_service(new_wrapper, local, fault, settings, failure_id, mend):
+    """What the service does is named, with the next step."""
+    with local.fault(fault, **settings):
+        error = failure_of(new_wrapper())
+
+    assert error.failure_id == failure_id
+    assert mend in str(error)
+
+
+@pytest.mark.parametrize(
+    ("settings", "failure_id", "named"),
+    [
+        ({"NAME": "nowhere"}, "database-missing", "PGDATABASE"),
+        ({"HOST": "ep-none.database.local-1.lakebase.test"}, "wrong-host", "PGHOST"),
+        ({"USER": "somebody"}, "role-missing", '"somebody"'),
+        ({"OPTIONS": {"sslrootcert": "/none.pem"}}, "tls-refused", "PGSSLROOTCERT"),
+        (
+            {"OPTIONS": {"sslrootcert": "system", "sslmode": "verify-full"}},
+            "tls-refused",
+            "PGSSLROOTCERT",
+        ),
+        ({"OPTIONS": {"no_such_key": 1}}, "option-unknown", "no_such_key"),
+    ],
+    ids=["database", "host", "user", "no-ca-file", "other-ca", "option"],
+)
+def test_mistakes_in_the_settings(new_wrapper, local, settings, failure_id, named):
+    """What only the server can find wrong names the setting and the variable."""
+    wrapper = new_wrapper(**settings)
+    options = wrapper.settings_dict["OPTIONS"]
+    options["endpoint"] = local.facts["endpoint"]
+    options["hostaddr"] = local.facts["hostaddr"]
+
+    error = failure_of(wrapper)
+
+    assert error.failure_id == failure_id
+    assert named in str(error)
+
+
+def test_a_port_where_nobody_listens(new_wrapper, local):
+    """It could be waking, so it is waited for; the error names host and port."""
+    wrapper = new_wrapper(PORT="1", OPTIONS={"connect_budget": 0.3})
+
+    error = failure_of(wrapper)
+
+    assert error.failure_id == "waking"
+    assert f"{local.facts['host']}:1" in str(error)
+
+
+def test_an_endpoint_that_the_workspace_does_not_know(new_wrapper, local):
+    """The setting that named it is named."""
+    other = local.facts["branch"] + "/endpoints/other"
+    wrapper = new_wrapper(OPTIONS={"endpoint": other})
+
+    error = failure_of(wrapper)
+
+    assert error.failure_id == "endpoint-not-found"
+    assert 'OPTIONS["endpoint"]' in str(error)
+
+
+def test_an_unknown_profile(new_wrapper, local, tmp_path):
+    """A profile that the SDK's file lacks is named as such."""
+    file = tmp_path / "databrickscfg"
+    file.write_text("[known]\nhost = https://localhost\n")
+    workspace = {"profile": "unknown", "config_file": str(file)}
+
+    error = failure_of(new_wrapper(OPTIONS={"workspace": workspace}))
+
+    assert error.failure_id == "unknown-profile"
+
+
+def test_an_unreachable_workspace_takes_no_longer_than_it_may(
+    new_wrapper, local, monkeypatch
+):
+    """An address that never answers ends in an error, not in five minutes."""
+    with local.fault("api-down", mode="hang"):
+        error = failure_of(new_wrapper(OPTIONS={"connect_budget": 0.5}))
+
+    assert error.failure_id == "api-unreachable"
+    assert isinstance(error.__cause__, builtins.TimeoutError)
+
+
+def test_clock_skew_is_named_when_the_token_looks_expired(new_wrapper, local):
+    """An expiry in the past, on arrival, is the clock's fault and not the token's."""
+    with (
+        local.fault("clock-skew", seconds=-7200),
+        local.fault("refuse-logins", voice="expired"),
+    ):
+        error = failure_of(new_wrapper())
+
+    assert error.failure_id == "clock-skew"
+
+
+def test_clock_skew_alone_is_only_a_warning(new_wrapper, local, caplog):
+    """The server decides about a token; a wrong clock here costs a request each."""
+    with local.fault("clock-skew", seconds=-7200):
+        assert one(new_wrapper(), "SELECT 1") == 1
+
+    assert any("clock skew" in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"OPTIONS": {"endpoint": "projects/only"}}, 'OPTIONS["endpoint"]'),
+        ({"HOST": "ep-x.example.com"}, "ENDPOINT_NAME is not read"),
+        ({"OPTIONS": {"sslmode": "prefer"}}, 'OPTIONS["sslmode"]'),
+        ({"OPTIONS": {"workspace": {}}}, 'OPTIONS["workspace"] is empty'),
+        ({"OPTIONS": {"workspace": print}}, 'OPTIONS["workspace"] is a builtin'),
+        ({"OPTIONS": {"workspace": {"hots": "x"}}}, "unknown keys: hots"),
+        ({"OPTIONS": {"workspace": "no.such.path"}}, "cannot be imported"),
+        ({"OPTIONS": {"workspace": "builtins.list"}}, "returned a list"),
+        ({"OPTIONS": {"connect_budget": 0}}, 'OPTIONS["connect_budget"] is 0'),
+        ({"PORT": "many"}, 'PORT is "many"'),
+        ({"PASSWORD": "p", "USER": "u"}, "HOST is not in the settings"),
+    ],
+)
+def test_settings_that_are_wrong_by_themselves(new_wrapper, local, settings, expected):
+    """They are refused before any request is made."""
+    with pytest.raises(ImproperlyConfigured) as caught:
+        one(new_wrapper(**settings), "SELECT 1")
+
+    assert str(caught.value).startswith('DATABASES["other"]: ')
+    assert expected in str(caught.value)
+    assert local.counters()["requests"] == {}
+
+
+def test_psycopg_pool_that_is_not_installed(new_wrapper, local, monkeypatch):
+    """The package to install is named."""
+    monkeypatch.setitem(__import__("sys").modules, "django_lakebase.pool", None)
+    wrapper = new_wrapper("x", OPTIONS={"pool": True})
+
+    with pytest.raises(ImproperlyConfigured, match=r"pip install \"psycopg\[pool\]\""):
+        one(wrapper, "SELECT 1")
+
+    wrapper.settings_dict["OPTIONS"].pop("pool")
+
+
+def test_the_original_error_is_the_cause(new_wrapper, local):
+    """Whoever looks for the driver's or the SDK's error finds it."""
+    missing = failure_of(new_wrapper(NAME="nowhere"))
+    forget_all()
+    with local.fault("no-workspace-access"):
+        refused = failure_of(new_wrapper())
+
+    assert isinstance(missing.__cause__, psycopg.OperationalError)
+    assert isinstance(refused.__cause__, PermissionDenied)
+
+
+def test_a_refused_token_is_not_tried_for_ever(new_wrapper, local):
+    """Two refusals are enough."""
+    wrapper = new_wrapper()
+    put(wrapper, local.issue("somebody else"))
+
+    with local.fault("refuse-logins", voice="jwt"):
+        failure_of(wrapper)
+
+    assert local.counters()["refusals"] == 2

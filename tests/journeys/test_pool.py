@@ -1,0 +1,213 @@
+"""Django's own pool option, over credentials that come and go."""
+
+import threading
+
+import psycopg
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import OperationalError
+from psycopg_pool import PoolTimeout
+
+from django_lakebase.connection import LakebaseError
+from tests.support import cache_of, one, put
+
+POOL = {"min_size": 1, "max_size": 1, "timeout": 10}
+
+
+def pooled(new_wrapper, alias="pooled", **options):
+    """Return a wrapper whose pool has one connection."""
+    return new_wrapper(alias, OPTIONS={"pool": dict(POOL), **options})
+
+
+def backend(wrapper):
+    """Return which session of the server this is."""
+    return one(wrapper, "SELECT pg_backend_pid()")
+
+
+def test_a_pool_keeps_its_connections(new_wrapper):
+    """A second request gets the connection of the first, without a login."""
+    wrapper = pooled(new_wrapper)
+    first = backend(wrapper)
+    wrapper.close()
+
+    assert backend(wrapper) == first
+
+
+def test_pool_may_simply_be_true(new_wrapper):
+    """The shortest spelling works, with Django's defaults."""
+    wrapper = new_wrapper("pooled", OPTIONS={"pool": True})
+
+    assert one(wrapper, "SELECT 1") == 1
+
+
+def test_a_pool_survives_the_end_of_its_first_credential(new_wrapper, local):
+    """New connections of an old pool have a new credential."""
+    wrapper = pooled(new_wrapper)
+    put(wrapper, local.issue(local.facts["service_principal"]), left=30)
+    first = backend(wrapper)
+    wrapper.connection.close()
+    wrapper.close()
+
+    assert backend(wrapper) != first
+    assert wrapper.lease.expires_at == cache_of(wrapper).expires_at
+
+
+def test_a_refused_token_is_replaced_in_the_pool_too(new_wrapper, local):
+    """A worker of the pool tries once more with a new credential."""
+    wrapper = pooled(new_wrapper)
+
+    with local.fault("refuse-logins", count=1, voice="expired"):
+        assert one(wrapper, "SELECT 1") == 1
+
+
+def test_the_lifetime_of_pooled_connections_follows_the_credential(new_wrapper, local):
+    """Half of the credential's life, where that is less than 45 minutes."""
+    wrapper = pooled(new_wrapper)
+    put(wrapper, local.issue(local.facts["service_principal"]), left=1800)
+    one(wrapper, "SELECT 1")
+
+    assert wrapper.pool.max_lifetime == pytest.approx(900, abs=5)
+
+
+def test_a_connection_past_its_lifetime_is_kept_while_the_workspace_is_down(
+    new_wrapper, local
+):
+    """Nothing is thrown away that cannot be had again."""
+    wrapper = pooled(new_wrapper)
+    first = backend(wrapper)
+    put(wrapper, "ending", left=1)
+
+    with local.fault("api-down"):
+        wrapper.connection._expire_at = 0.0
+        wrapper.close()
+        assert backend(wrapper) == first
+
+
+def test_wrong_settings_are_shown_at_once_and_not_as_a_timeout(new_wrapper, local):
+    """A pool that cannot connect says why, long before its timeout."""
+    wrapper = new_wrapper(
+        "pooled", NAME="nowhere", OPTIONS={"pool": {**POOL, "timeout": 600}}
+    )
+
+    with pytest.raises(OperationalError, match='no database "nowhere"') as caught:
+        one(wrapper, "SELECT 1")
+
+    assert isinstance(caught.value, LakebaseError)
+    assert isinstance(caught.value.__cause__, psycopg.OperationalError)
+
+
+def test_a_timeout_tells_the_last_error(new_wrapper, local):
+    """Where waiting was right but in vain, the reason replaces the bare timeout."""
+    wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "timeout": 1}})
+
+    with (
+        local.fault("refuse-logins", voice="starting"),
+        pytest.raises(LakebaseError, match="is still starting"),
+    ):
+        one(wrapper, "SELECT 1")
+
+
+def test_an_exhausted_pool_is_a_plain_timeout(new_wrapper):
+    """No reason is made up where all connections are simply in use."""
+    options = {"pool": {**POOL, "timeout": 0.2}}
+    first, second = (new_wrapper("pooled", OPTIONS=options) for _ in range(2))
+    one(first, "SELECT 1")
+
+    with pytest.raises(OperationalError) as caught:
+        one(second, "SELECT 1")
+
+    assert isinstance(caught.value.__cause__, PoolTimeout)
+
+
+def test_assume_role_works_with_a_pool(new_wrapper, local):
+    """SET ROLE is run on the connection that is being made."""
+    principal = local.facts["service_principal"]
+    wrapper = pooled(new_wrapper, assume_role=principal)
+
+    assert one(wrapper, "SELECT current_user") == principal
+
+
+def test_a_role_that_cannot_be_assumed_is_named(new_wrapper):
+    """A mistake in assume_role is an error with a reason."""
+    wrapper = pooled(new_wrapper, assume_role="nobody-has-it")
+
+    with pytest.raises(LakebaseError, match="assume_role"):
+        one(wrapper, "SELECT 1")
+
+
+def test_pools_with_different_options_are_different(new_wrapper):
+    """Two aliases, or two wrappers, share a pool only if they share all of it."""
+    one_schema = pooled(new_wrapper, options="-c search_path=one")
+    other_schema = pooled(new_wrapper, options="-c search_path=other")
+
+    assert one(one_schema, "SHOW search_path") == "one"
+    assert one(other_schema, "SHOW search_path") == "other"
+    one_schema.close()
+    assert one(one_schema, "SHOW search_path") == "one"
+
+
+def test_a_pool_is_closed_when_its_settings_are_gone(new_wrapper):
+    """A change of settings leaves no connections of the old ones behind."""
+    wrapper = pooled(new_wrapper)
+    one(wrapper, "SELECT 1")
+    old = wrapper.pool
+    wrapper.close()
+
+    wrapper.settings_dict["OPTIONS"]["options"] = "-c search_path=changed"
+    one(wrapper, "SELECT 1")
+
+    assert old.closed
+    assert not wrapper.pool.closed
+
+
+def test_connections_that_the_server_ended_are_not_handed_out(new_wrapper, local):
+    """After scale to zero the first query works: no error, no ping per request."""
+    wrapper = pooled(new_wrapper)
+    first = backend(wrapper)
+    wrapper.close()
+
+    local.set_fault("suspend", wake=0)
+
+    assert backend(wrapper) != first
+
+
+def test_pooling_refuses_persistent_connections(new_wrapper):
+    """As Django does: two things would keep connections."""
+    wrapper = new_wrapper("pooled", CONN_MAX_AGE=60, OPTIONS={"pool": True})
+
+    with pytest.raises(ImproperlyConfigured, match="doesn't support persistent"):
+        one(wrapper, "SELECT 1")
+
+
+def test_a_connection_class_of_the_projects_own_is_kept(new_wrapper):
+    """Ours is put over it."""
+
+    class Own(psycopg.Connection):
+        pass
+
+    wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "connection_class": Own}})
+    one(wrapper, "SELECT 1")
+
+    assert isinstance(wrapper.connection, Own)
+
+
+def test_fifty_threads_fetch_one_credential(new_wrapper, local):
+    """A start under load is one request to the workspace."""
+    start = threading.Barrier(50)
+    found = []
+
+    def work():
+        wrapper = new_wrapper("threads")
+        start.wait()
+        found.append(one(wrapper, "SELECT 1"))
+        wrapper.close()
+
+    with local.fault("api-slow", ms=100):
+        threads = [threading.Thread(target=work) for _ in range(50)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert found == [1] * 50
+    assert local.counters()["credentials_issued"] == 1

@@ -1,0 +1,49 @@
+"""Small helpers of the tests."""
+
+import os
+from datetime import timedelta
+from typing import Any
+
+from django_lakebase import workspace
+from django_lakebase.base import DatabaseWrapper
+from django_lakebase.credentials import Credential, CredentialCache, utc_now
+from django_lakebase.local.client import call
+
+
+def forget_all() -> None:
+    """Forget all credentials and clients, as a new process would."""
+    workspace._accesses.clear()
+    workspace._clients.clear()
+
+
+def cache_of(wrapper: DatabaseWrapper) -> CredentialCache:
+    """Return the cache that *wrapper* logs in with."""
+    return workspace.access_to(wrapper.get_target()).credentials
+
+
+def put(wrapper: DatabaseWrapper, token: str, *, left: float = 3600.0) -> Credential:
+    """Make the cache of *wrapper* believe in *token* for *left* seconds more."""
+    now = utc_now()
+    credential = Credential(
+        token=token,
+        issued_at=now - timedelta(seconds=3600 - left),
+        expires_at=now + timedelta(seconds=left),
+    )
+    cache_of(wrapper).adopt(credential)
+    return credential
+
+
+def one(wrapper: DatabaseWrapper, sql: str) -> Any:
+    """Return the first value that *sql* gives."""
+    with wrapper.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchone()[0]
+
+
+def owners_client() -> Any:
+    """Return a client for the owner of the local project."""
+    from databricks.sdk import WorkspaceClient
+
+    url = os.environ["LAKEBASE_LOCAL_URL"]
+    token = call(url, "GET", "facts")["owner_token"]
+    return WorkspaceClient(host=url, token=token, auth_type="pat")
