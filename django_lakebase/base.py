@@ -21,9 +21,11 @@ from .client import DatabaseClient
 from .connection import (
     TIMEZONE_OPTION,
     Connection,
+    LazyValue,
     Lease,
     Opening,
     Params,
+    attempt,
     is_readable,
     lazy_params,
     lease_of,
@@ -90,6 +92,9 @@ class LakebaseMixin(Base):
             "options": self._startup_options(target, params.get("options")),
         }
         params |= {name: value for name, value in own.items() if value}
+        if password := params.get("password"):
+            # Shown by no debug page: str() is psycopg's, not a person's.
+            params["password"] = LazyValue("password", target, lambda _: password)
         return {**KEEPALIVES, **params, **lazy_params(target)}
 
     def get_target(self) -> config.Target:
@@ -106,9 +111,11 @@ class LakebaseMixin(Base):
         """Open a connection, retrying within ``OPTIONS["connect_budget"]`` seconds."""
         opener = super().get_new_connection
         if self.pool is not None:
-            connection: Connection = opener(conn_params)
+            outcome = attempt(opener, conn_params)
+            if isinstance(outcome, BaseException):
+                raise outcome
             self._cap_age(None)
-            return connection
+            return outcome
         connection = Opening(self.get_target(), conn_params, opener).run()
         self._cap_age(lease_of(connection))
         return connection

@@ -211,7 +211,6 @@ class _Reader:
     def target(self) -> Target:
         login = None if self.is_native else self._login()
         endpoint, endpoint_setting = self._endpoint()
-        rest = {k: v for k, v in self.options.items() if k not in OWN_OPTIONS}
         return Target(
             alias=self.alias,
             label=self.label,
@@ -226,7 +225,7 @@ class _Reader:
             sslmode=self._sslmode(),
             sslrootcert=self.option("sslrootcert") or self.variable("PGSSLROOTCERT")[0],
             connect_budget=self._budget(),
-            options=_frozen({k: v for k, v in rest.items() if k != "password"}),
+            options=self._other_options(),
             password_key=self._password_key(),
         )
 
@@ -297,7 +296,7 @@ class _Reader:
 
     def _hostaddr(self) -> str:
         own = self.option("hostaddr")
-        if own or self.workspace or self.setting("HOST") or self.is_native:
+        if own or self.names_endpoint:
             return own
         return self.variable("LAKEBASE_HOSTADDR")[0]
 
@@ -318,6 +317,10 @@ class _Reader:
         if not is_number or not 0 < budget < float("inf"):
             raise self.refuse("budget-invalid", value=repr(budget))
         return float(budget)
+
+    def _other_options(self) -> Hashable:
+        left_out = (*OWN_OPTIONS, "password")
+        return _frozen({k: v for k, v in self.options.items() if k not in left_out})
 
     def _password_key(self) -> str:
         secret = self.settings.get("PASSWORD") or self.options.get("password")

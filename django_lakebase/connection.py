@@ -82,6 +82,14 @@ def ask_workspace(target: Target, ask: Callable[[], T]) -> T:
     raise refusal(target, cause, explain(cause, Source.WORKSPACE), seen=cause)
 
 
+def attempt(opener: Opener, params: Params) -> Connection | BaseException:
+    """Try once; an error is returned, for frames from here on hold secrets."""
+    try:
+        return opener(params)
+    except Exception as exc:  # noqa: BLE001 - raised again, without frames.
+        return without_frames(exc)
+
+
 class LazyValue:
     """
     A connection parameter that is asked for when psycopg renders it with str().
@@ -227,15 +235,11 @@ class Opening:
         return connection
 
     def _attempt(self) -> Connection | BaseException:
-        """Try once; an error is returned, for this frame holds the token."""
         try:
             params = self._pinned()
         except (CredentialError, FlightError) as exc:
             return without_frames(exc)
-        try:
-            return self._opener(params)
-        except Exception as exc:  # noqa: BLE001 - raised again, without frames.
-            return without_frames(exc)
+        return attempt(self._opener, params)
 
     def _pinned(self) -> Params:
         """Return the parameters with this attempt's own values in them."""
