@@ -183,7 +183,21 @@ def _new_client(login: Login) -> "WorkspaceClient":
         return _called(login.path)
     from databricks.sdk import WorkspaceClient
 
-    return WorkspaceClient(config=_config(login.arguments))
+    try:
+        return WorkspaceClient(config=_config(login.arguments))
+    except ValueError as exc:
+        if "Invalid URL 'None'" in str(exc):
+            _reach(login.url)
+        raise
+
+
+def _reach(url: str) -> None:
+    """Raise why *url* cannot be reached: newer SDKs only log it, and go on."""
+    import requests
+
+    if url:
+        base = url if "://" in url else f"https://{url}"
+        requests.get(f"{base}/.well-known/databricks-config", timeout=CALL_BOUND)
 
 
 def _called(path: str) -> "WorkspaceClient":
