@@ -1,0 +1,12 @@
+"""The page, its facts as JSON, and the admin."""
+
+from django.contrib import admin
+from django.urls import path
+
+from .notes import views
+
+urlpatterns = [
+    path("", views.page, name="page"),
+    path("facts.json", views.facts, name="facts"),
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,168 @@
+"""The table of failures: each text that is known finds its row."""
+
+import pytest
+
+from django_lakebase.config import Target
+from django_lakebase.errors import (
+    BY_ID,
+    Known,
+    SettingsError,
+    chain,
+    explain,
+    explained,
+    scrub,
+)
+from django_lakebase.failures import FAILURES, Source, Then
+
+SERVER = [
+    ('FATAL:  role "x" does not exist', "role-missing"),
+    ("no role security label was configured in postgres for role", "wrong-user"),
+    ("ERROR:  JWT token has expired (exp=1764000000)", "token-expired"),
+    ("SASL authentication failed", "pooled-host"),
+    ("Provided authentication token is not a valid JWT encoding", "token-refused"),
+    ("password authentication failed for user 'x'", "token-refused"),
+    ('Failed to decode token for role "x" and native postgres', "token-refused"),
+    ("jwk not found", "token-refused"),
+    ("FATAL:  External authorization failed.", "external-authorization"),
+    ("Control plane request failed: endpoint is disabled", "endpoint-disabled"),
+    ("Control plane request failed: endpoint cannot be found", "wrong-host"),
+    ("failed to resolve host 'x': [Errno -2] Name or service not known", "wrong-host"),
+    ("Connection does not have SNI.", "wrong-host"),
+    ('database "x" does not exist', "database-missing"),
+    ("sorry, too many clients already", "too-many-connections"),
+    ("remaining connection slots are reserved", "too-many-connections"),
+    ('permission denied for database "x"', "permission-denied"),
+    ('role "x" is not permitted to log in', "permission-denied"),
+    ("SSL error: certificate verify failed", "tls-refused"),
+    ('root certificate file "/none" does not exist', "tls-refused"),
+    ("Invalid protocol version. Protocol version: 196608", "tls-refused"),
+    ("server does not support SSL, but SSL was required", "tls-refused"),
+    ('invalid connection option "nosuch"', "option-unknown"),
+    ("the database system is starting up", "waking"),
+    ("Connection refused", "waking"),
+    ("server closed the connection unexpectedly", "waking"),
+    ("SSL SYSCALL error: EOF detected", "waking"),
+    ("timeout expired", "waking"),
+    ("Couldn't connect to compute node", "waking"),
+    ("Failed to acquire permit to connect to the database.", "waking"),
+    ("Control plane request failed", "waking"),
+    ("failed to resolve host 'x': Temporary failure in name resolution", "waking"),
+    ("terminating connection due to administrator command", "waking"),
+    ("the moon is in the wrong house", "unexplained"),
+]
+WORKSPACE = [
+    (ImportError("No module named 'databricks'"), "sdk-missing"),
+    (ValueError("/x has no prod profile configured"), "unknown-profile"),
+    (ValueError("more than one authorization method configured"), "ambiguous-login"),
+    (ValueError("invalid_client: Client authentication failed"), "bad-client-secret"),
+    (
+        type("PermissionDenied", (OSError,), {})(
+            "This API is disabled for users without the workspace-access entitlement."
+        ),
+        "workspace-access-missing",
+    ),
+    (OSError("1.2.3.4 is blocked by Databricks IP ACL for workspace"), "ip-blocked"),
+    (type("NotFound", (OSError,), {})("endpoint id not found"), "endpoint-not-found"),
+    (type("Unauthenticated", (OSError,), {})("Invalid token"), "token-unaccepted"),
+    (type("PermissionDenied", (OSError,), {})("no"), "permission-missing"),
+    (type("TooManyRequests", (OSError,), {})("slow down"), "api-throttled"),
+    (ConnectionError("Connection refused"), "api-unreachable"),
+    (TimeoutError("no answer within 10 s"), "api-unreachable"),
+    (ValueError("Invalid URL 'None': No scheme supplied"), "api-unreachable"),
+    (ValueError("cannot configure default credentials"), "no-login"),
+    (Known("empty-credential"), "empty-credential"),
+    (RuntimeError("never heard of"), "workspace-unexplained"),
+]
+
+
+@pytest.mark.parametrize(("text", "failure_id"), SERVER)
+def test_what_a_server_says_finds_its_row(text, failure_id):
+    """Psycopg gives no SQLSTATE for a failed connect: the text decides."""
+    assert explain(OSError(text), Source.SERVER).id == failure_id
+
+
+@pytest.mark.parametrize(("error", "failure_id"), WORKSPACE)
+def test_what_the_sdk_raises_finds_its_row(error, failure_id):
+    """Its errors are ValueError, Exception and subclasses of OSError."""
+    assert explain(error, Source.WORKSPACE).id == failure_id
+
+
+def test_the_cause_behind_an_error_is_looked_at_too():
+    """The SDK wraps what the network said."""
+    error = TimeoutError("Timed out after 0:00:01")
+    error.__cause__ = ValueError("invalid_client")
+
+    assert explain(error, Source.WORKSPACE).id == "bad-client-secret"
+
+
+def test_a_refused_native_password_is_no_token():
+    """The same text means another thing."""
+    text = 'password authentication failed for user "x"'
+
+    assert explain(OSError(text), Source.SERVER, native=True).id == "password-refused"
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.id)
+def test_each_row_speaks_whole_sentences(failure):
+    """All that a sentence needs is known to every caller, or the row's own."""
+    target = Target(alias="default", label='DATABASES["default"]', login=None)
+    own = dict.fromkeys(("because", "name", "value", "problem", "skew", "state"), "it")
+
+    error = explained(SettingsError, failure, target.label, target.facts(**own))
+
+    assert "<" not in str(error).replace("<id>", "")
+    assert str(error).startswith('DATABASES["default"]: ')
+    assert error.mend.endswith((".", ";"))
+    assert error.failure is failure
+
+
+def test_ids_are_unique():
+    """Documentation and JSON name rows by them."""
+    assert len(BY_ID) == len(FAILURES)
+
+
+def test_what_may_pass():
+    """The check's --wait repeats these and no others."""
+    passing = {failure.id for failure in FAILURES if failure.may_pass}
+
+    assert passing == {
+        "api-throttled",
+        "api-unreachable",
+        "external-authorization",
+        "host-unknown",
+        "waking",
+    }
+
+
+def test_only_refused_tokens_are_renewed():
+    """What a new token cannot mend is not tried with one."""
+    renewed = {failure.id for failure in FAILURES if failure.then is Then.RENEW}
+
+    assert renewed == {"token-expired", "token-refused"}
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.abc-def_123",
+        "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0",
+        "dapi0123456789abcdef",
+        "dose0123456789abcdef",
+    ],
+)
+def test_secrets_are_scrubbed(secret):
+    """What looks like a token is shown to nobody."""
+    assert scrub(f"before {secret} after") == "before *** after"
+
+
+def test_the_sdk_s_configuration_is_cut_off():
+    """It repeats all of it behind its messages."""
+    assert scrub("invalid. Config: host=x, client_secret=***") == "invalid"
+
+
+def test_a_loop_of_causes_ends():
+    """An error may be its own cause, by accident."""
+    error = ValueError("again")
+    error.__cause__ = error
+
+    assert len(list(chain(error))) == 8

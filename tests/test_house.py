@@ -1,0 +1,115 @@
+"""The house: which room may import which, and what must not be loaded."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import django_lakebase
+
+HOUSE = Path(django_lakebase.__file__).parent
+# From the ground up: a room imports rooms before it, and none after it.
+ROOMS = [
+    "failures",
+    "errors",
+    "ladder",
+    "flight",
+    "credentials",
+    "config",
+    "workspace",
+    "connection",
+    "creation",
+    "client",
+    "pool",
+    "handshake",
+    "base",
+    "checks",
+    "diagnosis",
+    "apps",
+]
+
+
+def imported(file):
+    """Return the rooms that *file* imports, in functions too."""
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            names = [node.module] if node.module else [a.name for a in node.names]
+            yield from (name for name in names if name != "__version__")
+
+
+def is_for_types(file, room):
+    """Return whether *file* imports *room* for annotations only."""
+    tree = ast.parse(file.read_text())
+    return any(
+        isinstance(node, ast.If)
+        and ast.unparse(node.test) == "TYPE_CHECKING"
+        and f"from .{room} import" in ast.unparse(node)
+        for node in tree.body
+    )
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_run_down(room):
+    """A room knows nothing of the rooms above it."""
+    file = HOUSE / f"{room}.py"
+
+    above = [
+        other
+        for other in imported(file)
+        if ROOMS.index(other) >= ROOMS.index(room) and not is_for_types(file, other)
+    ]
+
+    assert above == []
+
+
+def test_every_room_has_its_place():
+    """A new file is put into the order."""
+    files = {file.stem for file in HOUSE.glob("*.py")} - {"__init__"}
+
+    assert files == set(ROOMS)
+
+
+def test_the_local_lakebase_is_an_island():
+    """The engine meets it through environment variables alone."""
+    for file in HOUSE.glob("local/*.py"):
+        text = file.read_text()
+        assert "from .." not in text
+        assert "import django\n" not in text
+        assert "psycopg" not in text.replace("plain psycopg", "")
+    for file in HOUSE.glob("*.py"):
+        assert "local" not in set(imported(file))
+
+
+def test_the_sdk_is_imported_inside_functions():
+    """It takes a second: nobody pays for it at import."""
+    for file in HOUSE.glob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            names = (
+                ast.unparse(node)
+                if isinstance(node, (ast.Import, ast.ImportFrom))
+                else ""
+            )
+            assert "databricks" not in names
+
+
+def test_loading_the_engine_loads_no_sdk_and_no_pool():
+    """What a request does not need is not in its process."""
+    code = (
+        "import sys, django_lakebase.base, django_lakebase.apps\n"
+        "found = {'databricks.sdk', 'psycopg_pool', 'requests', 'aiohttp'}\n"
+        "print(found & set(sys.modules))"
+    )
+
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert out.stdout.strip() == "set()"
+
+
+def test_the_package_is_typed():
+    """Type checkers look at the annotations."""
+    assert (HOUSE / "py.typed").exists()
