@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-MANAGE = Path(__file__).parent.parent / "manage.py"
+MANAGE = str(Path(__file__).parent.parent / "manage.py")
 HOST = "127.0.0.1"
 ROTATIONS = 3
 # Seconds.

@@ -44,7 +44,7 @@ class Link(asyncio.Protocol):
         """Move *data* to the other side, or keep it until it is read."""
         other = self._other
         if other is not None:
-            other.is_idle = data.endswith(READY_AND_IDLE)
+            self.is_idle = other.is_idle = data.endswith(READY_AND_IDLE)
             other.write(data)
             return
         self._buffer += data

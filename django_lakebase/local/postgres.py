@@ -27,6 +27,8 @@ SUPERUSER = "cloud_admin"
 ACCOUNTS = ("nobody", "postgres", "daemon")
 # Seconds.
 STARTS_WITHIN, STOPS_WITHIN = 30.0, 10.0
+# Bytes: the shortest limit of the systems that we run on is macOS's.
+LONGEST_SOCKET = 103
 _PR_SET_PDEATHSIG = 1
 
 
@@ -151,6 +153,7 @@ class Server:
             needed.mkdir(mode=0o700, exist_ok=True)
             if self._account is not None:
                 os.chown(needed, self._account.pw_uid, self._account.pw_gid)
+        self._check_passage()
         if not (data / "PG_VERSION").exists():
             self._run_initdb(folder, data)
         elif (data / "PG_VERSION").read_text().strip() != str(self.version):
@@ -188,6 +191,22 @@ class Server:
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGQUIT)
             process.wait()
+
+    def _check_passage(self) -> None:
+        """See that the server can get to its directory, and libpq to its socket."""
+        folder = self._directory.resolve()
+        closed = [p for p in folder.parents if not p.stat().st_mode & 0o001]
+        if self._account is not None and closed:
+            raise LocalError(
+                f"As root, PostgreSQL runs as {self._account.pw_name}, which may not "
+                f"pass through {closed[-1]}. Use a directory that all may pass "
+                "through: TMPDIR=/tmp, or --data; or run this as an ordinary user."
+            )
+        if len(os.fsencode(self.socket)) > LONGEST_SOCKET:
+            raise LocalError(
+                f"{self.socket} is longer than the {LONGEST_SOCKET} bytes that a "
+                "socket's name may have. Use a shorter TMPDIR or --data."
+            )
 
     def _options(self) -> list[str]:
         settings = {

@@ -6,7 +6,7 @@ from .models import Note
 
 
 @admin.register(Note)
-class NoteAdmin(admin.ModelAdmin):  # type: ignore[type-arg] - not at run time.
+class NoteAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Lists notes with their time."""
 
     list_display = ("text", "written_at")

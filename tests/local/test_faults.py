@@ -1,0 +1,81 @@
+"""The table of faults, and how it is set."""
+
+import pytest
+
+from django_lakebase.local.faults import FAULTS, FaultError, Faults, parse, voice
+
+
+def test_a_fault_is_read_from_a_command_line():
+    """Name, and settings in the type of their defaults."""
+    assert parse("suspend:wake=2.5,refuse=true") == (
+        "suspend",
+        {"wake": 2.5, "refuse": True},
+    )
+    assert parse("role-missing") == ("role-missing", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("no-such", "api-down"),
+        ("latency:sm=5", "it has: ms"),
+        ("latency:ms=fast", "not a number"),
+        ("latency:ms", "key=value"),
+    ],
+)
+def test_a_mistake_is_told_what_there_is(text, said):
+    """Names and settings that do not exist are answered with those that do."""
+    with pytest.raises(FaultError, match=said):
+        parse(text)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_can_be_set_and_cleared(name):
+    """And says in a line what it does."""
+    faults = Faults()
+
+    faults.set(name, {})
+    faults.clear(name)
+
+    assert faults.listed() == {}
+    assert FAULTS[name].means
+
+
+def test_clearing_all():
+    """One word brings good health."""
+    faults = Faults()
+    faults.set("latency", {"ms": 5})
+    faults.clear()
+
+    assert faults.number("latency", "ms") == 0.0
+
+
+def test_clearing_what_does_not_exist_is_a_mistake():
+    """A misspelled name would leave the fault on."""
+    with pytest.raises(FaultError):
+        Faults().clear("no-such")
+
+
+def test_a_count_of_refusals_is_used_up():
+    """So that a retry succeeds."""
+    faults = Faults()
+    faults.set("refuse-logins", {"count": 2})
+
+    refused = [faults.refuse_login("me", 0) is not None for _ in range(3)]
+
+    assert refused == [True, True, False]
+
+
+def test_only_old_tokens_are_refused():
+    """A key that was changed refuses what it signed before."""
+    faults = Faults()
+    faults.set("refuse-logins", {"before": 100})
+
+    assert faults.refuse_login("me", 99) is not None
+    assert faults.refuse_login("me", 100) is None
+
+
+def test_an_unknown_voice_is_a_mistake():
+    """The known ones are listed."""
+    with pytest.raises(FaultError, match="jwt, expired"):
+        voice("loud", "me")

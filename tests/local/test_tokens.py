@@ -1,0 +1,58 @@
+"""Tokens: who may use which, and until when."""
+
+import pytest
+
+from django_lakebase.local.tokens import Kind, Signer, TokenError, new_key
+
+
+@pytest.fixture(scope="module")
+def key():
+    """Give one key for all: making it takes a while."""
+    return new_key()
+
+
+@pytest.fixture
+def signer(key):
+    """Give a signer."""
+    return Signer(key)
+
+
+def test_a_token_says_who_and_until_when(signer):
+    """What was signed is read."""
+    token, expires_at = signer.sign(Kind.DATABASE, "me", 60)
+
+    claims = signer.read(Kind.DATABASE, token)
+
+    assert claims.subject == "me"
+    assert claims.expires_at == pytest.approx(expires_at)
+
+
+def test_an_expired_token_is_refused(signer):
+    """In the service's words."""
+    token, _ = signer.sign(Kind.DATABASE, "me", -1)
+
+    with pytest.raises(TokenError, match=r"JWT token has expired \(exp=\d+\)"):
+        signer.read(Kind.DATABASE, token)
+
+
+def test_a_token_for_the_api_is_none_for_a_login(signer):
+    """The commonest mistake of all."""
+    token, _ = signer.sign(Kind.WORKSPACE, "me", 60)
+
+    with pytest.raises(TokenError, match="audience"):
+        signer.read(Kind.DATABASE, token)
+
+
+def test_a_forged_token_is_refused(signer):
+    """Another key signs for another workspace."""
+    token, _ = Signer(new_key()).sign(Kind.DATABASE, "me", 60)
+
+    with pytest.raises(TokenError, match="signature error"):
+        signer.read(Kind.DATABASE, token)
+
+
+@pytest.mark.parametrize("text", ["", "secret", "dapi0123", "a.b.c", "eyJh.eyJz."])
+def test_what_is_no_token_is_refused(signer, text):
+    """In the words that users know."""
+    with pytest.raises(TokenError, match="not a valid JWT encoding"):
+        signer.read(Kind.DATABASE, text)
