@@ -33,7 +33,7 @@ from .connection import (
 )
 from .creation import DatabaseCreation
 from .credentials import utc_now
-from .errors import BY_ID, SettingsError, explained
+from .errors import SettingsError, explained, table
 from .workspace import access_to
 
 if TYPE_CHECKING:
@@ -128,11 +128,11 @@ class LakebaseMixin(Base):
             return None
         target = self.get_target()
         if self.settings_dict.get("CONN_MAX_AGE", 0) != 0:
-            raise explained(SettingsError, BY_ID["pool-age"], target.label, {})
+            raise explained(SettingsError, table()["pool-age"], target.label, {})
         try:
             from .pool import LakebasePool, pool_for
         except ImportError as exc:
-            failure = BY_ID["pool-package-missing"]
+            failure = table()["pool-package-missing"]
             raise explained(SettingsError, failure, target.label, {}) from exc
 
         def make() -> LakebasePool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from django.db.backends.base.base import NO_DB_ALIAS
 
-from .errors import BY_ID, SettingsError, explained
+from .errors import SettingsError, explained, table
 
 DEFAULT_DATABASE = "databricks_postgres"
 DEFAULT_PORT = "5432"
@@ -31,7 +31,7 @@ OWN_OPTIONS = ("workspace", "endpoint", "connect_budget")
 PASSWORD_OPTIONS = ("password", "passfile", "service")
 WEAK_SSLMODES = ("disable", "allow", "prefer")
 
-_ENDPOINT = re.compile(r"projects/[^/\s]+/branches/[^/\s]+/endpoints/[^/\s]+")
+_ENDPOINT = r"projects/[^/\s]+/branches/[^/\s]+/endpoints/[^/\s]+"
 _LOGIN_VARIABLES = ("DATABRICKS_", "ARM_", "GOOGLE_", "ACTIONS_ID_TOKEN_")
 _HASH_KEY = secrets.token_bytes(32)
 
@@ -157,7 +157,7 @@ class _Reader:
         )
 
     def refuse(self, failure_id: str, **facts: object) -> SettingsError:
-        return explained(SettingsError, BY_ID[failure_id], self.label, facts)
+        return explained(SettingsError, table()[failure_id], self.label, facts)
 
     def setting(self, key: str) -> str:
         """Return what the project itself wrote."""
@@ -270,7 +270,7 @@ class _Reader:
                     "HOST: it may belong to another database"
                 )
             raise self.refuse("endpoint-missing", because=because)
-        if not _ENDPOINT.fullmatch(value):
+        if not re.fullmatch(_ENDPOINT, value):
             raise self.refuse("endpoint-malformed", name=name, value=value)
         return value, name
 

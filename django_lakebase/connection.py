@@ -27,16 +27,16 @@ from django.db import OperationalError, connections
 from .config import Target
 from .credentials import Credential, CredentialError, utc_now
 from .errors import (
-    BY_ID,
     Explained,
     Known,
     SettingsError,
     chain,
     explain,
     explained,
+    table,
 )
-from .failures import Failure, Source, Then
 from .flight import FlightError, without_frames
+from .kinds import Failure, Source, Then
 from .ladder import Ladder
 from .workspace import access_to
 
@@ -326,6 +326,6 @@ class Opening:
             if failure.id in ("wrong-host", "waking"):
                 access.host.doubt()
         if failure.then is Then.RENEW and credential is not None and credential.skew():
-            failure, facts["skew"] = BY_ID["clock-skew"], credential.skew()
+            failure, facts["skew"] = table()["clock-skew"], credential.skew()
         known = {name: fact for name, fact in facts.items() if fact}
         return refusal(target, error, failure, **known)

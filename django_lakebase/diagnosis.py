@@ -27,10 +27,10 @@ from .connection import (
     resolve_user,
 )
 from .credentials import Credential, utc_now
-from .errors import BY_ID, Explained, explain, scrub
-from .failures import Source, Then
+from .errors import Explained, explain, scrub, table
 from .flight import CALL_BOUND
 from .handshake import Handshake, shake_hands
+from .kinds import Source, Then
 from .ladder import Ladder
 from .workspace import access_to, bounded, fetch_endpoint, fetch_identity, log_in
 
@@ -180,7 +180,7 @@ class Diagnosis:
         credentials = access_to(target).credentials
         credential = ask_workspace(target, lambda: credentials.get(CALL_BOUND))
         if credential.skew():
-            raise _Doubt(f"clock skew: {credential.skew()}", BY_ID["clock-skew"].mend)
+            raise _Doubt(f"clock skew: {credential.skew()}", table()["clock-skew"].mend)
         left = int(credential.left(utc_now()).total_seconds())
         return f"expires {credential.expires_at:%Y-%m-%d %H:%M:%S} UTC, in {left} s"
 
@@ -253,7 +253,7 @@ class Diagnosis:
         return ask_workspace(target, lambda: bounded(lambda: ask(login), CALL_BOUND))
 
     def _refused(self, failure_id: str) -> Explained:
-        return refusal(self._target, RuntimeError(failure_id), BY_ID[failure_id])
+        return refusal(self._target, RuntimeError(failure_id), table()[failure_id])
 
     def _open(self, credential: Credential | None = None) -> Connection:
         params = self._wrapper.get_connection_params()

@@ -4,13 +4,14 @@ What a failure means: *explain* finds its row in the table, *message* says it.
 This file imports no driver and no SDK.
 """
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 
-from .failures import FAILURES, Failure, Source
+from .kinds import Failure, Source
 
 
 class Known(Exception):  # noqa: N818 - never shown: explained before it reaches a user.
@@ -23,25 +24,33 @@ class Known(Exception):  # noqa: N818 - never shown: explained before it reaches
         self.facts = facts
 
 
-BY_ID = {failure.id: failure for failure in FAILURES}
-_SERVER, _WORKSPACE = (
-    tuple(
+@functools.cache
+def table() -> dict[str, Failure]:
+    """Return the table of failures, by id."""
+    # Loaded when first needed: a process that meets no failure need not pay.
+    from .failures import FAILURES
+
+    return {failure.id: failure for failure in FAILURES}
+
+
+@functools.cache
+def _rows(source: Source) -> tuple[tuple[re.Pattern[str], Failure], ...]:
+    return tuple(
         (re.compile(failure.pattern, re.IGNORECASE), failure)
-        for failure in FAILURES
+        for failure in table().values()
         if failure.source is source and failure.pattern
     )
-    for source in (Source.SERVER, Source.WORKSPACE)
-)
+
 
 # JSON web tokens, personal access tokens and OAuth secrets by their looks.
-_SECRET = re.compile(r"eyJ[\w-]{5,}(\.[\w-]*){1,2}|\b(dapi|dose|dkea)[\w-]{8,}")
+_HIDDEN = r"eyJ[\w-]{5,}(\.[\w-]*){1,2}|\b(dapi|dose|dkea)[\w-]{8,}"
 # The SDK repeats its whole configuration behind its messages.
-_CONFIG_TAIL = re.compile(r"\.? Config: .*", re.DOTALL)
+_CONFIG_TAIL = r"(?s)\.? Config: .*"
 
 
 def scrub(text: str) -> str:
     """Return *text* on one line, without anything that looks like a secret."""
-    return " ".join(_SECRET.sub("***", _CONFIG_TAIL.sub("", text)).split())
+    return " ".join(re.sub(_HIDDEN, "***", re.sub(_CONFIG_TAIL, "", text)).split())
 
 
 def chain(exc: BaseException | None) -> Iterator[BaseException]:
@@ -60,20 +69,19 @@ def explain(exc: BaseException, source: Source, *, native: bool = False) -> Fail
     The causes of *exc* are looked at too, innermost last: the SDK wraps what the
     network said. *native* tells a login with a PASSWORD from one with a token.
     """
-    rows = _SERVER if source is Source.SERVER else _WORKSPACE
     seen = list(chain(exc))
     for link in seen:
         if isinstance(link, Known):
-            return BY_ID[link.failure_id]
+            return table()[link.failure_id]
     prefix = "native: " if native else ""
     texts = [prefix + str(link) for link in seen]
     if source is Source.WORKSPACE:
         texts = [f"{type(link).__name__}: {link}" for link in seen]
-    for pattern, failure in rows:
+    for pattern, failure in _rows(source):
         if any(pattern.search(text) for text in texts):
             return failure
     unexplained = source is Source.SERVER
-    return BY_ID["unexplained" if unexplained else "workspace-unexplained"]
+    return table()["unexplained" if unexplained else "workspace-unexplained"]
 
 
 class _Facts(dict[str, object]):
@@ -99,7 +107,7 @@ class Explained(Exception):  # noqa: N818 - the concrete classes say Error.
     @property
     def failure(self) -> Failure:
         """The row of the table of failures."""
-        return BY_ID[self.failure_id]
+        return table()[self.failure_id]
 
 
 class SettingsError(Explained, ImproperlyConfigured):

@@ -7,52 +7,11 @@ the service's gateways have words of their own, so a failure is told by its text
 Rows are tried from top to bottom: the first that matches speaks.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 
+from .kinds import Failure, Source, Then
+
 ENDPOINT_FORMAT = "projects/<id>/branches/<id>/endpoints/<id>"
-
-
-class Source(StrEnum):
-    """Who reported a failure."""
-
-    SETTINGS = "settings"
-    WORKSPACE = "workspace"
-    SERVER = "server"
-
-
-class Then(StrEnum):
-    """What connecting does after a failure."""
-
-    RENEW = "renew"
-    WAIT = "wait"
-    WAIT_BRIEFLY = "wait briefly"
-    STOP = "stop"
-    PROBE = "probe"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """
-    One way to fail: how it is recognised, what it means, how it is mended.
-
-    *passing* marks what may be over in a while without anybody's doing, beyond what
-    the ladder waits for itself: ``lakebase_check --wait`` tries again.
-    """
-
-    id: str
-    source: Source
-    means: str
-    mend: str
-    pattern: str = ""
-    then: Then = Then.STOP
-    passing: bool = False
-
-    @property
-    def may_pass(self) -> bool:
-        """Whether the same attempt may succeed later without a change."""
-        return self.passing or self.then in (Then.WAIT, Then.WAIT_BRIEFLY)
 
 
 _settings = partial(Failure, source=Source.SETTINGS)

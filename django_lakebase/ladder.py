@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable
 
-from .failures import Then
+from .kinds import Then
 
 # Seconds that "External authorization failed" is waited out: a new branch gives it for
 # a while, an IP access list for ever.

@@ -25,8 +25,8 @@ from .connection import (
     lease_of,
     refusal,
 )
-from .errors import BY_ID, Explained
-from .failures import Then
+from .errors import Explained, table
+from .kinds import Then
 from .workspace import access_to
 
 # Seconds. Databricks' own examples replace pooled connections after 45 minutes.
@@ -199,7 +199,7 @@ class LakebasePool(ConnectionPool[Any]):
             try:
                 configure(connection)
             except Exception as exc:
-                failure = BY_ID["setup-failed"]
+                failure = table()["setup-failed"]
                 self._opener.note(refusal(self.target, exc, failure, seen=exc))
                 connection.close()
                 raise

@@ -3,17 +3,15 @@
 import copy
 import logging
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from django.db import connections
 
 from django_lakebase import pool
 from django_lakebase.base import DatabaseWrapper
+from django_lakebase.local.client import LocalLakebase
 from tests.support import forget_all
-
-if TYPE_CHECKING:
-    from django_lakebase.local.fixtures import LocalLakebase
 
 pytest_plugins = ["django_lakebase.local.fixtures"]
 
@@ -28,7 +26,7 @@ def django_db_modify_db_settings(
 
 
 @pytest.fixture
-def local(lakebase: "LocalLakebase") -> Iterator["LocalLakebase"]:
+def local(lakebase: LocalLakebase) -> Iterator[LocalLakebase]:
     """Give the local Lakebase in good health and with fresh counters."""
     forget_all()
     lakebase.clear_faults()
@@ -39,7 +37,7 @@ def local(lakebase: "LocalLakebase") -> Iterator["LocalLakebase"]:
 
 
 @pytest.fixture
-def new_wrapper(local: "LocalLakebase", django_db_blocker: Any) -> Iterator[NewWrapper]:
+def new_wrapper(local: LocalLakebase, django_db_blocker: Any) -> Iterator[NewWrapper]:
     """Give a function that makes connections as Django would for given settings."""
     made: list[DatabaseWrapper] = []
 

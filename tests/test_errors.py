@@ -4,15 +4,16 @@ import pytest
 
 from django_lakebase.config import Target
 from django_lakebase.errors import (
-    BY_ID,
     Known,
     SettingsError,
     chain,
     explain,
     explained,
     scrub,
+    table,
 )
-from django_lakebase.failures import FAILURES, Source, Then
+from django_lakebase.failures import FAILURES
+from django_lakebase.kinds import Source, Then
 
 SERVER = [
     ('FATAL:  role "x" does not exist', "role-missing"),
@@ -118,7 +119,7 @@ def test_each_row_speaks_whole_sentences(failure):
 
 def test_ids_are_unique():
     """Documentation and JSON name rows by them."""
-    assert len(BY_ID) == len(FAILURES)
+    assert len(table()) == len(FAILURES)
 
 
 def test_what_may_pass():

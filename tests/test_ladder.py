@@ -2,7 +2,7 @@
 
 import pytest
 
-from django_lakebase.failures import Then
+from django_lakebase.kinds import Then
 from django_lakebase.ladder import Ladder
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from . import catalog, estate, postgres, tls
+from .client import FOREIGN
 from .control import Control
 from .directory import Directory
 from .faults import Faults, Value
@@ -18,8 +19,6 @@ from .gateway import Gateway
 from .postgres import LocalError, Server
 from .tokens import Signer
 
-# What a parent's environment may say of another database or workspace.
-FOREIGN = ("DATABRICKS_", "ARM_", "PG", "LAKEBASE_", "ENDPOINT_NAME")
 HOSTADDR = "127.0.0.1"
 
 

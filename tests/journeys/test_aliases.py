@@ -3,7 +3,7 @@
 import pytest
 
 from django_lakebase.connection import LakebaseError
-from django_lakebase.local.fixtures import LocalLakebase
+from django_lakebase.local.client import LocalLakebase
 from tests.support import one
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from django_lakebase.local.fixtures import LocalLakebase
+from django_lakebase.local.client import LocalLakebase
 
 COMMAND = [sys.executable, "-m", "django_lakebase.local"]
 
