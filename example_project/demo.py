@@ -39,6 +39,8 @@ def main() -> int:
     if not os.environ.get("LAKEBASE_LOCAL_URL"):
         print("Run it as: make demo", file=sys.stderr)
         return 1
+    # Whatever project the shell was set up for.
+    os.environ["DJANGO_SETTINGS_MODULE"] = "example_project.settings"
     try:
         _prepare()
         with _server(_port(options.port)) as port:

@@ -1,0 +1,58 @@
+"""Sphinx: Markdown by MyST, the Furo theme, and pages made from the code's tables."""
+
+from pathlib import Path
+
+from django_lakebase import __version__
+from django_lakebase.failures import FAILURES
+from django_lakebase.kinds import Failure, Then
+from django_lakebase.local.faults import FAULTS
+
+project = "django_lakebase"
+author = "The django_lakebase authors"
+copyright = author  # noqa: A001 - Sphinx's name.
+release = __version__
+extensions = ["myst_parser"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build", "_made"]
+html_theme = "furo"
+html_title = f"django_lakebase {release}"
+
+MADE = Path(__file__).parent / "_made"
+CONNECTING = {
+    Then.RENEW: "drops that credential and tries once more with a new one",
+    Then.WAIT: "waits and tries again until `connect_budget` is spent",
+    Then.WAIT_BRIEFLY: "waits and tries again for 10 seconds at most",
+    Then.PROBE: "tries once more with a new credential, and keeps it if that works",
+    Then.STOP: "stops at once",
+}
+
+
+def _failure(failure: Failure) -> str:
+    known = {"{": "\u2039", "}": "\u203a"}
+    means, mend = (
+        text.replace("{{", "\0").replace("}}", "\1").translate(str.maketrans(known))
+        for text in (failure.means, failure.mend)
+    )
+    means, mend = (t.replace("\0", "{").replace("\1", "}") for t in (means, mend))
+    means, mend = (t.replace("<", "&lt;").replace("*", "\\*") for t in (means, mend))
+    return (
+        f"### {failure.id}\n\n{means[0].upper()}{means[1:]}\n\n**Mend.** {mend}\n\n"
+        f"Connecting {CONNECTING[failure.then]}.\n"
+    )
+
+
+def _make_pages() -> None:
+    MADE.mkdir(exist_ok=True)
+    for source in ("settings", "workspace", "server"):
+        rows = [_failure(row) for row in FAILURES if row.source == source]
+        (MADE / f"{source}.md").write_text("\n".join(rows))
+    lines = ["| fault | what it does | settings |", "|---|---|---|"]
+    for name, fault in FAULTS.items():
+        settings = ", ".join(
+            f"`{key}={value}`" for key, value in fault.settings.items()
+        )
+        lines.append(f"| `{name}` | {fault.means} | {settings} |")
+    (MADE / "faults.md").write_text("\n".join(lines) + "\n")
+
+
+_make_pages()

@@ -1,0 +1,116 @@
+"""The documentation tells the truth about what there is."""
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+import django_lakebase
+from django_lakebase.config import OWN_OPTIONS
+from django_lakebase.failures import FAILURES
+from django_lakebase.local.__main__ import _parser
+from django_lakebase.local.faults import FAULTS
+from django_lakebase.management.commands.lakebase_check import Command
+
+TOP = Path(django_lakebase.__file__).parent.parent
+PAGES = [*TOP.glob("docs/**/*.md"), TOP / "README.md"]
+PAGES = [page for page in PAGES if "_made" not in page.parts]
+VARIABLES = set(
+    re.findall(
+        r'"((?:DATABRICKS|PG|LAKEBASE|ENDPOINT)_?[A-Z_]+)"',
+        (TOP / "django_lakebase/config.py").read_text(),
+    )
+)
+
+
+def page(name):
+    """Return the text of a page of the reference."""
+    return (TOP / "docs" / "reference" / f"{name}.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(VARIABLES))
+def test_every_variable_is_in_the_settings_page(name):
+    """What the engine reads is written down."""
+    assert f"`{name}`" in page("settings") or name.endswith("_")
+
+
+@pytest.mark.parametrize("name", OWN_OPTIONS)
+def test_every_option_of_the_engine_is_in_the_settings_page(name):
+    """With an entry of its own."""
+    assert f"\n`{name}`\n: " in page("settings")
+
+
+def test_every_option_of_the_check_is_in_its_page():
+    """And every step."""
+    parser = argparse.ArgumentParser(add_help=False)
+    Command().add_arguments(parser)
+    options = [action.option_strings[0] for action in parser._actions]
+    source = (TOP / "django_lakebase/diagnosis.py").read_text()
+    steps = re.findall(r'\("([a-z-]+)", self\._', source)
+
+    assert len(steps) == 10
+    assert [o for o in options if f"`{o}" not in page("check")] == []
+    assert [s for s in steps if f"| `{s}` |" not in page("check")] == []
+
+
+def test_every_option_of_the_local_lakebase_is_in_its_page():
+    """Those of run and start."""
+    commands = next(
+        action for action in _parser()._actions if isinstance(action.choices, dict)
+    )
+    options = {
+        option
+        for parser in commands.choices.values()
+        for action in parser._actions
+        for option in action.option_strings
+        if option.startswith("--") and option != "--help"
+    }
+
+    assert {o for o in options if o not in page("local")} == set()
+
+
+def test_the_tables_are_made_from_the_code():
+    """Errors and faults cannot be forgotten in the documentation."""
+    source = (TOP / "docs/conf.py").read_text()
+
+    assert "FAILURES" in source
+    assert "FAULTS" in source
+    assert len(FAILURES) > 40
+    assert len(FAULTS) > 9
+    for name in ("settings", "workspace", "server"):
+        assert f"_made/{name}.md" in page("errors")
+    assert "_made/faults.md" in page("local")
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
+def test_python_in_the_documentation_compiles(file):
+    """Whoever copies it gets no SyntaxError."""
+    for code in re.findall(r"```python\n(.*?)```", file.read_text(), re.DOTALL):
+        compile(code, str(file), "exec")
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
+def test_links_between_pages_lead_somewhere(file):
+    """Also for those who read on a code host."""
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", file.read_text()):
+        if "://" not in target:
+            assert (file.parent / target).exists(), target
+
+
+def test_mends_name_pages_that_exist():
+    """An error that sends somebody to a page does not send him astray."""
+    named = {p for f in FAILURES for p in re.findall(r"docs/\S+\.md", f.mend)}
+
+    assert named
+    assert all((TOP / name).exists() for name in named)
+
+
+def test_the_readme_fits():
+    """The first screen is enough to try it, and the whole is short."""
+    lines = (TOP / "README.md").read_text().splitlines()
+
+    assert len(lines) <= 120
+    assert "pip install django-lakebase" in "\n".join(lines[:10])
+    assert "```console\n$ make demo\n```" in "\n".join(lines)
+    assert "```console\n$ make test\n```" in "\n".join(lines)
