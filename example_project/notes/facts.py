@@ -1,9 +1,7 @@
 """What there is to know about the connection that served a request."""
 
-import itertools
 import threading
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from django.db import connection
@@ -14,19 +12,25 @@ from django_lakebase.workspace import access_to
 if TYPE_CHECKING:
     from django_lakebase.base import LakebaseMixin
 
+# The server's own words, so that they hold for a native password too.
+QUERY = """
+SELECT current_user, version(), pid,
+       extract(epoch FROM clock_timestamp() - backend_start)::float8
+FROM pg_stat_activity WHERE pid = pg_backend_pid()
+"""
+
 
 class Tally:
     """Counts requests; threads may count together."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._numbers = itertools.count(1)
         self.last = 0
 
     def add(self) -> None:
         """Count one more."""
         with self._lock:
-            self.last = next(self._numbers)
+            self.last += 1
 
 
 requests = Tally()
@@ -34,46 +38,63 @@ requests = Tally()
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """The facts of one moment; spans are in seconds, moments in UTC."""
+    """
+    The facts of one moment; spans are in seconds, moments in UTC.
+
+    None where there is nothing to tell: a native password does not expire.
+    """
 
     logged_in_as: str
     tls: str
     server: str
     session: int
-    connection_age: float | None
-    credential_expires_at: str
+    connection_age: float
+    credential_expires_at: str | None
     credential_left: float | None
     credentials: int
-    connections: int
+    connections: int | None
     requests: int
+
+    @property
+    def life(self) -> float | None:
+        """How long the credential was good for when the connection opened."""
+        left = self.credential_left
+        return None if left is None else round(left + self.connection_age, 1)
 
     def as_json(self) -> dict[str, Any]:
         """Return them for JSON."""
-        return asdict(self)
+        return asdict(self) | {"life": self.life}
 
 
 def gather() -> Facts:
     """Ask the database and the engine."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT current_user, version(), pg_backend_pid()")
-        user, server, session = cursor.fetchone()
+        cursor.execute(QUERY)
+        user, server, session, age = cursor.fetchone()
     # A proxy: behind it is the wrapper of this thread.
     wrapper = cast("LakebaseMixin", connection)
     target, lease, pool = wrapper.get_target(), wrapper.lease, wrapper.pool
-    now = timezone.now()
+    left = lease.expires_at - timezone.now() if lease else None
     return Facts(
         logged_in_as=user,
-        tls=f"yes, sslmode={target.sslmode}",
+        tls=_tls(wrapper, target.sslmode),
         server=server.split(" on ")[0],
         session=session,
-        connection_age=_seconds(now - lease.opened_at) if lease else None,
-        credential_expires_at=f"{lease.expires_at:%H:%M:%S} UTC" if lease else "",
-        credential_left=_seconds(lease.expires_at - now) if lease else None,
+        connection_age=round(age, 1),
+        # With its date, so that text sorts by time past midnight too.
+        credential_expires_at=f"{lease.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+        if lease
+        else None,
+        credential_left=round(left.total_seconds(), 1) if left else None,
         credentials=0 if target.is_native else access_to(target).credentials.issued,
-        connections=pool.get_stats()["connections_num"] if pool else 0,
+        connections=pool.get_stats()["connections_num"] if pool else None,
         requests=requests.last,
     )
 
 
-def _seconds(span: timedelta) -> float:
-    return round(span.total_seconds(), 1)
+def _tls(wrapper: "LakebaseMixin", sslmode: str) -> str:
+    mode = f"sslmode={sslmode or 'prefer'}"
+    if not wrapper.connection.pgconn.ssl_in_use:
+        return f"no ({mode})"
+    verified = "verified" if sslmode == "verify-full" else "not verified"
+    return f"yes, host {verified} ({mode})"
