@@ -3,14 +3,19 @@ VENV = .venv
 BIN = $(VENV)/bin
 # Empty where the environment is somebody else's, and complete.
 STAMPS = yes
-PORT =
-ARGS =
+# Taken from the environment too, as in: PORT=8000 make demo
+PORT ?=
+ONCE ?=
+ARGS ?=
+TTL = $(if $(ONCE),6,20)
 
 .PHONY: help demo test bench lint docs clean
 
 help:
 	@echo "make demo          the example site on a local Lakebase; Ctrl-C ends it"
-	@echo "make demo ONCE=1   the same without staying: three rotations, then the end"
+	@echo "                   PORT=8000 chooses its port; tokens live for 20 seconds"
+	@echo "make demo ONCE=1   the same without staying: three rotations, then the end;"
+	@echo "                   tokens live for 6 seconds"
 	@echo "make test          the whole test suite; ARGS='...' goes to pytest"
 	@echo "make bench         the measured figures, as ratios"
 	@echo "make lint          formatting, rules and types"
@@ -19,32 +24,35 @@ help:
 	@echo "PYTHON=... chooses the Python that the environment is made of."
 
 demo: $(VENV)/local
-	@$(BIN)/lakebase-local run --token-ttl 20 -- \
+	@$(BIN)/lakebase-local run --token-ttl $(TTL) -- \
 		$(BIN)/python -m example_project.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
-test: $(VENV)/test
+test: $(VENV)/local,test
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: $(VENV)/local
 	$(BIN)/python -m tests.bench $(ARGS)
 
-lint: $(STAMPS:%=$(VENV)/lint)
+# The tests are typed too, and import what they need.
+lint: $(STAMPS:%=$(VENV)/local,test,lint)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-docs: $(STAMPS:%=$(VENV)/docs)
+docs: $(STAMPS:%=$(VENV)/local,docs)
 	$(BIN)/python -m sphinx -W -n -b html docs docs/_build
 
 clean:
 	rm -rf $(VENV) docs/_build
 
-# One environment; each stamp says which extras are in it.
-$(VENV)/local $(VENV)/test $(VENV)/lint $(VENV)/docs: pyproject.toml | $(BIN)/python
-	@echo "installing django_lakebase and its extras: local, $(@F)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[local,$(@F)]"
+# One environment; each stamp is named by the extras that are in it.
+$(VENV)/local $(VENV)/local,test $(VENV)/local,test,lint $(VENV)/local,docs: \
+		pyproject.toml $(BIN)/python
+	@echo "installing django_lakebase[$(@F)]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(@F)]"
 	@touch $@
 
+# Anew, without the stamps of an environment whose Python has gone.
 $(BIN)/python:
 	@python=$$(sh .ci/find-python $(PYTHON)) && echo "making $(VENV) with $$python" && \
-		"$$python" -m venv $(VENV)
+		"$$python" -m venv --clear $(VENV)
