@@ -9,7 +9,7 @@ ONCE ?=
 ARGS ?=
 TTL = $(if $(ONCE),6,20)
 
-.PHONY: help demo test bench lint docs clean
+.PHONY: help demo test bench lint docs clean always
 
 help:
 	@echo "make demo          the example site on a local Lakebase; Ctrl-C ends it"
@@ -47,12 +47,16 @@ clean:
 
 # One environment; each stamp is named by the extras that are in it.
 $(VENV)/local $(VENV)/local,test $(VENV)/local,test,lint $(VENV)/local,docs: \
-		pyproject.toml $(BIN)/python
+		pyproject.toml $(VENV)/pyvenv.cfg
 	@echo "installing django_lakebase[$(@F)]"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(@F)]"
 	@touch $@
 
-# Anew, without the stamps of an environment whose Python has gone.
-$(BIN)/python:
-	@python=$$(sh .ci/find-python $(PYTHON)) && echo "making $(VENV) with $$python" && \
-		"$$python" -m venv --clear $(VENV)
+# Looked at each time: an environment whose Python has gone, or that was left half
+# made, is made anew, and is newer than every stamp.
+$(VENV)/pyvenv.cfg: always
+	@$(BIN)/python -c "import pip" 2>/dev/null || { \
+		python=$$(sh .ci/find-python $(PYTHON)) && echo "making $(VENV) with $$python" && \
+		"$$python" -m venv --clear $(VENV); }
+
+always:
