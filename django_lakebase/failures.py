@@ -192,7 +192,7 @@ FAILURES = (
         pattern=r"^(ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|"
         r"Timeout|TimeoutError|OperationTimeout|ChunkedEncodingError|"
         r"TemporarilyUnavailable|DeadlineExceeded|InternalError|InvalidURL|"
-        r"InvalidSchema|MissingSchema|LocationParseError|JSONDecodeError): |"
+        r"InvalidSchema|MissingSchema|HTTPError|LocationParseError|JSONDecodeError): |"
         r"Max retries exceeded|Timed out after|Connection refused|"
         r"Connection aborted|Name or service not known|Invalid URL",
         means="the workspace API at {workspace} cannot be reached or gives no usable "
@@ -358,14 +358,14 @@ FAILURES = (
     _server(
         id="unexplained",
         means="{host} refused the connection for a reason that is not in our table.",
-        mend="What it said is below; run manage.py lakebase_check to see how far a "
+        mend="What it said is quoted; run manage.py lakebase_check to see how far a "
         "connection gets.",
         then=Then.PROBE,
     ),
     _workspace(
         id="workspace-unexplained",
         means="{workspace} gave no credential for a reason that is not in our table.",
-        mend="What it said is below; run manage.py lakebase_check to see how far a "
+        mend="What it said is quoted; run manage.py lakebase_check to see how far a "
         "login gets.",
     ),
 )

@@ -197,7 +197,8 @@ def _reach(url: str) -> None:
 
     if url:
         base = url if "://" in url else f"https://{url}"
-        requests.get(f"{base}/.well-known/databricks-config", timeout=CALL_BOUND)
+        address = f"{base}/.well-known/databricks-config"
+        requests.get(address, timeout=CALL_BOUND).raise_for_status()
 
 
 def _called(path: str) -> "WorkspaceClient":

@@ -11,7 +11,7 @@ from django.db import connections
 from django_lakebase import pool
 from django_lakebase.base import DatabaseWrapper
 from django_lakebase.local.client import LocalLakebase
-from tests.support import forget_all
+from tests.support import forget_all, outlive
 
 pytest_plugins = ["django_lakebase.local.fixtures"]
 
@@ -28,8 +28,8 @@ def django_db_modify_db_settings(
 @pytest.fixture
 def local(lakebase: LocalLakebase) -> Iterator[LocalLakebase]:
     """Give the local Lakebase in good health and with fresh counters."""
-    forget_all()
     lakebase.clear_faults()
+    forget_all()
     lakebase.reset_counters()
     yield lakebase
     lakebase.clear_faults()
@@ -54,6 +54,7 @@ def new_wrapper(local: LocalLakebase, django_db_blocker: Any) -> Iterator[NewWra
             wrapper.inc_thread_sharing()
             wrapper.close()
             pool.close_pools(wrapper.alias)
+            outlive(f"django-{wrapper.alias}-worker")
 
 
 @pytest.fixture

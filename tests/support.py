@@ -1,6 +1,8 @@
 """Small helpers of the tests."""
 
 import os
+import select
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -12,8 +14,16 @@ from django_lakebase.local.client import call
 
 def forget_all() -> None:
     """Forget all credentials and clients, as a new process would."""
+    outlive("lakebase-workspace")
     workspace._accesses.clear()
     workspace._clients.clear()
+
+
+def outlive(name: str) -> None:
+    """Wait for the threads called *name*...: their requests are of an earlier test."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(name):
+            thread.join(15)
 
 
 def cache_of(wrapper: DatabaseWrapper) -> CredentialCache:
@@ -31,6 +41,11 @@ def put(wrapper: DatabaseWrapper, token: str, *, left: float = 3600.0) -> Creden
     )
     cache_of(wrapper).adopt(credential)
     return credential
+
+
+def hear_from(connection: Any) -> None:
+    """Wait until something of the server's has arrived at *connection*."""
+    assert select.select([connection.fileno()], [], [], 15)[0]
 
 
 def one(wrapper: DatabaseWrapper, sql: str) -> Any:

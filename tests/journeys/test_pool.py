@@ -9,7 +9,7 @@ from django.db import OperationalError
 from psycopg_pool import PoolTimeout
 
 from django_lakebase.connection import LakebaseError
-from tests.support import cache_of, one, put
+from tests.support import cache_of, hear_from, one, put
 
 POOL = {"min_size": 1, "max_size": 1, "timeout": 10}
 
@@ -164,9 +164,11 @@ def test_connections_that_the_server_ended_are_not_handed_out(new_wrapper, local
     """After scale to zero the first query works: no error, no ping per request."""
     wrapper = pooled(new_wrapper)
     first = backend(wrapper)
+    connection = wrapper.connection
     wrapper.close()
 
     local.set_fault("suspend", wake=0)
+    hear_from(connection)
 
     assert backend(wrapper) != first
 

@@ -5,7 +5,7 @@ import pytest
 from django.db import OperationalError
 
 from django_lakebase.connection import LakebaseError
-from tests.support import one
+from tests.support import hear_from, one
 
 
 def backend(wrapper):
@@ -49,6 +49,7 @@ def test_a_persistent_connection_survives_scale_to_zero(new_wrapper, local):
     first = backend(wrapper)
 
     local.set_fault("suspend", wake=0)
+    hear_from(wrapper.connection)
     wrapper.close_if_unusable_or_obsolete()
 
     assert backend(wrapper) != first
@@ -60,6 +61,7 @@ def test_a_reset_connection_is_replaced_at_the_next_request(new_wrapper, local):
     first = backend(wrapper)
 
     local.set_fault("cut")
+    hear_from(wrapper.connection)
     wrapper.close_if_unusable_or_obsolete()
 
     assert backend(wrapper) != first
@@ -85,6 +87,7 @@ def test_a_waiting_notification_is_not_lost(new_wrapper):
     with listener.cursor() as cursor:
         cursor.execute("LISTEN news")
     one(speaker, "SELECT pg_notify('news', 'hello')::text")
+    hear_from(listener.connection)
 
     listener.close_if_unusable_or_obsolete()
 
