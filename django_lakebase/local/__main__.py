@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from django_lakebase import __version__
 
-from .client import ClientError, call
+from .client import PARENT, ClientError, call
 from .faults import FAULTS, FaultError, parse, read_settings
 
 if TYPE_CHECKING:
@@ -167,6 +167,13 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _start(options: argparse.Namespace) -> int:
+    parent = os.environ.get(PARENT)
+    if parent:
+        from .postgres import die_with_parent
+
+        die_with_parent(signal.SIGTERM)
+        if os.getppid() != int(parent):
+            raise ClientError("The process that started this one has ended.")
     return _serve(_stay(_new_emulator(options), options.format))
 
 
@@ -213,6 +220,7 @@ class _Stop:
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
+        self._received: signal.Signals | None = None
         self._process: asyncio.subprocess.Process | None = None
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -228,18 +236,21 @@ class _Stop:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            raise KeyboardInterrupt
+            raise SystemExit(128 + (self._received or signal.SIGTERM))
         await task
 
     def pass_on_to(self, process: asyncio.subprocess.Process) -> None:
-        """Send the signals to *process* from now on."""
+        """Send the signals to *process* from now on, and the one that came before."""
         self._process = process
+        if self._received is not None:
+            self._receive(self._received)
 
     async def wait(self) -> None:
         """Wait for a signal."""
         await self._asked.wait()
 
     def _receive(self, number: signal.Signals) -> None:
+        self._received = number
         self._asked.set()
         process = self._process
         if process is None or process.returncode is not None:

@@ -20,30 +20,56 @@ class SqlError(Exception):
 class Backdoor:
     """One connection; queries wait for each other."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self._reader, self._writer = reader, writer
+    def __init__(self, socket: Path, database: str) -> None:
+        self._socket, self._database = socket, database
+        self._reader: asyncio.StreamReader
+        self._writer: asyncio.StreamWriter | None = None
         self._lock = asyncio.Lock()
 
     @classmethod
     async def open(cls, socket: Path, database: str = "postgres") -> Self:
         """Connect to *database*."""
-        reader, writer = await asyncio.open_unix_connection(str(socket))
-        door = cls(reader, writer)
-        writer.write(wire.startup({"user": SUPERUSER, "database": database}))
-        await door._answer()
+        door = cls(socket, database)
+        await door.query("")
         return door
 
     async def query(self, sql: str) -> list[list[str | None]]:
-        """Run *sql*, which may be several statements; return the rows."""
+        """
+        Run *sql*, which may be several statements; return the rows.
+
+        A connection that PostgreSQL has closed (it restarts itself after the crash
+        of a backend) is opened anew.
+        """
         async with self._lock:
-            self._writer.write(wire.query(sql))
-            return await self._answer()
+            if self._writer is None:
+                return await self._ask(sql)
+            try:
+                return await self._ask(sql)
+            except (OSError, EOFError):
+                return await self._ask(sql)
 
     def close(self) -> None:
         """Close the connection."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    async def _ask(self, sql: str) -> list[list[str | None]]:
+        try:
+            if self._writer is None:
+                path = str(self._socket)
+                self._reader, self._writer = await asyncio.open_unix_connection(path)
+                hello = {"user": SUPERUSER, "database": self._database}
+                self._writer.write(wire.startup(hello))
+                await self._answer()
+            self._writer.write(wire.query(sql))
+            return await self._answer()
+        except SqlError:
+            raise
+        except BaseException:
+            # Also when cancelled: the rest of an answer must not meet the next query.
+            self.close()
+            raise
 
     async def _answer(self) -> list[list[str | None]]:
         rows, error = [], ""

@@ -39,6 +39,12 @@ BEGIN
     RETURN identity;
 END
 $$;
+-- A member of the extension, so that pg_dump leaves it out.
+INSERT INTO pg_depend (classid, objid, objsubid, refclassid, refobjid, refobjsubid,
+                       deptype)
+VALUES ('pg_proc'::regclass,
+        'public.databricks_create_role(text, text)'::regprocedure, 0,
+        'pg_extension'::regclass, 90001, 0, 'e');
 """
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from typing import Any
 
 # What a parent's environment may say of another database or workspace.
 FOREIGN = ("DATABRICKS_", "ARM_", "PG", "LAKEBASE_", "ENDPOINT_NAME")
+# Names the process with which ``start`` is to end, however that one ends.
+PARENT = "LAKEBASE_LOCAL_PARENT"
 # Seconds.
 TIMEOUT, STOPS_WITHIN = 10.0, 30.0
 
@@ -57,10 +60,15 @@ class LocalLakebase:
     def start(cls, *options: str) -> Iterator["LocalLakebase"]:
         """Start one with the *options* of ``lakebase-local start``, and stop it."""
         command = [sys.executable, "-m", "django_lakebase.local", "start"]
+        environment = dict(os.environ)
+        # The kernel looks at the thread that started it, so only for one that stays.
+        if threading.current_thread() is threading.main_thread():
+            environment[PARENT] = str(os.getpid())
         with subprocess.Popen(  # noqa: S603 - our own program.
             [*command, *options, "--format", "json"],
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
+            env=environment,
             text=True,
         ) as process:
             try:

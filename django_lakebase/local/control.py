@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from .estate import Estate
-from .faults import FaultError, Faults, voice
+from .faults import FaultError, Faults
 from .gateway import Gateway
 from .tokens import Kind, Signer, TokenError
 
@@ -244,8 +244,6 @@ class Control:
     async def _set_fault(self, request: web.Request) -> Answer:
         name = request.match_info["name"]
         given = await request.json() if request.can_read_body else {}
-        if "voice" in given:
-            voice(str(given["voice"]), "")
         await self.set_fault(name, given)
         return web.json_response(self._faults.listed())
 
@@ -255,7 +253,7 @@ class Control:
         if name == "suspend":
             await self._gateway.suspend()
         elif name == "cut":
-            self._gateway.cut(str(given.get("which", "all")))
+            await self._gateway.cut(str(given.get("which", "all")))
 
     async def _clear_faults(self, request: web.Request) -> Answer:
         self._faults.clear(request.match_info.get("name"))

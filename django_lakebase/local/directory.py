@@ -1,8 +1,8 @@
 """
 The directory that holds everything: made, locked, and taken away again.
 
-A throw-away one is locked as long as its owner lives, however it ends: the next start
-removes those whose lock is free.
+It is locked as long as its owner or a process of its server lives, however they end.
+The next start removes the throw-away ones whose lock is free.
 """
 
 import contextlib
@@ -10,29 +10,29 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from .postgres import LocalError
 
 PREFIX = "lakebase-local-"
 MARK = "lakebase-local.lock"
+# Seconds that the server of a killed run may take to end.
+ENDS_WITHIN = 10.0
 
 
 class Directory:
     """A directory of ours, locked for this process."""
 
-    def __init__(self, path: Path, *, is_kept: bool) -> None:
+    def __init__(self, path: Path, lock: IO[str], *, is_kept: bool) -> None:
         self.path, self.is_kept = path, is_kept
-        self._lock = (path / MARK).open("a+")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise LocalError(
-                f"{path} is in use by another lakebase-local. Stop that one, or use "
-                "another --data."
-            ) from None
+        self._lock = lock
+
+    @property
+    def lock(self) -> int:
+        """The file descriptor of the lock, for the server to hold too."""
+        return self._lock.fileno()
 
     @classmethod
     def temporary(cls) -> Self:
@@ -40,7 +40,11 @@ class Directory:
         _remove_leftovers()
         path = Path(tempfile.mkdtemp(prefix=PREFIX))
         path.chmod(_mode())
-        return cls(path, is_kept=False)
+        # Locked before it has the name by which others find it.
+        early = path / f"{MARK}.new"
+        lock = _locked(early)
+        early.rename(path / MARK)
+        return cls(path, lock, is_kept=False)
 
     @classmethod
     def kept(cls, path: Path) -> Self:
@@ -61,7 +65,7 @@ class Directory:
                 )
             if not has_mark:
                 path.chmod(_mode())
-            return cls(path, is_kept=True)
+            return cls(path, _locked(path / MARK), is_kept=True)
         except OSError as exc:
             raise LocalError(
                 f"--data {path} cannot be used: {exc.strerror}. Give it a directory "
@@ -75,6 +79,42 @@ class Directory:
         self._lock.close()
 
 
+def _locked(file: Path, patience: float = ENDS_WITHIN) -> IO[str]:
+    """Open and lock *file*; wait *patience* seconds for a dead owner's server."""
+    lock = file.open("a+")
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() < deadline and not _owner_lives(lock):
+                time.sleep(0.05)
+                continue
+            lock.close()
+            raise LocalError(
+                f"{file.parent} is in use by another lakebase-local. Stop that one, or "
+                "use another --data."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        return lock
+
+
+def _owner_lives(lock: IO[str]) -> bool:
+    lock.seek(0)
+    owner = lock.read()
+    if not owner:
+        return False
+    try:
+        os.kill(int(owner), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def _mode() -> int:
     # As root the server runs as another account, which must pass through here.
     return 0o711 if os.geteuid() == 0 else 0o700
@@ -84,4 +124,4 @@ def _remove_leftovers() -> None:
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError, LocalError):
             if path.stat().st_uid == os.geteuid() and (path / MARK).exists():
-                Directory(path, is_kept=False).close()
+                Directory(path, _locked(path / MARK, 0.0), is_kept=False).close()

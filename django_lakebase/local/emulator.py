@@ -87,7 +87,8 @@ class Emulator:
 
     def _server(self, binaries: postgres.Binaries, directory: Directory) -> Server:
         path, is_kept = directory.path, directory.is_kept
-        server = Server(binaries, path, _free_port(), is_kept=is_kept)
+        port, lock = _free_port(), directory.lock
+        server = Server(binaries, path, port, lock=lock, is_kept=is_kept)
         self._stack.callback(server.stop)
         server.start()
         return server
@@ -155,8 +156,16 @@ class Emulator:
 
 
 def clean(environment: dict[str, str]) -> dict[str, str]:
-    """Return *environment* without what speaks of another database or workspace."""
-    return {k: v for k, v in environment.items() if not k.startswith(FOREIGN)}
+    """
+    Return *environment* without what speaks of another database or workspace.
+
+    A proxy that it names is not to be asked for this machine's own ports.
+    """
+    kept = {k: v for k, v in environment.items() if not k.startswith(FOREIGN)}
+    if any(name.lower() in ("http_proxy", "all_proxy") for name in kept):
+        known = kept.get("no_proxy") or kept.get("NO_PROXY") or ""
+        kept["no_proxy"] = kept["NO_PROXY"] = f"{known},{HOSTADDR}".lstrip(",")
+    return kept
 
 
 def as_lines(environment: dict[str, str], style: str) -> str:

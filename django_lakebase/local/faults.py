@@ -23,6 +23,26 @@ class Fault:
     settings: Mapping[str, Value] = field(default_factory=dict)
 
 
+VOICES = (
+    "jwt",
+    "expired",
+    "password",
+    "label",
+    "decode",
+    "sasl",
+    "authorization",
+    "starting",
+    "disabled",
+    "too-many",
+    "unknown",
+)
+CHOICES = {
+    "mode": ("refuse", "503", "hang"),
+    "path": ("credentials", "all"),
+    "which": ("all", "idle"),
+    "voice": VOICES,
+}
+
 FAULTS = {
     "api-down": Fault(
         "the API answers nothing: mode=refuse (reset), 503, or hang",
@@ -42,8 +62,7 @@ FAULTS = {
     "role-missing": Fault("logins are refused as if the role had not been made"),
     "refuse-logins": Fault(
         "logins are refused: count (0: all), before (only tokens issued before this "
-        "moment, seconds since 1970), voice (jwt, expired, password, label, decode, "
-        "sasl, authorization, starting, disabled, too-many, unknown)",
+        "moment, seconds since 1970), voice (" + ", ".join(VOICES) + ")",
         {"count": 0.0, "before": 0.0, "voice": "jwt"},
     ),
     "suspend": Fault(
@@ -99,6 +118,9 @@ def _converted(key: str, value: object, default: Value) -> Value:
             return float(str(value))
         except ValueError:
             raise FaultError(f'{key} is "{value}", not a number.') from None
+    if str(value) not in CHOICES[key]:
+        known = ", ".join(CHOICES[key])
+        raise FaultError(f'There is no {key} "{value}"; there are: {known}.')
     return str(value)
 
 
@@ -196,6 +218,4 @@ def voice(name: str, user: str) -> Refusal:
         "too-many": Refusal("sorry, too many clients already", "53300", "FATAL"),
         "unknown": Refusal("the moon is in the wrong house", "XX000", "FATAL"),
     }
-    if name not in voices:
-        raise FaultError(f'There is no voice "{name}"; there are: {", ".join(voices)}.')
     return voices[name]

@@ -30,6 +30,8 @@ from .wire import Refusal
 
 # Seconds for a whole login, as the service's front gives.
 LOGIN_WITHIN = 60.0
+# Seconds for connections to close that were told to.
+CLOSES_WITHIN = 5.0
 
 
 class RefusedError(Exception):
@@ -93,19 +95,22 @@ class Gateway:
             link.abort()
         self._door.close()
 
-    def cut(self, which: str) -> None:
-        """Reset connections: all, or those that are idle."""
-        for link in list(self.links):
-            if which == "all" or link.is_idle:
-                link.abort()
+    async def cut(self, which: str) -> None:
+        """Reset connections, all or those that are idle, and see them closed."""
+        links = [link for link in self.links if which == "all" or link.is_idle]
+        for link in links:
+            link.abort()
+        await _all_over(links)
 
     async def suspend(self) -> None:
         """End all sessions as the service does when it scales to zero."""
         self.is_suspended, self._wakes_at = True, None
+        links = [link for link in self.links if link.is_joined]
         await self._door.query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
         )
+        await _all_over(links)
 
     def _accept(self) -> asyncio.Protocol:
         if self._faults.get("latency") is None:
@@ -138,6 +143,10 @@ class Gateway:
             link.close()
         except (OSError, EOFError):
             link.abort()
+        except Exception:
+            # A mistake of ours: nobody else would hang up.
+            link.abort()
+            raise
 
     async def _serve(self, link: Link) -> None:
         body = await self._first_packet(link)
@@ -269,10 +278,19 @@ class Gateway:
     async def _cancel(self, body: bytes) -> None:
         with contextlib.suppress(OSError):
             socket = str(self._server.socket)
-            _, writer = await asyncio.open_unix_connection(socket)
+            reader, writer = await asyncio.open_unix_connection(socket)
             writer.write(wire.packet(body))
-            await writer.drain()
+            # The server hangs up when the signal is sent. A client that were let go
+            # before would see its next statement cancelled.
+            await reader.read()
             writer.close()
+
+
+async def _all_over(links: list[Link]) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSES_WITHIN):
+            for link in links:
+                await link.over.wait()
 
 
 def _remember_name(connection: Any, name: str | None, _: ssl.SSLContext) -> None:

@@ -7,9 +7,12 @@ This file knows nothing of PostgreSQL.
 import asyncio
 import contextlib
 import ssl
+from collections import deque
 from collections.abc import Callable
 from typing import cast
 
+# Seconds: asyncio's timers are late by up to one millisecond, as epoll counts.
+GRAIN = 0.001
 READY_AND_IDLE = b"Z\x00\x00\x00\x05I"
 
 
@@ -31,6 +34,8 @@ class Link(asyncio.Protocol):
         self._other: Link | None = None
         self.is_secure = False
         self.is_idle = False
+        # Set when the client has been hung up on, or has hung up.
+        self.over = asyncio.Event()
 
     # What asyncio calls.
 
@@ -59,6 +64,7 @@ class Link(asyncio.Protocol):
         self._all.discard(self)
         self._is_at_end = True
         self._arrived.set()
+        self.over.set()
         if self._other is not None:
             self._other.close()
 
@@ -77,6 +83,11 @@ class Link(asyncio.Protocol):
                 other._transport.resume_reading()
 
     # What the gateway calls.
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the login is over."""
+        return self._other is not None
 
     @property
     def server_name(self) -> str:
@@ -126,6 +137,7 @@ class Link(asyncio.Protocol):
         """Close, after what is written has been sent."""
         if self._transport is not None:
             self._transport.close()
+            self.over.set()
 
     def abort(self) -> None:
         """Reset the connection."""
@@ -137,7 +149,8 @@ class DelayLine(asyncio.Protocol):
     """
     Moves bytes to a port of this machine and back, each way *delay* seconds late.
 
-    All of them are under way at once: throughput is not limited.
+    All of them are under way at once: throughput is not limited. They stay in order
+    also when the delay is changed meanwhile.
     """
 
     def __init__(self, delay: Callable[[], float], port: int) -> None:
@@ -145,6 +158,10 @@ class DelayLine(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._peer: DelayLine | None = None
         self._early: list[bytes] = []
+        self._line: deque[tuple[float, Callable[..., None], tuple[bytes, ...]]] = (
+            deque()
+        )
+        self._latest = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -175,11 +192,47 @@ class DelayLine(asyncio.Protocol):
             self._close()
             return
         self._peer = far
+        if self._transport is None or self._transport.is_closing():
+            far._close()
         for data in self._early:
             self._later(far._write, data)
 
     def _later(self, do: Callable[..., None], *arguments: bytes) -> None:
-        asyncio.get_running_loop().call_later(self._delay(), do, *arguments)
+        loop = asyncio.get_running_loop()
+        self._latest = max(self._latest, loop.time() + self._delay())
+        # One timer at a time: asyncio does not keep those of one moment in order.
+        self._line.append((self._latest, do, arguments))
+        if len(self._line) == 1:
+            self._wait()
+
+    def _let_through(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._line and self._line[0][0] <= loop.time():
+            _, do, arguments = self._line.popleft()
+            do(*arguments)
+        if self._line:
+            self._wait()
+
+    def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        wake_at = self._line[0][0] - GRAIN
+        if wake_at > loop.time():
+            loop.call_at(wake_at, self._let_through)
+        else:
+            # The last millisecond is spent turning the loop, which serves others too.
+            loop.call_soon(self._let_through)
+
+    def pause_writing(self) -> None:
+        """Stop reading at the far end: this one is slow."""
+        if self._peer is not None and self._peer._transport is not None:
+            with contextlib.suppress(RuntimeError):
+                self._peer._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Read on at the far end."""
+        if self._peer is not None and self._peer._transport is not None:
+            with contextlib.suppress(RuntimeError):
+                self._peer._transport.resume_reading()
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -130,12 +130,19 @@ class Server:
     """A PostgreSQL cluster in *directory*: its data, socket and log."""
 
     def __init__(
-        self, binaries: Binaries, directory: Path, port: int, *, is_kept: bool
+        self,
+        binaries: Binaries,
+        directory: Path,
+        port: int,
+        *,
+        lock: int,
+        is_kept: bool,
     ) -> None:
         self.version = binaries.version
         self.socket_folder = directory / "socket"
         self.port = port
         self._binaries, self._directory, self._is_kept = binaries, directory, is_kept
+        self._lock = lock
         self._account = account()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -189,7 +196,7 @@ class Server:
         try:
             process.wait(STOPS_WITHIN)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGQUIT)
+            process.kill()
             process.wait()
 
     def _check_passage(self) -> None:
@@ -256,6 +263,9 @@ class Server:
                 cwd=self.socket_folder,
                 env={"PATH": os.defpath, "LC_ALL": _locale()},
                 start_new_session=True,
+                # The directory stays locked until the last process of the server has
+                # ended, also when we are killed.
+                pass_fds=(self._lock,),
                 user=None if account is None else account.pw_uid,
                 group=None if account is None else account.pw_gid,
                 extra_groups=None if account is None else [],

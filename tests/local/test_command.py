@@ -136,6 +136,41 @@ def test_killed_it_takes_its_children_along(place):
     assert list(place.iterdir()) == []
 
 
+def test_it_ends_with_a_test_run_that_was_killed(place):
+    """A run that is killed cannot stop what it started."""
+    program = (
+        "import sys, time\n"
+        "from django_lakebase.local.client import LocalLakebase\n"
+        "with LocalLakebase.start():\n"
+        "    print(flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        process.stdout.readline()
+        (server,) = children_of(process.pid)
+        process.kill()
+        process.wait()
+
+    while alive(server):
+        os.sched_yield()
+
+    assert list(place.iterdir()) == []
+
+
+def test_no_proxy_is_asked_for_this_machine_s_ports(place, monkeypatch):
+    """A company's proxy in the environment would be."""
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:3128")
+    monkeypatch.setenv("no_proxy", "intranet.test")
+
+    done = run("run", "--", "sh", "-c", "echo $no_proxy $NO_PROXY")
+
+    assert done.stdout.split() == ["intranet.test,127.0.0.1"] * 2
+
+
 @pytest.mark.parametrize("style", ["shell", "dotenv"])
 def test_start_prints_the_variables(place, style):
     """For a shell to read, or for a file."""

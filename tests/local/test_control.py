@@ -79,12 +79,13 @@ def test_the_project_can_be_walked(principal, local):
     ("name", "kind"),
     [
         ("projects/x/branches/y/endpoints/z", "project"),
-        ("projects/local/branches/y/endpoints/z", "branch"),
-        ("projects/local/branches/production/endpoints/z", "endpoint"),
+        ("{project}/branches/y/endpoints/z", "branch"),
+        ("{project}/branches/production/endpoints/z", "endpoint"),
     ],
 )
-def test_what_is_not_there_is_not_found(principal, name, kind):
+def test_what_is_not_there_is_not_found(principal, local, name, kind):
     """The first unknown part is named."""
+    name = name.format(project=local.facts["project"])
     with pytest.raises(NotFound, match=f"{kind} id not found"):
         principal.postgres.get_endpoint(name)
     with pytest.raises(NotFound, match=f"{kind} id not found"):

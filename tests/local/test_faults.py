@@ -2,7 +2,14 @@
 
 import pytest
 
-from django_lakebase.local.faults import FAULTS, FaultError, Faults, parse, voice
+from django_lakebase.local.faults import (
+    FAULTS,
+    VOICES,
+    FaultError,
+    Faults,
+    parse,
+    voice,
+)
 
 
 def test_a_fault_is_read_from_a_command_line():
@@ -75,7 +82,22 @@ def test_only_old_tokens_are_refused():
     assert faults.refuse_login("me", 100) is None
 
 
-def test_an_unknown_voice_is_a_mistake():
-    """The known ones are listed."""
-    with pytest.raises(FaultError, match="jwt, expired"):
-        voice("loud", "me")
+@pytest.mark.parametrize("name", VOICES)
+def test_every_voice_says_something(name):
+    """The table of choices and the texts are the same."""
+    assert voice(name, "me").message
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("refuse-logins:voice=loud", "jwt, expired"),
+        ("api-down:mode=up", "refuse, 503, hang"),
+        ("api-slow:path=none", "credentials, all"),
+        ("cut:which=some", "all, idle"),
+    ],
+)
+def test_an_unknown_choice_is_a_mistake(text, known):
+    """The known ones are listed, before anybody meets the fault."""
+    with pytest.raises(FaultError, match=known):
+        parse(text)

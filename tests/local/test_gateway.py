@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -169,6 +170,46 @@ def test_a_statement_can_be_cancelled(dial):
         timer.join()
 
 
+def test_a_cancel_that_has_returned_hits_nothing_later(dial):
+    """The client is let go when PostgreSQL has sent its signal, not before."""
+    with dial() as session:
+        for _ in range(50):
+            session.cancel()
+            with contextlib.suppress(errors.QueryCanceled):
+                session.execute("SELECT 1")
+            session.execute("SELECT count(*) FROM generate_series(1, 20000)")
+
+
+def test_logins_go_on_without_the_gateway_s_own_session(dial, local):
+    """PostgreSQL ends it when it restarts itself after the crash of a backend."""
+    (socket_file,) = Path(local.facts["ca_file"]).parent.glob("socket/.s.PGSQL.*[0-9]")
+    port = socket_file.suffix[1:]
+    with psycopg.connect(
+        host=str(socket_file.parent), port=port, user="cloud_admin", dbname="postgres"
+    ) as session:
+        ended = session.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "WHERE usename = 'cloud_admin' AND backend_type = 'client backend' "
+            "AND pid <> pg_backend_pid()"
+        ).fetchall()
+
+    dial().close()
+
+    assert ended == [(True,)]
+
+
+def test_the_function_belongs_to_the_extension(dial):
+    """Or pg_dump would write it down, and no restore succeed."""
+    with dial() as session:
+        row = session.execute(
+            "SELECT deptype FROM pg_depend WHERE classid = 'pg_proc'::regclass "
+            "AND objid = 'databricks_create_role'::regproc AND refclassid = "
+            "'pg_extension'::regclass"
+        ).fetchone()
+
+    assert row == ("e",)
+
+
 def test_startup_parameters_arrive(dial):
     """Options and names are PostgreSQL's to read."""
     with dial(options="-c work_mem=5MB", application_name="me") as session:
@@ -240,6 +281,17 @@ def test_latency_delays_a_round_trip(dial, local):
         started = time.monotonic()
         session.execute("SELECT 1")
         assert time.monotonic() - started >= 0.05
+
+
+def test_latency_may_end_in_mid_stream(dial, local):
+    """No byte overtakes those that are still under way."""
+    local.set_fault("latency", ms=200)
+    copy = "COPY (SELECT generate_series(1, 1000000)) TO STDOUT"
+    with dial() as session, session.cursor().copy(copy) as rows:
+        for number, row in enumerate(rows, 1):
+            if number == 200000:
+                local.clear_faults()
+            assert int(bytes(row)) == number
 
 
 @pytest.mark.parametrize(
