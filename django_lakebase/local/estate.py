@@ -34,13 +34,15 @@ def _now() -> str:
 class Estate:
     """Names and secrets; the secrets are in no repr."""
 
-    project_id: str = "local"
+    project_id: str = field(default_factory=lambda: f"local-{secrets.token_hex(3)}")
     project_uid: str = field(default_factory=lambda: str(uuid.uuid4()))
     branch_uid: str = field(default_factory=lambda: f"br-{_words()}")
     endpoint_uid: str = field(default_factory=lambda: f"ep-{_words()}")
     workspace_id: str = field(default_factory=lambda: str(secrets.randbelow(10**16)))
     created_at: str = field(default_factory=_now)
-    owner: str = "owner@lakebase.test"
+    owner: str = field(
+        default_factory=lambda: f"owner-{secrets.token_hex(3)}@lakebase.test"
+    )
     owner_token: str = field(
         default_factory=lambda: f"dapi{secrets.token_hex(16)}", repr=False
     )
