@@ -77,7 +77,7 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {grantee};
 """
     return f"""
-GRANT CONNECT ON DATABASE {database} TO {grantee};
+GRANT CONNECT, CREATE ON DATABASE {database} TO {grantee};
 GRANT USAGE, CREATE ON SCHEMA public TO {grantee};
 ALTER ROLE {grantee} CREATEDB;
 """
