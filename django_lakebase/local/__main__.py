@@ -110,6 +110,22 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         "service's guide or Databricks Apps grant",
     )
     add(
+        "--dialect",
+        choices=("likely", "proxy", "postgres"),
+        default="likely",
+        help="who refuses an expired token, a missing role and another's token, where "
+        "that could not be confirmed: the likeliest (default), or always the proxy or "
+        "PostgreSQL",
+    )
+    add(
+        "--suspend-after",
+        type=float,
+        default=86400.0,
+        metavar="SECONDS",
+        help="idle time after which new endpoints scale to zero; may be below the "
+        "service's minimum (default 86400)",
+    )
+    add(
         "--fault",
         action="append",
         default=[],
@@ -130,6 +146,7 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
             'pip install "django-lakebase[local]"'
         )
     from .emulator import Emulator, Options
+    from .voices import Dialect
 
     if options.token_ttl <= 0:
         raise ClientError("--token-ttl is a number of seconds above 0.")
@@ -142,6 +159,8 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
             api_port=options.api_port,
             libpq=options.libpq,
             grants=options.grants,
+            dialect=Dialect(options.dialect),
+            suspend_after=options.suspend_after,
             faults=[parse(text) for text in options.fault],
         ),
         _say,

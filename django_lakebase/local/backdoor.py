@@ -21,7 +21,7 @@ class Backdoor:
     """One connection; queries wait for each other."""
 
     def __init__(self, socket: Path, database: str) -> None:
-        self._socket, self._database = socket, database
+        self.socket, self._database = socket, database
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter | None = None
         self._lock = asyncio.Lock()
@@ -57,7 +57,7 @@ class Backdoor:
     async def _ask(self, sql: str) -> list[list[str | None]]:
         try:
             if self._writer is None:
-                path = str(self._socket)
+                path = str(self.socket)
                 self._reader, self._writer = await asyncio.open_unix_connection(path)
                 hello = {"user": SUPERUSER, "database": self._database}
                 self._writer.write(wire.startup(hello))

@@ -1,8 +1,7 @@
 """
 The control plane: the HTTP API that the unmodified databricks-sdk logs in to.
 
-What is under ``/_local/`` is our own: faults, counters, facts. It answers also while
-the rest is made to fail.
+What is under ``/_local/`` is our own and answers also while the rest is made to fail.
 """
 
 import asyncio
@@ -12,53 +11,57 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from aiohttp import web
 
-from .estate import Estate
-from .faults import FaultError, Faults
-from .gateway import Gateway
+from . import problems, shapes, voices
+from .estate import Estate, endpoint_name
+from .faults import FaultError, Faults, Value
+from .problems import Problem, invalid, read_object, required
+from .resources import Resources
+from .routes import PREFIX, Routes, no_api
 from .tokens import Kind, Signer, TokenError
 
-CREDENTIALS = "/api/2.0/postgres/credentials"
-# Seconds: the life of a token for the API.
+CREDENTIALS = PREFIX + "credentials"
+# Seconds: the life of a token for the API, and the bounds of a credential's.
 API_TOKEN_LIFE = 3600
+TTL_BOUNDS = (300.0, 3600.0)
 PUBLIC = ("/.well-known/", "/oidc/")
+MALFORMED = {
+    "html": ("text/html", "<html><title>Sign in</title><body>Sign in</body></html>"),
+    "text": ("text/plain", "upstream connect error or disconnect/reset"),
+    "list": ("application/json", "[]"),
+    "cut-off": ("application/json", '{"token": "eyJ'),
+    "nothing": ("application/json", ""),
+}
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Answer: TypeAlias = web.StreamResponse
 
 
-def problem(status: int, code: str, text: str) -> web.Response:
-    """Return an error in the API's form."""
-    body = {"error_code": code, "message": text}
-    return web.json_response(body, status=status)
-
-
-def _not_found(kind: str) -> web.Response:
-    trace = secrets.token_hex(16)
-    return problem(404, "NOT_FOUND", f"{kind} id not found [TraceId: {trace}]")
-
-
 class Control:
-    """The routes, over one estate."""
+    """
+    The API, over one estate.
+
+    *token_ttl* is the life of a credential in seconds, unless a request asks for less.
+    """
 
     def __init__(
         self,
         estate: Estate,
         signer: Signer,
         faults: Faults,
-        gateway: Gateway,
+        resources: Resources,
+        routes: Routes,
         *,
         token_ttl: float,
     ) -> None:
         self._estate, self._signer, self._faults = estate, signer, faults
-        self._gateway, self._token_ttl = gateway, token_ttl
-        self._requests: Counter[str] = Counter()
-        self._issued = 0
-        self.facts: dict[str, Any] = {}
+        self._resources, self._routes = resources, routes
+        self._token_ttl = token_ttl
+        self.requests: Counter[str] = Counter()
+        self.issued = 0
 
     def application(self) -> web.Application:
         """Return the web application."""
@@ -69,70 +72,76 @@ class Control:
         app.router.add_post("/oidc/v1/token", self._token)
         app.router.add_get("/api/2.0/preview/scim/v2/Me", self._me)
         app.router.add_post(CREDENTIALS, self._credentials)
-        app.router.add_get("/api/2.0/postgres/{name:projects.*}", self._resource)
-        app.router.add_get("/_local/faults", self._list_faults)
-        app.router.add_put("/_local/faults/{name}", self._set_fault)
-        app.router.add_delete("/_local/faults", self._clear_faults)
-        app.router.add_delete("/_local/faults/{name}", self._clear_faults)
-        app.router.add_get("/_local/counters", self._counters)
-        app.router.add_delete("/_local/counters", self._reset_counters)
-        app.router.add_get("/_local/facts", self._tell_facts)
-        app.router.add_post("/_local/credentials", self._local_credentials)
+        app.router.add_route("*", PREFIX + "{name:projects.*}", self._resource)
         return app
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Handler) -> Answer:
-        if request.path.startswith("/_local/"):
-            try:
+        try:
+            if request.path.startswith("/_local/"):
                 return await handler(request)
-            except FaultError as exc:
-                return problem(400, "INVALID_PARAMETER_VALUE", str(exc))
-        self._requests[request.path] += 1
-        failure = await self._fail(request)
-        if failure is not None:
-            return failure
-        if request.path.startswith(PUBLIC):
+            self.requests[request.path] += 1
+            failure = await self._fail(request)
+            if failure is not None:
+                return failure
+            if not request.path.startswith(PUBLIC):
+                self._authenticate(request)
             return await handler(request)
-        refusal = self._authenticate(request)
-        return refusal or await handler(request)
+        except Problem as exc:
+            return exc.response()
+        except FaultError as exc:
+            return invalid(str(exc)).response()
+        except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
+            return no_api(request).response()
 
     async def _fail(self, request: web.Request) -> Answer | None:
-        slow = self._faults.get("api-slow")
-        if slow is not None and (slow["path"] == "all" or request.path == CREDENTIALS):
-            await asyncio.sleep(float(slow["ms"]) / 1000)
-        down = self._faults.get("api-down")
-        if down is None:
-            return None
-        if down["mode"] == "503":
-            return problem(503, "TEMPORARILY_UNAVAILABLE", "The service is down.")
-        if down["mode"] == "hang":
-            await self._faults.cleared("api-down")
-        if request.transport is not None:
-            request.transport.abort()
-        return web.Response(status=503)
+        """Misbehave as the faults say; return what is answered instead, if anything."""
+        if await self._is_silent(request):
+            return _reset(request)
+        blocked = self._faults.get("ip-blocked")
+        if blocked is not None and blocked["where"] != "login":
+            text = voices.ip_blocked(self._estate.workspace_id)
+            raise Problem(403, "PERMISSION_DENIED", text)
+        for name, misbehave in _MISBEHAVIOURS.items():
+            settings = self._faults.get(name)
+            if settings is not None and _concerns(settings, request):
+                return misbehave(self._faults.takes(name) or settings)
+        return None
 
-    def _authenticate(self, request: web.Request) -> web.Response | None:
-        """Find who calls; return the refusal of a caller who may not."""
+    async def _is_silent(self, request: web.Request) -> bool:
+        """Wait as the faults say; return whether there is to be no answer at all."""
+        slow = self._faults.get("api-slow")
+        if slow is not None and _concerns(slow, request):
+            await asyncio.sleep(float(slow["ms"]) / 1000)
+        if self._faults.get("api-silent") is not None:
+            await self._faults.cleared("api-silent")
+            return True
+        return self._faults.get("api-down") is not None
+
+    def _authenticate(self, request: web.Request) -> None:
+        """Find who calls; raises Problem for a caller who may not."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or not token:
             text = "Credential was not sent or was of an unsupported type for this API."
-            return problem(401, "UNAUTHENTICATED", text)
-        if secrets.compare_digest(token, self._estate.owner_token):
+            raise Problem(401, "UNAUTHENTICATED", text)
+        given = token.encode(errors="replace")
+        if secrets.compare_digest(given, self._estate.owner_token.encode()):
             request["identity"] = self._estate.owner
-            return None
+            return
+        unaccepted = Problem(401, "UNAUTHENTICATED", "Invalid access token.")
         try:
             claims = self._signer.read(Kind.WORKSPACE, token)
         except TokenError:
-            return problem(401, "UNAUTHENTICATED", "Invalid access token.")
+            raise unaccepted from None
         if self._faults.get("secret-revoked") is not None:
-            return problem(401, "UNAUTHENTICATED", "Invalid access token.")
+            raise unaccepted
         request["identity"] = claims.subject
-        if self._faults.get("no-workspace-access") is None:
-            return None
-        text = (
-            "This API is disabled for users without the workspace-access entitlement."
-        )
-        return problem(403, "PERMISSION_DENIED", text)
+        if self._faults.get("no-workspace-access") is not None:
+            text = (
+                "This API is disabled for users without the workspace-access "
+                "entitlement."
+            )
+            raise Problem(403, "PERMISSION_DENIED", text)
 
     # Login and identity.
 
@@ -180,113 +189,87 @@ class Control:
 
     async def _me(self, request: web.Request) -> Answer:
         name = request["identity"]
-        return web.json_response(
-            {
-                "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"],
-                "id": "1",
-                "userName": name,
-                "displayName": name,
-                "active": True,
-            }
-        )
+        shown: dict[str, Any] = {
+            "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"],
+            "id": str(abs(hash(name)) % 10**12),
+            "userName": name,
+            "displayName": name,
+            "active": True,
+        }
+        if "@" in name:
+            shown["emails"] = [{"type": "work", "value": name, "primary": True}]
+            shown["name"] = {"givenName": name.partition("@")[0], "familyName": ""}
+        return web.json_response(shown)
 
     # Postgres.
 
+    async def _resource(self, request: web.Request) -> Answer:
+        return web.json_response(await self._routes.answer(request))
+
     async def _credentials(self, request: web.Request) -> Answer:
-        body = await request.json()
-        if body.get("endpoint") != self._estate.endpoint:
-            return self._missing(str(body.get("endpoint", "")))
+        body = await read_object(request)
+        name = str(body.get("endpoint") or "")
+        if not name:
+            raise required("endpoint")
+        place = self._resources.place(name)
         if self._faults.get("empty-credential") is not None:
             return web.json_response({})
-        life = self._token_ttl
-        if "ttl" in body:
-            life = min(life, float(str(body["ttl"]).removesuffix("s")))
-        return web.json_response(self._issue(request["identity"], life))
-
-    def _issue(self, subject: str, life: float) -> dict[str, str]:
-        token, expires_at = self._signer.sign(Kind.DATABASE, subject, life)
-        self._issued += 1
+        life = self._life(body)
+        extra = {"endpoint": endpoint_name(place)}
+        if body.get("claims"):
+            extra["claims"] = body["claims"]
+        identity = request["identity"]
+        token, expires_at = self._signer.sign(Kind.DATABASE, identity, life, extra)
+        self.issued += 1
         shown = expires_at + self._faults.number("clock-skew", "seconds")
-        moment = datetime.fromtimestamp(shown, UTC)
-        return {"token": token, "expire_time": f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"}
+        return web.json_response({"token": token, "expire_time": shapes.moment(shown)})
 
-    async def _resource(self, request: web.Request) -> Answer:
-        estate = self._estate
-        state = "IDLE" if self._gateway.is_suspended else "ACTIVE"
-        endpoint = estate.as_endpoint(state)
-        answers: dict[str, Any] = {
-            "projects": {"projects": [estate.as_project()]},
-            estate.project: estate.as_project(),
-            f"{estate.project}/branches": {"branches": [estate.as_branch()]},
-            estate.branch: estate.as_branch(),
-            f"{estate.branch}/endpoints": {"endpoints": [endpoint]},
-            estate.endpoint: endpoint,
-        }
-        name = request.match_info["name"].rstrip("/")
-        if name in answers:
-            return web.json_response(answers[name])
-        return self._missing(name)
+    def _life(self, body: dict[str, Any]) -> float:
+        """Return how many seconds a credential is to live."""
+        ttl, expire_time = body.get("ttl"), body.get("expire_time")
+        if ttl is not None and expire_time is not None:
+            raise invalid("Only one of ttl and expire_time may be set.")
+        life = self._token_ttl
+        if ttl is not None:
+            life = min(life, problems.seconds("ttl", ttl, *TTL_BOUNDS))
+        if expire_time is not None:
+            left = problems.moment("expire_time", expire_time) - time.time()
+            if not 0 < left <= TTL_BOUNDS[1] + 1:
+                raise invalid(
+                    "Field 'expire_time' must be in the future, and an hour at most."
+                )
+            life = min(life, left)
+        return life
 
-    def _missing(self, name: str) -> web.Response:
-        """Return the 404 for *name*; its parents are looked at first."""
-        estate = self._estate
-        known = {"project": estate.project, "branch": estate.branch}
-        for kind, parent in known.items():
-            if not f"{name}/".startswith(f"{parent}/"):
-                return _not_found(kind)
-        return _not_found("endpoint")
 
-    # Our own.
+def _concerns(settings: dict[str, Value], request: web.Request) -> bool:
+    return settings["path"] == "all" or request.path == CREDENTIALS
 
-    async def _list_faults(self, _: web.Request) -> Answer:
-        return web.json_response(self._faults.listed())
 
-    async def _set_fault(self, request: web.Request) -> Answer:
-        name = request.match_info["name"]
-        given = await request.json() if request.can_read_body else {}
-        await self.set_fault(name, given)
-        return web.json_response(self._faults.listed())
+def _reset(request: web.Request) -> Answer:
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=503)
 
-    async def set_fault(self, name: str, given: dict[str, Any]) -> None:
-        """Switch a fault on, and do what it does at once."""
-        self._faults.set(name, given)
-        if name == "suspend":
-            await self._gateway.suspend()
-        elif name == "cut":
-            await self._gateway.cut(str(given.get("which", "all")))
 
-    async def _clear_faults(self, request: web.Request) -> Answer:
-        self._faults.clear(request.match_info.get("name"))
-        return web.json_response(self._faults.listed())
+def _throttle(settings: dict[str, Value]) -> Answer:
+    answer = Problem(429, "REQUEST_LIMIT_EXCEEDED", "Too many requests.").response()
+    answer.headers["Retry-After"] = f"{float(settings['retry_after']):.0f}"
+    return answer
 
-    async def _counters(self, _: web.Request) -> Answer:
-        counters = self._gateway.counters
-        return web.json_response(
-            {
-                "requests": dict(self._requests),
-                "credentials_issued": self._issued,
-                "logins": counters.logins,
-                "refusals": counters.refusals,
-                "open_connections": len(self._gateway.links),
-            }
-        )
 
-    async def _reset_counters(self, request: web.Request) -> Answer:
-        self._requests.clear()
-        self._issued = 0
-        self._gateway.counters.reset()
-        return await self._counters(request)
+def _break(settings: dict[str, Value]) -> Answer:
+    status = int(float(settings["status"]))
+    code = {503: "TEMPORARILY_UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}.get(status)
+    return Problem(status, code or "INTERNAL_ERROR", "The service is down.").response()
 
-    async def _tell_facts(self, _: web.Request) -> Answer:
-        return web.json_response(self.facts)
 
-    async def _local_credentials(self, request: web.Request) -> Answer:
-        body = await request.json()
-        life = float(body.get("ttl", self._token_ttl))
-        subject = str(body.get("user", self._estate.client_id))
-        token, expires_at = self._signer.sign(Kind.DATABASE, subject, life)
-        left = expires_at - time.time()
-        return web.json_response({"token": token, "seconds": left})
+def _garble(settings: dict[str, Value]) -> Answer:
+    kind, text = MALFORMED[str(settings["shape"])]
+    return web.Response(text=text, content_type=kind)
+
+
+_MISBEHAVIOURS = {"api-429": _throttle, "api-5xx": _break, "api-malformed": _garble}
 
 
 def _basic(request: web.Request) -> tuple[str, str] | None:

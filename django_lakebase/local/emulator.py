@@ -1,8 +1,8 @@
 """The whole: PostgreSQL, the gateway and the control plane, started and stopped."""
 
 import contextlib
+import os
 import shlex
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,27 +12,40 @@ from aiohttp import web
 
 from . import catalog, estate, postgres, tls
 from .client import FOREIGN
+from .console import Console
 from .control import Control
+from .deeds import Deeds
 from .directory import Directory
+from .estate import Estate, Place, Store
 from .faults import Faults, Value
+from .fleet import Fleet
 from .gateway import Gateway
-from .postgres import LocalError, Server
+from .operations import Operations
+from .pooler import Poolers
+from .postgres import LocalError, Machine
+from .residents import Residents
+from .resources import Resources
+from .routes import Routes
 from .tokens import Signer
+from .voices import Dialect
+from .watch import Watch
 
 HOSTADDR = "127.0.0.1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line decides; *token_ttl* is in seconds."""
+    """What the command line decides; *token_ttl* and *suspend_after* are in seconds."""
 
     token_ttl: float = 3600.0
+    suspend_after: float = estate.SUSPEND_AFTER
     data: Path | None = None
     postgres: str = "auto"
     pg_port: int = 0
     api_port: int = 0
     libpq: bool = False
     grants: str = "default"
+    dialect: Dialect = Dialect.LIKELY
     faults: list[tuple[str, dict[str, Value]]] = field(default_factory=list)
 
 
@@ -62,36 +75,79 @@ class Emulator:
         binaries = postgres.find(options.postgres)
         directory = self._directory()
         self._say(f"starting PostgreSQL {binaries.version}")
-        server = self._server(binaries, directory)
-        home = estate.load(directory.path)
-        ca_file = directory.path / "ca.pem"
-        context = tls.server_context(home.host, ca_file)
-        server.wait()
-        await catalog.furnish(server.socket, home, options.grants)
-        signer, faults = Signer(home.signing_key), Faults()
-        gateway = Gateway(home, signer, faults, server, context)
+        machine = Machine(
+            binaries=binaries,
+            directory=directory.path,
+            lock=directory.lock,
+            is_kept=directory.is_kept,
+            account=postgres.account(),
+        )
+        store = Store(directory.path)
+        held = store.load()
+        if not held.projects:
+            held.add_home(binaries.version, options.suspend_after)
+        fleet = await self._fleet(machine, held)
+        store.save(held)
+        await self._serve(machine, held, fleet, store)
+
+    async def _serve(
+        self, machine: Machine, held: Estate, fleet: Fleet, store: Store
+    ) -> None:
+        options, home = self._options, _home(held)
+        ca_file = machine.directory / "ca.pem"
+        context = tls.server_context(home.endpoint.host(), ca_file)
+        signer, faults = Signer(held.signing_key), Faults()
+        poolers, operations = Poolers(machine), Operations()
+        self._stack.push_async_callback(poolers.stop)
+        gateway = Gateway(
+            held,
+            fleet,
+            signer,
+            faults,
+            context,
+            poolers=poolers,
+            dialect=options.dialect,
+        )
         port = await self._gateway(gateway)
-        control = Control(home, signer, faults, gateway, token_ttl=options.token_ttl)
-        url = await self._control(control)
+        resources = Resources(
+            held, fleet, operations, gateway, save=lambda: store.save(held)
+        )
+        routes = Routes(resources, Residents(resources))
+        control = Control(
+            held, signer, faults, resources, routes, token_ttl=options.token_ttl
+        )
+        deeds = Deeds(held, fleet, gateway, faults, grants=options.grants)
+        console = Console(held, signer, faults, gateway, control, deeds)
+        self._stack.callback(operations.close)
+        watch = Watch(held, fleet, gateway, resources)
+        self._stack.callback(watch.start().cancel)
+        url = await self._control(control, console)
         for name, settings in options.faults:
-            await control.set_fault(name, settings)
-        self._tell(home, port, url, ca_file)
-        control.facts = self.facts = self._facts(home, port, url, server.version)
-        self._say(f"serving {home.endpoint}: API at {url}, Postgres at port {port}")
+            await deeds.switch_on(name, settings)
+        self._tell(home, held, port, url, ca_file)
+        self.facts = self._facts(home, held, port, url)
+        self.facts["postgres_socket"] = str(fleet.of(home.branch).server.socket)
+        console.facts = self.facts
+        name = self.environment["ENDPOINT_NAME"]
+        self._say(f"serving {name}: API at {url}, Postgres at port {port}")
+
+    async def _fleet(self, machine: Machine, held: Estate) -> Fleet:
+        fleet = Fleet(machine)
+        self._stack.push_async_callback(fleet.stop)
+        home = held.home.default_branch
+        if home.state == "READY":
+            await fleet.start_all(held)
+        elif await fleet.make(held.home, home):
+            door = fleet.of(home).door
+            await catalog.furnish_home(door, held, self._options.grants)
+        home.enter("READY")
+        return fleet
 
     def _directory(self) -> Directory:
         data = self._options.data
         directory = Directory.temporary() if data is None else Directory.kept(data)
         self._stack.callback(directory.close)
         return directory
-
-    def _server(self, binaries: postgres.Binaries, directory: Directory) -> Server:
-        path, is_kept = directory.path, directory.is_kept
-        port, lock = _free_port(), directory.lock
-        server = Server(binaries, path, port, lock=lock, is_kept=is_kept)
-        self._stack.callback(server.stop)
-        server.start()
-        return server
 
     async def _gateway(self, gateway: Gateway) -> int:
         self._stack.callback(gateway.close)
@@ -101,8 +157,10 @@ class Emulator:
         except OSError as exc:
             raise _taken("--pg-port", port, exc) from exc
 
-    async def _control(self, control: Control) -> str:
-        runner = web.AppRunner(control.application(), access_log=None)
+    async def _control(self, control: Control, console: Console) -> str:
+        application = control.application()
+        console.add_routes(application)
+        runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         port = self._options.api_port
@@ -114,16 +172,18 @@ class Emulator:
         number = runner.addresses[0][1]
         return f"http://{HOSTADDR}:{number}"
 
-    def _tell(self, home: estate.Estate, port: int, url: str, ca_file: Path) -> None:
+    def _tell(
+        self, home: Place, held: Estate, port: int, url: str, ca_file: Path
+    ) -> None:
         self.environment = {
             "DATABRICKS_HOST": url,
-            "DATABRICKS_CLIENT_ID": home.client_id,
-            "DATABRICKS_CLIENT_SECRET": home.client_secret,
-            "ENDPOINT_NAME": home.endpoint,
-            "PGHOST": home.host,
+            "DATABRICKS_CLIENT_ID": held.client_id,
+            "DATABRICKS_CLIENT_SECRET": held.client_secret,
+            "ENDPOINT_NAME": estate.endpoint_name(home),
+            "PGHOST": home.endpoint.host(),
             "PGPORT": str(port),
             "PGDATABASE": estate.DATABASE,
-            "PGUSER": home.client_id,
+            "PGUSER": held.client_id,
             "PGSSLMODE": "verify-full",
             "PGSSLROOTCERT": str(ca_file),
             "LAKEBASE_HOSTADDR": HOSTADDR,
@@ -132,27 +192,31 @@ class Emulator:
         if self._options.libpq:
             self.environment["PGHOSTADDR"] = HOSTADDR
 
-    def _facts(
-        self, home: estate.Estate, port: int, url: str, version: int
-    ) -> dict[str, Any]:
+    def _facts(self, home: Place, held: Estate, port: int, url: str) -> dict[str, Any]:
         return {
             "url": url,
-            "project": home.project,
-            "branch": home.branch,
-            "endpoint": home.endpoint,
-            "host": home.host,
+            "process": os.getpid(),
+            "project": home.project.name,
+            "branch": estate.branch_name(home.project, home.branch),
+            "endpoint": estate.endpoint_name(home),
+            "host": home.endpoint.host(),
             "hostaddr": HOSTADDR,
             "port": port,
             "database": estate.DATABASE,
             "ca_file": self.environment["PGSSLROOTCERT"],
-            "owner": home.owner,
-            "owner_token": home.owner_token,
-            "service_principal": home.client_id,
-            "native_user": home.native_user,
-            "native_password": home.native_password,
-            "postgres_version": version,
+            "owner": held.owner,
+            "owner_token": held.owner_token,
+            "service_principal": held.client_id,
+            "native_user": held.native_user,
+            "native_password": held.native_password,
+            "postgres_version": home.project.pg_version,
             "token_ttl": self._options.token_ttl,
         }
+
+
+def _home(held: Estate) -> Place:
+    branch = held.home.default_branch
+    return Place(held.home, branch, branch.endpoints[estate.ENDPOINT])
 
 
 def clean(environment: dict[str, str]) -> dict[str, str]:
@@ -181,9 +245,3 @@ def _taken(option: str, port: int, exc: OSError) -> LocalError:
         f"Port {port} of {HOSTADDR} cannot be used: {exc.strerror}. Give {option} "
         "another one, or leave it out for a free one."
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOSTADDR, 0))
-        return int(probe.getsockname()[1])

@@ -1,15 +1,17 @@
 """
-The estate: one project with its branch, endpoint, identities and secrets.
+The estate: what the workspace holds, as data.
 
-Made at random for each directory and kept in it, so that ``--data`` gives the same
-names and secrets again.
+Names and secrets are made at random for each directory and kept in it, so that
+``--data`` gives the same ones again. What PostgreSQL itself knows, its roles and
+databases, is asked there.
 """
 
 import json
 import secrets
+import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,11 @@ DOMAIN = "database.local-1.lakebase.test"
 DATABASE = "databricks_postgres"
 BRANCH = "production"
 ENDPOINT = "primary"
+# Seconds, as the service makes them for a new project.
+SUSPEND_AFTER = 86400.0
+RETENTION = 604800.0
+# What may follow an endpoint's uid in a host name, the longest first.
+SUFFIXES = ("-ro-pooler", "-pooler", "-ro", "")
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "flint", "grove", "heron")
 
 
@@ -26,20 +33,139 @@ def _words() -> str:
     return f"{secrets.choice(WORDS)}-{secrets.choice(WORDS)}-{secrets.token_hex(4)}"
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+@dataclass(kw_only=True)
+class Thing:
+    """What every resource has; moments are seconds since 1970."""
+
+    id: str
+    created_at: float = field(default_factory=time.time)
+    updated_at: float = field(default_factory=time.time)
+
+    def touch(self) -> None:
+        """Note that it was changed now."""
+        self.updated_at = time.time()
+
+
+@dataclass(kw_only=True)
+class Endpoint(Thing):
+    """A compute of a branch, or a group of them; *suspend_after* 0 is never."""
+
+    uid: str = field(default_factory=lambda: f"ep-{_words()}")
+    is_read_write: bool = True
+    is_disabled: bool = False
+    is_suspended: bool = False
+    suspend_after: float = SUSPEND_AFTER
+    min_cu: float = 1.0
+    max_cu: float = 1.0
+    size: int = 1
+    has_secondaries: bool = False
+    pg_settings: dict[str, str] = field(default_factory=dict)
+    active_at: float = field(default_factory=time.time)
+    # Of its standby, if it has one.
+    folder: str = field(default_factory=lambda: f"s-{secrets.token_hex(4)}")
+
+    @property
+    def has_standby(self) -> bool:
+        """Whether it has a server of its own, which follows the branch's."""
+        return not self.is_read_write or self.has_secondaries
+
+    def host(self, suffix: str = "") -> str:
+        """Return its host name; it does not resolve."""
+        return f"{self.uid}{suffix}.{DOMAIN}"
+
+
+@dataclass(kw_only=True)
+class Branch(Thing):
+    """A copy of a database server; *source* is its parent's resource name."""
+
+    uid: str = field(default_factory=lambda: f"br-{_words()}")
+    state: str = "INIT"
+    state_changed_at: float = field(default_factory=time.time)
+    is_default: bool = False
+    is_protected: bool = False
+    source: str = ""
+    source_lsn: str = ""
+    expires_at: float | None = None
+    # Logins are refused until then, as the service does with new branches.
+    opens_at: float = 0.0
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    # What the API called them, by id; and the passwords that it made, by role.
+    roles: dict[str, str] = field(default_factory=dict)
+    databases: dict[str, str] = field(default_factory=dict)
+    passwords: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def folder(self) -> str:
+        """The folder of its server."""
+        return f"b-{self.uid.rpartition('-')[2]}"
+
+    def enter(self, state: str) -> None:
+        """Change its state."""
+        self.state, self.state_changed_at = state, time.time()
+
+
+@dataclass(kw_only=True)
+class Project(Thing):
+    """A project with its branches."""
+
+    uid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    display_name: str = ""
+    owner: str
+    pg_version: int
+    has_native_login: bool = False
+    retention: float = RETENTION
+    suspend_after: float = SUSPEND_AFTER
+    branches: dict[str, Branch] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its resource name."""
+        return f"projects/{self.id}"
+
+    @property
+    def default_branch(self) -> Branch:
+        """The branch that it was made with."""
+        return next(b for b in self.branches.values() if b.is_default)
+
+    def add_default_branch(self, *, is_protected: bool = False) -> Branch:
+        """Give it the branch and the endpoint that every project has."""
+        endpoint = Endpoint(id=ENDPOINT, suspend_after=self.suspend_after)
+        branch = Branch(id=BRANCH, is_default=True, is_protected=is_protected)
+        branch.endpoints[ENDPOINT] = endpoint
+        self.branches[BRANCH] = branch
+        return branch
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a host name leads; *suffix* is one of `SUFFIXES`."""
+
+    project: Project
+    branch: Branch
+    endpoint: Endpoint
+    suffix: str = ""
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a connection pooler stands before it."""
+        return self.suffix.endswith("-pooler")
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether it is served by a standby."""
+        return not self.endpoint.is_read_write or self.suffix.startswith("-ro")
+
+    @property
+    def folder(self) -> str:
+        """The folder of the server that serves it."""
+        return self.endpoint.folder if self.is_read_only else self.branch.folder
 
 
 @dataclass(kw_only=True)
 class Estate:
-    """Names and secrets; the secrets are in no repr."""
+    """The workspace; its secrets are in no repr."""
 
-    project_id: str = field(default_factory=lambda: f"local-{secrets.token_hex(3)}")
-    project_uid: str = field(default_factory=lambda: str(uuid.uuid4()))
-    branch_uid: str = field(default_factory=lambda: f"br-{_words()}")
-    endpoint_uid: str = field(default_factory=lambda: f"ep-{_words()}")
     workspace_id: str = field(default_factory=lambda: str(secrets.randbelow(10**16)))
-    created_at: str = field(default_factory=_now)
     owner: str = field(
         default_factory=lambda: f"owner-{secrets.token_hex(3)}@lakebase.test"
     )
@@ -55,88 +181,91 @@ class Estate:
         default_factory=lambda: secrets.token_urlsafe(18), repr=False
     )
     signing_key: str = field(default_factory=new_key, repr=False)
+    projects: dict[str, Project] = field(default_factory=dict)
 
     @property
-    def project(self) -> str:
-        """The project's resource name."""
-        return f"projects/{self.project_id}"
+    def home(self) -> Project:
+        """The project that it was made with, which the variables lead to."""
+        return next(iter(self.projects.values()))
 
-    @property
-    def branch(self) -> str:
-        """The default branch's resource name."""
-        return f"{self.project}/branches/{BRANCH}"
-
-    @property
-    def endpoint(self) -> str:
-        """The read-write endpoint's resource name."""
-        return f"{self.branch}/endpoints/{ENDPOINT}"
-
-    @property
-    def host(self) -> str:
-        """The endpoint's host name; it does not resolve."""
-        return f"{self.endpoint_uid}.{DOMAIN}"
-
-    def as_project(self) -> dict[str, Any]:
-        """Return the project as the API shows it."""
-        return self._resource(
-            self.project,
-            self.project_uid,
-            project_id=self.project_id,
-            status={
-                "project_id": self.project_id,
-                "display_name": self.project_id,
-                "default_branch": self.branch,
-                "owner": self.owner,
-                "enable_pg_native_login": True,
-            },
+    def add_home(self, pg_version: int, suspend_after: float) -> Project:
+        """Give it its first project."""
+        project_id = f"local-{secrets.token_hex(3)}"
+        project = Project(
+            id=project_id,
+            display_name=project_id,
+            owner=self.owner,
+            pg_version=pg_version,
+            has_native_login=True,
+            suspend_after=suspend_after,
         )
+        project.add_default_branch()
+        self.projects[project_id] = project
+        return project
 
-    def as_branch(self) -> dict[str, Any]:
-        """Return the default branch as the API shows it."""
-        return self._resource(
-            self.branch,
-            self.branch_uid,
-            parent=self.project,
-            branch_id=BRANCH,
-            status={
-                "branch_id": BRANCH,
-                "current_state": "READY",
-                "default": True,
-                "is_protected": False,
-            },
+    def places(self) -> Iterator[Place]:
+        """Yield every endpoint with its branch and project."""
+        for project in self.projects.values():
+            for branch in project.branches.values():
+                for endpoint in branch.endpoints.values():
+                    yield Place(project, branch, endpoint)
+
+    def find_host(self, name: str) -> Place | None:
+        """Return where the host *name* leads, if anywhere."""
+        label, _, domain = name.partition(".")
+        if domain != DOMAIN:
+            return None
+        uid, suffix = next(
+            (label.removesuffix(s), s) for s in SUFFIXES if label.endswith(s)
         )
-
-    def as_endpoint(self, state: str) -> dict[str, Any]:
-        """Return the endpoint as the API shows it, in *state*."""
-        return self._resource(
-            self.endpoint,
-            self.endpoint_uid,
-            parent=self.branch,
-            endpoint_id=ENDPOINT,
-            status={
-                "endpoint_id": ENDPOINT,
-                "endpoint_type": "ENDPOINT_TYPE_READ_WRITE",
-                "current_state": state,
-                "disabled": False,
-                "settings": {},
-                "autoscaling_limit_min_cu": 1,
-                "autoscaling_limit_max_cu": 1,
-                "suspend_timeout_duration": "86400s",
-                "hosts": {"host": self.host},
-            },
-        )
-
-    def _resource(self, name: str, uid: str, **fields: Any) -> dict[str, Any]:
-        moments = {"create_time": self.created_at, "update_time": self.created_at}
-        return {"name": name, "uid": uid, **moments, **fields}
+        for place in self.places():
+            if place.endpoint.uid == uid:
+                return Place(place.project, place.branch, place.endpoint, suffix)
+        return None
 
 
-def load(directory: Path) -> Estate:
-    """Return the estate of *directory*, made if there is none."""
-    file = directory / "estate.json"
-    if file.exists():
-        return Estate(**json.loads(file.read_text()))
-    estate = Estate()
-    file.touch(mode=0o600)
-    file.write_text(json.dumps(asdict(estate)))
-    return estate
+def branch_name(project: Project, branch: Branch) -> str:
+    """Return the resource name of *branch*."""
+    return f"{project.name}/branches/{branch.id}"
+
+
+def endpoint_name(place: Place) -> str:
+    """Return the resource name of the endpoint of *place*."""
+    branch = branch_name(place.project, place.branch)
+    return f"{branch}/endpoints/{place.endpoint.id}"
+
+
+class Store:
+    """The file in which an estate is kept."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / "estate.json"
+
+    def load(self) -> Estate:
+        """Return the estate, a new one if there is none."""
+        if not self._file.exists():
+            return Estate()
+        told = json.loads(self._file.read_text())
+        projects = told.pop("projects")
+        return Estate(**told, projects=_all(projects, _project))
+
+    def save(self, estate: Estate) -> None:
+        """Keep *estate*, all of it or none."""
+        new = self._file.with_suffix(".new")
+        new.touch(mode=0o600)
+        new.write_text(json.dumps(asdict(estate)))
+        new.replace(self._file)
+
+
+def _all(told: dict[str, Any], make: Any) -> dict[str, Any]:
+    return {key: make(value) for key, value in told.items()}
+
+
+def _project(told: dict[str, Any]) -> Project:
+    branches = told.pop("branches")
+    return Project(**told, branches=_all(branches, _branch))
+
+
+def _branch(told: dict[str, Any]) -> Branch:
+    endpoints = told.pop("endpoints")
+    return Branch(**told, endpoints=_all(endpoints, lambda fields: Endpoint(**fields)))

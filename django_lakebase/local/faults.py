@@ -1,11 +1,11 @@
 """The misbehaviours that can be switched on, as one table, and those that are on."""
 
 import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from .voices import VOICES
 from .wire import Refusal
 
 Value: TypeAlias = str | float | bool
@@ -23,54 +23,80 @@ class Fault:
     settings: Mapping[str, Value] = field(default_factory=dict)
 
 
-VOICES = (
-    "jwt",
-    "expired",
-    "password",
-    "label",
-    "decode",
-    "sasl",
-    "authorization",
-    "starting",
-    "disabled",
-    "too-many",
-    "unknown",
-)
 CHOICES = {
-    "mode": ("refuse", "503", "hang"),
     "path": ("credentials", "all"),
-    "which": ("all", "idle"),
-    "voice": VOICES,
+    "shape": ("html", "text", "list", "cut-off", "nothing"),
+    "where": ("both", "api", "login"),
+    "what": ("connect", "schema"),
+    "which": ("all", "idle", "busy"),
+    "voice": tuple(VOICES),
 }
 
 FAULTS = {
-    "api-down": Fault(
-        "the API answers nothing: mode=refuse (reset), 503, or hang",
-        {"mode": "refuse"},
-    ),
+    "api-down": Fault("the API resets every connection"),
+    "api-silent": Fault("the API accepts requests and never answers"),
     "api-slow": Fault(
         "each answer takes ms milliseconds: path=credentials, or all",
         {"ms": 150.0, "path": "credentials"},
     ),
+    "api-429": Fault(
+        "the API answers 429 with Retry-After: retry_after (seconds), count (0: "
+        "always), path=credentials, or all",
+        {"retry_after": 1.0, "count": 0.0, "path": "credentials"},
+    ),
+    "api-5xx": Fault(
+        "the API answers with status: count (0: always), path=credentials, or all",
+        {"status": 503.0, "count": 0.0, "path": "all"},
+    ),
+    "api-malformed": Fault(
+        "the API answers 200 and nonsense: shape=html, text, list, cut-off or "
+        "nothing; path=credentials, or all",
+        {"shape": "html", "path": "credentials"},
+    ),
+    "empty-credential": Fault("credentials come without a token"),
     "no-workspace-access": Fault("the identity lacks the entitlement: 403"),
     "secret-revoked": Fault("the client secret and tokens made with it are refused"),
-    "empty-credential": Fault("credentials come without a token"),
+    "ip-blocked": Fault(
+        "this address is not on the workspace's list: where=both, api or login",
+        {"where": "both"},
+    ),
+    "token-life": Fault(
+        "new credentials die after seconds, though they say --token-ttl",
+        {"seconds": 5.0},
+    ),
     "clock-skew": Fault(
         "the service's clock is seconds ahead (less than 0: behind)",
         {"seconds": -7200.0},
     ),
-    "role-missing": Fault("logins are refused as if the role had not been made"),
+    "suspend": Fault(
+        "connections end as by scale to zero; the next login takes wake seconds",
+        {"wake": 1.0},
+    ),
+    "starting": Fault(
+        "logins are refused for so many seconds, as by a server that starts (0: until "
+        "cleared)",
+        {"seconds": 1.0},
+    ),
+    "endpoint-disabled": Fault("the endpoint is disabled, until it is enabled"),
+    "endpoint-moved": Fault("the endpoint has another host name"),
+    "role-missing": Fault("the service principal's role is gone"),
+    "role-unlabelled": Fault("the role takes no tokens, as after CREATE ROLE"),
+    "no-grants": Fault(
+        "what the role was granted is revoked: what=connect, or schema",
+        {"what": "connect"},
+    ),
+    "too-many-connections": Fault(
+        "logins are refused beyond limit open connections", {"limit": 0.0}
+    ),
     "refuse-logins": Fault(
         "logins are refused: count (0: all), before (only tokens issued before this "
         "moment, seconds since 1970), voice (" + ", ".join(VOICES) + ")",
         {"count": 0.0, "before": 0.0, "voice": "jwt"},
     ),
-    "suspend": Fault(
-        "connections end as by scale to zero; the next login takes wake seconds, or "
-        "logins are refused for so long (refuse=true)",
-        {"wake": 1.0, "refuse": False},
+    "cut": Fault(
+        "connections are reset, once: which=all, idle or busy", {"which": "all"}
     ),
-    "cut": Fault("connections are reset, once: which=all or idle", {"which": "all"}),
+    "stall": Fault("no byte passes on the connections that are open"),
     "latency": Fault("each round trip takes ms milliseconds more", {"ms": 10.0}),
 }
 # Done at once, and over.
@@ -131,12 +157,13 @@ class Faults:
         self._on: dict[str, dict[str, Value]] = {}
         self._changed = asyncio.Event()
 
-    def set(self, name: str, given: Mapping[str, object]) -> None:
-        """Switch *name* on."""
+    def set(self, name: str, given: Mapping[str, object]) -> dict[str, Value]:
+        """Switch *name* on; return its settings."""
         settings = checked(name, given)
         if name not in ONCE:
             self._on[name] = settings
         self._tell()
+        return settings
 
     def clear(self, name: str | None = None) -> None:
         """Switch *name* off, or all."""
@@ -169,53 +196,24 @@ class Faults:
         """Return all that are on."""
         return {name: dict(settings) for name, settings in self._on.items()}
 
-    def refuse_login(self, user: str, issued_at: float) -> Refusal | None:
-        """Return the refusal that a login meets, counting it, or None."""
-        if self.get("role-missing") is not None:
-            return Refusal(f'role "{user}" does not exist', "28000", "FATAL")
-        settings = self._on.get("refuse-logins")
+    def takes(self, name: str) -> dict[str, Value] | None:
+        """Return the settings of *name* if it is on, and count one occurrence."""
+        settings = self._on.get(name)
         if settings is None:
             return None
-        before, count = float(settings["before"]), float(settings["count"])
-        if before and issued_at >= before:
-            return None
+        count = float(settings.get("count", 0.0))
         if count:
             settings["count"] = count - 1
             if count <= 1:
-                self.clear("refuse-logins")
-        return voice(str(settings["voice"]), user)
+                self.clear(name)
+        return settings
 
-
-def voice(name: str, user: str) -> Refusal:
-    """Return a refusal in the words of one of the service's layers."""
-    expired = f"JWT token has expired (exp={int(time.time()) - 1})"
-    voices = {
-        "jwt": Refusal("Provided authentication token is not a valid JWT encoding"),
-        "expired": Refusal(expired),
-        "password": Refusal(f"password authentication failed for user '{user}'"),
-        "label": Refusal(
-            "An oauth token was supplied but no role security label was configured "
-            f'in postgres for role "{user}"',
-            "28P01",
-            "FATAL",
-        ),
-        "decode": Refusal(
-            f'Failed to decode token for role "{user}" and native postgres login was '
-            "either not attempted due to configuration or failed.",
-            "28P01",
-            "FATAL",
-        ),
-        "sasl": Refusal("SASL authentication failed", "08P01", "FATAL"),
-        "authorization": Refusal(
-            "External authorization failed.",
-            "28000",
-            "FATAL",
-            "This could be due to paused instances, disabling readable secondaries, "
-            "IP ACLs or private link configuration.",
-        ),
-        "starting": Refusal("the database system is starting up", "57P03", "FATAL"),
-        "disabled": Refusal("Control plane request failed: endpoint is disabled"),
-        "too-many": Refusal("sorry, too many clients already", "53300", "FATAL"),
-        "unknown": Refusal("the moon is in the wrong house", "XX000", "FATAL"),
-    }
-    return voices[name]
+    def refuse_login(self, user: str, issued_at: float) -> Refusal | None:
+        """Return the refusal that a login meets, counting it, or None."""
+        before = self.number("refuse-logins", "before")
+        if before and issued_at >= before:
+            return None
+        settings = self.takes("refuse-logins")
+        if settings is None:
+            return None
+        return VOICES[str(settings["voice"])](user)

@@ -1,12 +1,12 @@
 """
 The gateway: where clients connect, as they do to the service's.
 
-Theory of operation. A client's bytes arrive in a `Client`, which buffers them until
-the login is over. `Gateway.serve` asks for TLS, finds the endpoint by the name in the
-TLS handshake, asks for the password, checks the token once, and logs in to PostgreSQL
-over the socket that trusts us. From then on the two sides are joined: bytes are moved
-as they come, and nothing is parsed. A role with a native password is not asked by us:
-its SCRAM login goes through to PostgreSQL.
+Theory of operation. A client's bytes arrive in a `Link`, which buffers them until the
+login is over. The gateway asks for TLS, finds the endpoint by the name in the TLS
+handshake, asks for the password, checks the token once, and logs in to PostgreSQL over
+the socket that trusts us. From then on the two sides are joined: bytes are moved as
+they come, and nothing is parsed. A role with a native password is not asked by us: its
+SCRAM login goes through to PostgreSQL, or to the pooler before it.
 
 The latency fault is a `DelayLine` in front of the whole gateway, so that TLS and the
 login are slow too.
@@ -15,23 +15,26 @@ login are slow too.
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import Callable
 from typing import Any
 
-from . import wire
-from .backdoor import Backdoor
-from .catalog import role_query, takes_tokens
-from .estate import Estate
+from . import catalog, voices, wire
+from .estate import Estate, Place
 from .faults import Faults
+from .fleet import Compute, Fleet
 from .link import DelayLine, Link
-from .postgres import Server
-from .tokens import Kind, Signer, TokenError
+from .pooler import Poolers
+from .tokens import EXPIRED, Kind, Signer, TokenError
+from .voices import Dialect
 from .wire import Refusal
 
 # Seconds for a whole login, as the service's front gives.
 LOGIN_WITHIN = 60.0
 # Seconds for connections to close that were told to.
 CLOSES_WITHIN = 5.0
+# Seconds that an endpoint takes to wake which went to sleep by itself.
+WAKES_IN = 0.2
 
 
 class RefusedError(Exception):
@@ -59,27 +62,28 @@ class Gateway:
     def __init__(
         self,
         estate: Estate,
+        fleet: Fleet,
         signer: Signer,
         faults: Faults,
-        server: Server,
         context: ssl.SSLContext,
+        *,
+        poolers: Poolers,
+        dialect: Dialect = Dialect.LIKELY,
     ) -> None:
-        self._estate, self._signer, self._faults = estate, signer, faults
-        self._server, self._context = server, context
+        self._estate, self._fleet, self._signer = estate, fleet, signer
+        self._faults, self._context, self._dialect = faults, context, dialect
+        self._poolers = poolers
         self._context.sni_callback = _remember_name
-        self._door: Backdoor
         self._listeners: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.counters = Counters()
         self.links: set[Link] = set()
-        self._wakes_at: float | None = None
-        self.is_suspended = False
+        self._wakes_at: dict[str, float] = {}
 
     async def start(self, port: int) -> int:
         """Listen on *port* (0: any) and return it; raises OSError where it is taken."""
-        self._door = await Backdoor.open(self._server.socket)
         loop = asyncio.get_running_loop()
-        inner = await loop.create_server(self._new_link, "127.0.0.1", 0)
+        inner = await loop.create_server(self.new_link, "127.0.0.1", 0)
         self._inner_port = inner.sockets[0].getsockname()[1]
         outer = await loop.create_server(self._accept, "127.0.0.1", port, backlog=512)
         self._listeners = [inner, outer]
@@ -93,33 +97,47 @@ class Gateway:
             task.cancel()
         for link in list(self.links):
             link.abort()
-        self._door.close()
+
+    # What faults and the idle watch do.
 
     async def cut(self, which: str) -> None:
-        """Reset connections, all or those that are idle, and see them closed."""
-        links = [link for link in self.links if which == "all" or link.is_idle]
+        """Reset connections: all, those that are idle or those at work."""
+        links = [link for link in self.links if _is_one_of(which, link)]
         for link in links:
             link.abort()
         await _all_over(links)
 
-    async def suspend(self) -> None:
-        """End all sessions as the service does when it scales to zero."""
-        self.is_suspended, self._wakes_at = True, None
-        links = [link for link in self.links if link.is_joined]
-        await self._door.query(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        )
-        await _all_over(links)
+    def stall(self, *, on: bool) -> None:
+        """Let no byte pass on the connections that are open, while *on*."""
+        for link in self.links:
+            link.hold(on=on and link.is_joined)
+
+    async def suspend(self, place: Place) -> None:
+        """End the sessions of an endpoint as the service does when it sleeps."""
+        place.endpoint.is_suspended = True
+        self._wakes_at.pop(place.endpoint.uid, None)
+        await self.end_sessions(place.folder)
+
+    async def end_sessions(self, folder: str) -> None:
+        """End all sessions of the server of *folder*, and see them closed."""
+        compute = self._fleet.find(folder)
+        if compute is None:
+            return
+        ours = [link for link in self.links if link.folder == folder]
+        await catalog.end_sessions(compute.door)
+        await _all_over([link for link in ours if link.is_joined])
+
+    # One connection.
 
     def _accept(self) -> asyncio.Protocol:
         if self._faults.get("latency") is None:
-            return self._new_link()
+            return self.new_link()
         return DelayLine(
             lambda: self._faults.number("latency", "ms") / 2000, self._inner_port
         )
 
-    def _new_link(self) -> Link:
+    def new_link(self) -> Link:
+        """Return the protocol of a new connection."""
         return Link(self._connected, self.links)
 
     def _connected(self, link: Link) -> None:
@@ -133,20 +151,21 @@ class Gateway:
                 await self._serve(link)
         except RefusedError as exc:
             self.counters.refusals += 1
-            link.write(exc.refusal.encode())
-            link.close()
+            self._hang_up(link, exc.refusal)
         except wire.ProtocolError as exc:
-            link.write(Refusal(str(exc), "08P01", "FATAL").encode())
-            link.close()
+            self._hang_up(link, Refusal(str(exc), "08P01", "FATAL"))
         except TimeoutError:
-            link.write(Refusal("Client handshake timeout.", "08006", "FATAL").encode())
-            link.close()
+            self._hang_up(link, voices.too_slow())
         except (OSError, EOFError):
             link.abort()
         except Exception:
             # A mistake of ours: nobody else would hang up.
             link.abort()
             raise
+
+    def _hang_up(self, link: Link, refusal: Refusal) -> None:
+        link.write(refusal.encode())
+        link.close()
 
     async def _serve(self, link: Link) -> None:
         body = await self._first_packet(link)
@@ -158,19 +177,26 @@ class Gateway:
             raise RefusedError(
                 Refusal("Parameter 'user' is missing in startup packet.")
             )
-        self._check_name(link)
-        await self._wake()
-        rows = await self._door.query(role_query(user))
+        place = self._place(link)
+        await self._admit(place)
+        compute = self._fleet.find(place.folder)
+        if compute is None:
+            raise RefusedError(Refusal("Couldn't connect to compute node"))
+        link.folder = place.folder
+        rows = await compute.door.query(catalog.role_query(user))
         comment, native = rows[0] if rows else (None, "f")
-        if rows and native == "t" and not takes_tokens(comment):
-            await self._join(link, body, native=True)
+        takes_tokens = bool(catalog.identity_type(comment))
+        place.endpoint.active_at = time.time()
+        is_native = native == "t" and not takes_tokens
+        if is_native and place.project.has_native_login:
+            await self._join(link, body, await self._native_way(place, compute))
             return
+        if place.is_pooled:
+            await self._refuse_pooled(link)
         link.write(wire.PASSWORD_REQUEST)
         token = await self._read_password(link)
-        self._check_token(
-            user, token, exists=bool(rows), labelled=takes_tokens(comment)
-        )
-        await self._join(link, body, native=False)
+        self._check_token(user, token, exists=bool(rows), labelled=takes_tokens)
+        await self._join(link, body, compute.server.socket)
 
     async def _first_packet(self, link: Link) -> bytes | None:
         """Return the body of the StartupMessage, inside TLS; None for a cancel."""
@@ -184,55 +210,63 @@ class Gateway:
             if code == wire.GSS_REQUEST:
                 link.write(b"N")
             elif code == wire.SSL_REQUEST and not link.is_secure:
+                if link.has_unread:
+                    raise RefusedError(voices.early_bytes())
                 link.write(b"S")
                 await link.start_tls(self._context)
             elif link.is_secure:
                 return body
             else:
-                raise RefusedError(
-                    Refusal(
-                        f"Invalid protocol version. Protocol version: {code}",
-                        "08P01",
-                        "FATAL",
-                        "Ensure that connection is using SSL. Try using "
-                        "`sslmode=require` in the connection string.",
-                    )
-                )
+                raise RefusedError(voices.no_tls(code))
 
     async def _packet(self, link: Link) -> bytes:
         length = wire.packet_length(await link.read(wire.HEAD))
         return await link.read(length)
 
-    def _check_name(self, link: Link) -> None:
+    def _place(self, link: Link) -> Place:
         name = link.server_name
         if not name:
-            raise RefusedError(
-                Refusal(
-                    "Connection does not have SNI.",
-                    "08006",
-                    "FATAL",
-                    "Please upgrade your client to support SNI.",
-                )
-            )
-        if name != self._estate.host:
-            text = "Control plane request failed: endpoint cannot be found"
-            raise RefusedError(Refusal(text))
+            raise RefusedError(voices.no_sni())
+        place = self._estate.find_host(name)
+        if place is None:
+            raise RefusedError(voices.no_endpoint())
+        return place
 
-    async def _wake(self) -> None:
-        """Wait, or refuse, while a suspended endpoint wakes."""
+    async def _admit(self, place: Place) -> None:
+        """Let a login through to the server of *place*, or refuse it."""
+        blocked = self._faults.get("ip-blocked")
+        if blocked is not None and blocked["where"] != "api":
+            because = voices.ip_blocked(self._estate.workspace_id)
+            raise RefusedError(voices.not_authorized(because))
+        if not _is_open(place):
+            raise RefusedError(voices.not_authorized())
+        if place.endpoint.is_disabled:
+            raise RefusedError(voices.disabled())
+        if place.endpoint.is_suspended:
+            await self._wake(place)
+        if self._faults.get("starting") is not None:
+            raise RefusedError(voices.starting())
+        limit = self._faults.get("too-many-connections")
+        joined = sum(link.is_joined for link in self.links)
+        if limit is not None and joined >= float(limit["limit"]):
+            raise RefusedError(voices.too_many())
+
+    async def _wake(self, place: Place) -> None:
+        """Hold a login until the endpoint is awake, as the service does."""
+        endpoint, loop = place.endpoint, asyncio.get_running_loop()
         settings = self._faults.get("suspend")
+        seconds = WAKES_IN if settings is None else float(settings["wake"])
+        wakes_at = self._wakes_at.setdefault(endpoint.uid, loop.time() + seconds)
+        left = wakes_at - loop.time()
         if settings is None:
-            self.is_suspended = False
-            return
-        now = asyncio.get_running_loop().time()
-        if self._wakes_at is None:
-            self._wakes_at = now + float(settings["wake"])
-        if now < self._wakes_at and settings["refuse"]:
-            starting = "the database system is starting up"
-            raise RefusedError(Refusal(starting, "57P03", "FATAL"))
-        await asyncio.sleep(max(0.0, self._wakes_at - now))
+            await asyncio.sleep(left)
+        elif left > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._faults.cleared("suspend")
+        endpoint.is_suspended = False
+        self._wakes_at.pop(endpoint.uid, None)
         self._faults.clear("suspend")
-        self.is_suspended, self._wakes_at = False, None
 
     async def _read_password(self, link: Link) -> str:
         if await link.read(1) != b"p":
@@ -241,49 +275,81 @@ class Gateway:
         body = await link.read(wire.packet_length(head, wire.LONGEST_PASSWORD))
         return body.rstrip(b"\0").decode(errors="replace")
 
+    async def _refuse_pooled(self, link: Link) -> None:
+        # The pooler knows native passwords only, so it asks for one of those.
+        link.write(wire.SCRAM_REQUEST)
+        await self._read_password(link)
+        raise RefusedError(voices.pooled())
+
     def _check_token(
         self, user: str, token: str, *, exists: bool, labelled: bool
     ) -> None:
+        dialect = self._dialect
         try:
             claims = self._signer.read(Kind.DATABASE, token)
         except TokenError as exc:
-            raise RefusedError(Refusal(str(exc))) from None
+            raise RefusedError(dialect.bad_token(user, str(exc))) from None
         refusal = self._faults.refuse_login(user, claims.issued_at)
+        life = self._faults.number("token-life", "seconds")
+        if refusal is None and life and time.time() > claims.issued_at + life:
+            text = f"{EXPIRED} (exp={int(claims.issued_at + life)})"
+            refusal = dialect.bad_token(user, text)
         if refusal is None and not exists:
-            refusal = Refusal(f'role "{user}" does not exist', "28000", "FATAL")
+            refusal = dialect.no_role(user)
         if refusal is None and (claims.subject != user or not labelled):
-            refusal = Refusal(
-                "An oauth token was supplied but no role security label was "
-                f'configured in postgres for role "{user}"',
-                "28P01",
-                "FATAL",
-            )
+            refusal = dialect.wrong_identity(user)
         if refusal is not None:
             raise RefusedError(refusal)
 
-    async def _join(self, link: Link, startup: bytes, *, native: bool) -> None:
-        """Log in to PostgreSQL, and move bytes from now on."""
+    async def _native_way(self, place: Place, compute: Compute) -> Any:
+        """Return where a SCRAM login goes: a port of PostgreSQL's, or a socket."""
+        if place.is_pooled:
+            pooler = await self._poolers.before(compute)
+            if pooler is not None:
+                return pooler
+        return compute.server.port
+
+    async def _join(self, link: Link, startup: bytes, way: Any) -> None:
+        """Log in by *way*, a port or a socket, and move bytes from now on."""
         loop = asyncio.get_running_loop()
         make: Callable[[], Link] = lambda: Link(lambda _: None, set())  # noqa: E731
-        if native:
-            port = self._server.port
-            _, other = await loop.create_connection(make, "127.0.0.1", port)
+        if isinstance(way, int):
+            _, other = await loop.create_connection(make, "127.0.0.1", way)
         else:
-            socket = str(self._server.socket)
-            _, other = await loop.create_unix_connection(make, socket)
+            _, other = await loop.create_unix_connection(make, str(way))
         other.write(wire.packet(startup))
         self.counters.logins += 1
         link.join(other)
 
     async def _cancel(self, body: bytes) -> None:
-        with contextlib.suppress(OSError):
-            socket = str(self._server.socket)
-            reader, writer = await asyncio.open_unix_connection(socket)
-            writer.write(wire.packet(body))
-            # The server hangs up when the signal is sent. A client that were let go
-            # before would see its next statement cancelled.
-            await reader.read()
-            writer.close()
+        # Nothing says which server it is for; the others do not know its secret.
+        await asyncio.gather(
+            *(_pass_on(body, compute) for compute in self._fleet.all())
+        )
+
+
+async def _pass_on(body: bytes, compute: Compute) -> None:
+    with contextlib.suppress(OSError):
+        socket = str(compute.server.socket)
+        reader, writer = await asyncio.open_unix_connection(socket)
+        writer.write(wire.packet(body))
+        # The server hangs up when the signal is sent. A client that were let go
+        # before would see its next statement cancelled.
+        await reader.read()
+        writer.close()
+
+
+def _is_open(place: Place) -> bool:
+    endpoint, branch = place.endpoint, place.branch
+    if endpoint.is_read_write and place.is_read_only and not endpoint.has_secondaries:
+        return False
+    return branch.state == "READY" and time.time() >= branch.opens_at
+
+
+def _is_one_of(which: str, link: Link) -> bool:
+    if which == "all":
+        return True
+    return link.is_joined and link.is_idle == (which == "idle")
 
 
 async def _all_over(links: list[Link]) -> None:

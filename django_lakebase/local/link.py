@@ -13,6 +13,8 @@ from typing import cast
 
 # Seconds: asyncio's timers are late by up to one millisecond, as epoll counts.
 GRAIN = 0.001
+# Bytes that a client may send ahead of its login.
+MOST_UNREAD = 65536
 READY_AND_IDLE = b"Z\x00\x00\x00\x05I"
 
 
@@ -32,8 +34,11 @@ class Link(asyncio.Protocol):
         self._arrived = asyncio.Event()
         self._is_at_end = False
         self._other: Link | None = None
+        self._is_held = False
         self.is_secure = False
         self.is_idle = False
+        # Which server it leads to.
+        self.folder = ""
         # Set when the client has been hung up on, or has hung up.
         self.over = asyncio.Event()
 
@@ -54,6 +59,8 @@ class Link(asyncio.Protocol):
             return
         self._buffer += data
         self._arrived.set()
+        if len(self._buffer) > MOST_UNREAD and self._transport is not None:
+            self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         """Close both sides."""
@@ -78,7 +85,7 @@ class Link(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Read on at the other side."""
         other = self._other
-        if other is not None and other._transport is not None:
+        if other is not None and other._transport is not None and not self._is_held:
             with contextlib.suppress(RuntimeError):
                 other._transport.resume_reading()
 
@@ -105,7 +112,25 @@ class Link(asyncio.Protocol):
             await self._arrived.wait()
         data = bytes(self._buffer[:count])
         del self._buffer[:count]
+        if self._transport is not None:
+            self._transport.resume_reading()
         return data
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether something has arrived that nobody has read."""
+        return bool(self._buffer)
+
+    def hold(self, *, on: bool) -> None:
+        """Let no byte pass, either way, while *on*."""
+        for side in (self, self._other):
+            if side is not None and side._transport is not None:
+                side._is_held = on
+                with contextlib.suppress(RuntimeError):
+                    if on:
+                        side._transport.pause_reading()
+                    else:
+                        side._transport.resume_reading()
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
         """Go on in TLS, as the server; raises OSError."""
@@ -125,6 +150,8 @@ class Link(asyncio.Protocol):
             if link._buffer:
                 peer.write(bytes(link._buffer))
                 link._buffer.clear()
+            if link._transport is not None:
+                link._transport.resume_reading()
             if link._is_at_end:
                 peer.close()
 

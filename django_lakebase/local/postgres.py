@@ -7,6 +7,7 @@ server runs as an existing unprivileged account, from a copy of its binaries whe
 that account may not read them.
 """
 
+import asyncio
 import contextlib
 import ctypes
 import importlib.util
@@ -16,6 +17,7 @@ import pwd
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -106,6 +108,7 @@ def _version(folder: Path) -> int:
 def account() -> pwd.struct_passwd | None:
     """Return the account that the server runs as, None for our own."""
     if os.geteuid() != 0:
+        _check_own_account()
         return None
     for name in ACCOUNTS:
         with contextlib.suppress(KeyError):
@@ -114,6 +117,17 @@ def account() -> pwd.struct_passwd | None:
         "PostgreSQL does not run as root, and none of the accounts "
         f"{', '.join(ACCOUNTS)} exists. Run this as an ordinary user."
     )
+
+
+def _check_own_account() -> None:
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise LocalError(
+            f"The user id {os.geteuid()} has no account on this machine, and "
+            "PostgreSQL needs one. Run this as a user that has, or add a line for it "
+            "to /etc/passwd."
+        ) from None
 
 
 def die_with_parent(number: signal.Signals) -> None:
@@ -126,146 +140,71 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
-class Server:
-    """A PostgreSQL cluster in *directory*: its data, socket and log."""
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """
+    What all servers of one local Lakebase share.
 
-    def __init__(
-        self,
-        binaries: Binaries,
-        directory: Path,
-        port: int,
-        *,
-        lock: int,
-        is_kept: bool,
-    ) -> None:
-        self.version = binaries.version
-        self.socket_folder = directory / "socket"
-        self.port = port
-        self._binaries, self._directory, self._is_kept = binaries, directory, is_kept
-        self._lock = lock
-        self._account = account()
-        self._process: subprocess.Popen[bytes] | None = None
+    *lock* is held by each server too: the directory stays locked until the last of
+    their processes has ended, also when we are killed.
+    """
 
-    @property
-    def socket(self) -> Path:
-        """The socket on which the server trusts whoever reaches it."""
-        return self.socket_folder / f".s.PGSQL.{self.port}"
+    binaries: Binaries
+    directory: Path
+    lock: int
+    is_kept: bool
+    account: pwd.struct_passwd | None
 
-    def start(self) -> None:
-        """Make the cluster where there is none, and start it; raises LocalError."""
-        data = self._directory / "data"
-        (self._directory / "postgres.log").unlink(missing_ok=True)
-        folder = self._reachable_binaries()
-        for needed in (data, self.socket_folder):
-            needed.mkdir(mode=0o700, exist_ok=True)
-            if self._account is not None:
-                os.chown(needed, self._account.pw_uid, self._account.pw_gid)
-        self._check_passage()
-        if not (data / "PG_VERSION").exists():
-            self._run_initdb(folder, data)
-        elif (data / "PG_VERSION").read_text().strip() != str(self.version):
-            kept = (data / "PG_VERSION").read_text().strip()
-            raise LocalError(
-                f"{self._directory} holds data of PostgreSQL {kept}, and version "
-                f"{self.version} was found. Use --postgres to choose the other, or "
-                "another --data."
-            )
-        (data / "postmaster.pid").unlink(missing_ok=True)
-        self._process = self._spawn([folder / "postgres", "-D", data, *self._options()])
+    def reachable_binaries(self) -> Path:
+        """Return a folder of binaries that the servers' account may run."""
+        folder = self.binaries.folder
+        if self.account is None or _is_readable_to_all(folder):
+            return folder
+        copy = self.directory / "install"
+        if not copy.exists():
+            shutil.copytree(folder.parent, copy, symlinks=True)
+        return copy / "bin"
 
-    def wait(self) -> None:
-        """Wait until the server serves; raises LocalError with its log."""
-        deadline = time.monotonic() + STARTS_WITHIN
-        ready = "database system is ready to accept connections"
-        log = self._directory / "postgres.log"
-        while ready not in log.read_text(errors="replace"):
-            process = self._process
-            if process is None or process.poll() is not None:
-                raise LocalError(f"PostgreSQL did not start:\n{_tail(log)}")
-            if time.monotonic() > deadline:
-                raise LocalError(f"PostgreSQL is not ready yet:\n{_tail(log)}")
-            time.sleep(0.01)
+    def make_folder(self, path: Path) -> None:
+        """Make a folder that belongs to the servers' account."""
+        path.mkdir(mode=0o700, exist_ok=True, parents=True)
+        self.give(path)
 
-    def stop(self) -> None:
-        """Stop the server, ending its connections."""
-        process = self._process
-        if process is None or process.poll() is not None:
-            return
-        # Throw-away data needs no checkpoint.
-        process.send_signal(signal.SIGINT if self._is_kept else signal.SIGQUIT)
-        try:
-            process.wait(STOPS_WITHIN)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    def give(self, path: Path) -> None:
+        """Make *path* belong to the servers' account."""
+        if self.account is not None:
+            os.chown(path, self.account.pw_uid, self.account.pw_gid)
 
-    def _check_passage(self) -> None:
-        """See that the server can get to its directory, and libpq to its socket."""
-        folder = self._directory.resolve()
+    def check_passage(self, socket: Path) -> None:
+        """See that a server can get to its directory, and libpq to its *socket*."""
+        folder = self.directory.resolve()
         closed = [p for p in folder.parents if not p.stat().st_mode & 0o001]
-        if self._account is not None and closed:
+        if self.account is not None and closed:
             raise LocalError(
-                f"As root, PostgreSQL runs as {self._account.pw_name}, which may not "
+                f"As root, PostgreSQL runs as {self.account.pw_name}, which may not "
                 f"pass through {closed[-1]}. Use a directory that all may pass "
                 "through: TMPDIR=/tmp, or --data; or run this as an ordinary user."
             )
-        if len(os.fsencode(self.socket)) > LONGEST_SOCKET:
+        if len(os.fsencode(socket)) > LONGEST_SOCKET:
             raise LocalError(
-                f"{self.socket} is longer than the {LONGEST_SOCKET} bytes that a "
+                f"{socket} is longer than the {LONGEST_SOCKET} bytes that a "
                 "socket's name may have. Use a shorter TMPDIR or --data."
             )
 
-    def _options(self) -> list[str]:
-        settings = {
-            "unix_socket_directories": str(self.socket_folder),
-            "unix_socket_permissions": "0700",
-            "listen_addresses": "127.0.0.1",
-            "port": str(self.port),
-            "max_connections": "250",
-            "password_encryption": "scram-sha-256",
-            "log_min_messages": "warning",
-            "shared_buffers": "64MB",
-            "lc_messages": "C",
-        }
-        if not self._is_kept:
-            settings |= dict.fromkeys(
-                ("fsync", "synchronous_commit", "full_page_writes"), "off"
-            )
-        return [f"--{name}={value}" for name, value in settings.items()]
-
-    def _run_initdb(self, folder: Path, data: Path) -> None:
-        process = self._spawn(
-            [
-                folder / "initdb",
-                f"--pgdata={data}",
-                f"--username={SUPERUSER}",
-                "--auth-local=trust",
-                "--auth-host=scram-sha-256",
-                "--encoding=UTF8",
-                f"--locale={_locale()}",
-                "--no-sync",
-                "--no-instructions",
-            ]
-        )
-        if process.wait() != 0:
-            log = _tail(self._directory / "postgres.log")
-            raise LocalError(f"initdb made no cluster:\n{log}")
-
-    def _spawn(self, command: list[Path | str]) -> subprocess.Popen[bytes]:
+    def spawn(self, command: list[Path | str], log: Path) -> subprocess.Popen[bytes]:
+        """Start a program as the servers' account; it ends with us."""
         _libc()  # Loaded before the fork: little is safe after it.
-        account = self._account
-        with (self._directory / "postgres.log").open("ab") as log:
+        account = self.account
+        with log.open("ab") as output:
             return subprocess.Popen(  # noqa: S603 - found by ourselves, no shell.
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.socket_folder,
+                stdout=output,
+                stderr=output,
+                cwd=log.parent,
                 env={"PATH": os.defpath, "LC_ALL": _locale()},
                 start_new_session=True,
-                # The directory stays locked until the last process of the server has
-                # ended, also when we are killed.
-                pass_fds=(self._lock,),
+                pass_fds=(self.lock,),
                 user=None if account is None else account.pw_uid,
                 group=None if account is None else account.pw_gid,
                 extra_groups=None if account is None else [],
@@ -273,14 +212,136 @@ class Server:
                 preexec_fn=lambda: die_with_parent(signal.SIGQUIT),  # noqa: PLW1509
             )
 
-    def _reachable_binaries(self) -> Path:
-        folder = self._binaries.folder
-        if self._account is None or _is_readable_to_all(folder):
-            return folder
-        copy = self._directory / "install"
-        if not copy.exists():
-            shutil.copytree(folder.parent, copy, symlinks=True)
-        return copy / "bin"
+
+class Server:
+    """
+    A PostgreSQL cluster in a folder of *machine*'s directory.
+
+    One with a *primary* is its hot standby. Everything is started by the thread of
+    the event loop: the kernel ends a child with the thread that started it.
+    """
+
+    def __init__(
+        self, machine: Machine, folder: str, primary: "Server | None" = None
+    ) -> None:
+        self.folder = machine.directory / folder
+        self.port = _free_port()
+        self._machine, self._primary = machine, primary
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def data(self) -> Path:
+        """The folder of the cluster's data."""
+        return self.folder / "data"
+
+    @property
+    def socket_folder(self) -> Path:
+        """The folder of the socket."""
+        return self.folder / "socket"
+
+    @property
+    def socket(self) -> Path:
+        """The socket on which the server trusts whoever reaches it."""
+        return self.socket_folder / f".s.PGSQL.{self.port}"
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "postgres.log"
+
+    async def start(self) -> None:
+        """Make the cluster where there is none, and start it; raises LocalError."""
+        machine, data = self._machine, self.data
+        for needed in (self.folder, data, self.socket_folder):
+            machine.make_folder(needed)
+        self._log.unlink(missing_ok=True)
+        machine.check_passage(self.socket)
+        binaries = machine.reachable_binaries()
+        if not (data / "PG_VERSION").exists():
+            await self._run_initdb(binaries)
+        kept, version = (data / "PG_VERSION").read_text().strip(), machine.binaries
+        if kept != str(version.version):
+            raise LocalError(
+                f"{machine.directory} holds data of PostgreSQL {kept}, and version "
+                f"{version.version} was found. Use --postgres to choose the other, or "
+                "another --data."
+            )
+        (data / "postmaster.pid").unlink(missing_ok=True)
+        command: list[Path | str] = [binaries / "postgres", "-D", data]
+        command += self._options()
+        self._process = machine.spawn(command, self._log)
+        await self._wait()
+
+    async def _wait(self) -> None:
+        deadline = time.monotonic() + STARTS_WITHIN
+        ready = "database system is ready to accept"
+        while ready not in self._log.read_text(errors="replace"):
+            process = self._process
+            if process is None or process.poll() is not None:
+                raise LocalError(f"PostgreSQL did not start:\n{_tail(self._log)}")
+            if time.monotonic() > deadline:
+                raise LocalError(f"PostgreSQL is not ready yet:\n{_tail(self._log)}")
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """Stop the server, ending its connections."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        # Throw-away data needs no checkpoint.
+        kept = self._machine.is_kept
+        process.send_signal(signal.SIGINT if kept else signal.SIGQUIT)
+        try:
+            await asyncio.to_thread(process.wait, STOPS_WITHIN)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            await asyncio.to_thread(process.wait)
+
+    def _options(self) -> list[str]:
+        settings = {
+            "unix_socket_directories": str(self.socket_folder),
+            "unix_socket_permissions": "0700",
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "max_connections": "600",
+            "password_encryption": "scram-sha-256",
+            "log_min_messages": "warning",
+            "shared_buffers": "64MB",
+            "lc_messages": "C",
+            # A standby that looks away for a moment finds what it missed.
+            "wal_keep_size": "64MB",
+        }
+        if not self._machine.is_kept:
+            settings |= dict.fromkeys(
+                ("fsync", "synchronous_commit", "full_page_writes"), "off"
+            )
+        if self._primary is not None:
+            settings["primary_conninfo"] = (
+                f"host={self._primary.socket_folder} port={self._primary.port} "
+                f"user={SUPERUSER}"
+            )
+        return [f"--{name}={value}" for name, value in settings.items()]
+
+    async def _run_initdb(self, binaries: Path) -> None:
+        process = self._machine.spawn(
+            [
+                binaries / "initdb",
+                f"--pgdata={self.data}",
+                f"--username={SUPERUSER}",
+                "--auth-local=trust",
+                "--auth-host=scram-sha-256",
+                "--encoding=UTF8",
+                f"--locale={_locale()}",
+                "--no-sync",
+                "--no-instructions",
+            ],
+            self._log,
+        )
+        try:
+            await asyncio.to_thread(process.wait)
+        finally:
+            process.kill()
+        if process.returncode != 0:
+            raise LocalError(f"initdb made no cluster:\n{_tail(self._log)}")
 
 
 def _is_readable_to_all(folder: Path) -> bool:
@@ -305,3 +366,9 @@ def _locale() -> str:
 
 def _tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

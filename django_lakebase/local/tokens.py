@@ -7,6 +7,7 @@ login. Neither is good in the other's place.
 
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,8 +15,10 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from .voices import NOT_A_JWT
+
 ALGORITHM = "RS256"
-NOT_A_JWT = "Provided authentication token is not a valid JWT encoding"
+EXPIRED = "JWT token has expired"
 
 
 class Kind(StrEnum):
@@ -56,10 +59,17 @@ class Signer:
         self._public = self._private.public_key()
         self._key_id = secrets.token_hex(8)
 
-    def sign(self, kind: Kind, subject: str, life: float) -> tuple[str, float]:
+    def sign(
+        self,
+        kind: Kind,
+        subject: str,
+        life: float,
+        extra: Mapping[str, object] | None = None,
+    ) -> tuple[str, float]:
         """Return a token of *subject* and its expiry; *life* is in seconds."""
         now = time.time()
         claims = {
+            **(extra or {}),
             "iss": "https://lakebase.test/oidc",
             "aud": kind.value,
             "sub": subject,
@@ -90,11 +100,11 @@ class Signer:
             raise TokenError("signature error: signature mismatch") from exc
         except jwt.InvalidAudienceError as exc:
             raise TokenError("invalid JWT token audience") from exc
-        except jwt.InvalidTokenError as exc:
+        except (jwt.InvalidTokenError, UnicodeError) as exc:
             raise TokenError(NOT_A_JWT) from exc
         expires_at = float(claims["exp"])
         if expires_at <= time.time():
-            raise TokenError(f"JWT token has expired (exp={int(expires_at)})")
+            raise TokenError(f"{EXPIRED} (exp={int(expires_at)})")
         return Claims(
             subject=claims["sub"],
             issued_at=float(claims["iat"]),

@@ -20,6 +20,8 @@ LONGEST_PASSWORD = 65536
 HEAD = 4
 
 PASSWORD_REQUEST = b"R" + struct.pack("!II", 8, 3)
+_MECHANISMS = b"SCRAM-SHA-256\0\0"
+SCRAM_REQUEST = b"R" + struct.pack("!II", 8 + len(_MECHANISMS), 10) + _MECHANISMS
 
 
 class ProtocolError(Exception):
@@ -77,8 +79,9 @@ def parse_startup(body: bytes) -> dict[str, str]:
     """Return the parameters of a StartupMessage."""
     if request_code(body) >> 16 != PROTOCOL_3:
         raise ProtocolError("unsupported frontend protocol")
-    *texts, end, rest = body[HEAD:].split(b"\0") if len(body) > HEAD else (b"", b"")
-    if end or rest or len(texts) % 2:
+    parts = body[HEAD:].split(b"\0")
+    texts, ends = parts[:-2], parts[-2:]
+    if ends != [b"", b""] or len(texts) % 2:
         raise ProtocolError("invalid startup packet layout")
     try:
         words = [text.decode() for text in texts]

@@ -2,48 +2,15 @@
 
 import json
 import threading
-import urllib.error
 import urllib.request
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from databricks.sdk import WorkspaceClient
-from databricks.sdk.config import Config
 from databricks.sdk.errors import NotFound, PermissionDenied, Unauthenticated
 
 from django_lakebase.local.client import ClientError, call
-
-
-@pytest.fixture
-def principal(local):
-    """Give the service principal's client."""
-    env = local.env
-    config = Config(
-        host=local.url,
-        client_id=env["DATABRICKS_CLIENT_ID"],
-        client_secret=env["DATABRICKS_CLIENT_SECRET"],
-        retry_timeout_seconds=1,
-    )
-    return WorkspaceClient(config=config)
-
-
-@pytest.fixture
-def owner(local):
-    """Give the owner's client, which has a personal access token."""
-    token = local.facts["owner_token"]
-    return WorkspaceClient(host=local.url, token=token, auth_type="pat")
-
-
-def ask(url, method="GET", body=None, token=None):
-    """Send one request and return status and answer."""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, headers, method=method)
-    try:
-        with urllib.request.urlopen(request) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as exc:
-        with exc:
-            return exc.code, json.load(exc)
+from tests.local.conftest import Api, Refused
 
 
 def test_both_ways_to_log_in(principal, owner, local):
@@ -94,21 +61,79 @@ def test_what_is_not_there_is_not_found(principal, local, name, kind):
 
 def test_calls_need_a_token(local):
     """Without one, or with another's, there is no answer."""
-    url = f"{local.url}/api/2.0/postgres/projects"
+    for token in ("-", "eyJh.eyJz.x", "g\u00fcltig"):
+        client = Api(local.url, token)
+        assert client.raw("GET", "/api/2.0/postgres/projects")[0] == 401
 
-    assert ask(url)[0] == 401
-    assert ask(url, token="eyJh.eyJz.x")[0] == 401
+
+def soon(seconds):
+    """Return the moment *seconds* from now, as the API writes it."""
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
 
 
-def test_a_life_may_be_asked_for(local):
+@pytest.mark.parametrize(
+    ("asked", "life"),
+    [
+        ({}, 3600),
+        ({"ttl": "300s"}, 300),
+        ({"expire_time": 1200}, 1200),
+        ({"claims": [{"permission_set": "READ_ONLY"}]}, 3600),
+    ],
+    ids=["default", "ttl", "expire_time", "claims"],
+)
+def test_a_life_may_be_asked_for(api, local, asked, life):
     """Shorter than the default; the guide's REST call does so."""
-    url = f"{local.url}/api/2.0/postgres/credentials"
-    body = {"endpoint": local.facts["endpoint"], "ttl": "300s"}
+    body = {"endpoint": local.facts["endpoint"], **asked}
+    if "expire_time" in asked:
+        body["expire_time"] = soon(asked["expire_time"])
 
-    status, answer = ask(url, "POST", body, local.facts["owner_token"])
+    answer = api.ask("POST", "credentials", body)
 
-    assert status == 200
     assert set(answer) == {"token", "expire_time"}
+    left = datetime.fromisoformat(answer["expire_time"]) - datetime.now(UTC)
+    assert life - 30 < left.total_seconds() <= life
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "said"),
+    [
+        ({}, 400, "INVALID_PARAMETER_VALUE", "'endpoint' is required"),
+        ({"ttl": "60s"}, 400, "INVALID_PARAMETER_VALUE", "between 300s and 3600s"),
+        ({"ttl": "1h"}, 400, "INVALID_PARAMETER_VALUE", "duration in seconds"),
+        ({"expire_time": "x"}, 400, "INVALID_PARAMETER_VALUE", "a timestamp"),
+        ({"expire_time": soon(-5)}, 400, "INVALID_PARAMETER_VALUE", "in the future"),
+        (b"[", 400, "MALFORMED_REQUEST", "expected a map"),
+        (b"[]", 400, "MALFORMED_REQUEST", "expected a map"),
+        ({"endpoint": "projects/x"}, 404, "NOT_FOUND", "project id not found"),
+    ],
+)
+def test_requests_for_a_credential_that_are_wrong(api, local, body, status, code, said):
+    """They are refused in the API's form."""
+    if isinstance(body, dict) and body and "endpoint" not in body:
+        body = {"endpoint": local.facts["endpoint"], **body}
+
+    with pytest.raises(Refused, match=said) as caught:
+        api.ask("POST", "credentials", body)
+
+    assert (caught.value.status, caught.value.code) == (status, code)
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/2.0/postgres/nothing", "/api/2.0/clusters/list", "/x"]
+)
+def test_a_path_that_is_no_api_s(api, path):
+    """The service's words, which the SDK takes for NotFound."""
+    status, _, text = api.raw("GET", path)
+
+    assert status == 404
+    assert json.loads(text)["error_code"] == "ENDPOINT_NOT_FOUND"
+
+
+def test_the_identity_of_a_person(owner, local):
+    """Has an address."""
+    me = owner.current_user.me()
+
+    assert me.emails[0].value == me.user_name == local.facts["owner"]
 
 
 def test_a_wrong_secret(local):
@@ -139,12 +164,12 @@ def test_faults_of_the_api_are_seen_by_the_sdk(principal, local):
         ask_for_one(endpoint=endpoint)
 
 
-@pytest.mark.parametrize("mode", ["refuse", "503"])
-def test_an_api_that_is_down(principal, local, mode):
+@pytest.mark.parametrize("fault", ["api-down", "api-5xx"])
+def test_an_api_that_is_down(principal, local, fault):
     """It ends in the SDK's timeout of retries."""
     principal.current_user.me()
 
-    with local.fault("api-down", mode=mode), pytest.raises(TimeoutError):
+    with local.fault(fault), pytest.raises(TimeoutError):
         principal.current_user.me()
 
 
@@ -158,7 +183,7 @@ def test_an_api_that_hangs_is_let_go_by_clearing(local):
         except OSError:
             done.set()
 
-    local.set_fault("api-down", mode="hang")
+    local.set_fault("api-silent")
     thread = threading.Thread(target=wait)
     thread.start()
     while not local.counters()["requests"]:

@@ -2,21 +2,17 @@
 
 import pytest
 
-from django_lakebase.local.faults import (
-    FAULTS,
-    VOICES,
-    FaultError,
-    Faults,
-    parse,
-    voice,
-)
+from django_lakebase.errors import explain
+from django_lakebase.kinds import Source
+from django_lakebase.local.faults import FAULTS, FaultError, Faults, parse
+from django_lakebase.local.voices import VOICES
 
 
 def test_a_fault_is_read_from_a_command_line():
     """Name, and settings in the type of their defaults."""
-    assert parse("suspend:wake=2.5,refuse=true") == (
-        "suspend",
-        {"wake": 2.5, "refuse": True},
+    assert parse("api-429:count=2.5,path=all") == (
+        "api-429",
+        {"retry_after": 1.0, "count": 2.5, "path": "all"},
     )
     assert parse("role-missing") == ("role-missing", {})
 
@@ -84,17 +80,21 @@ def test_only_old_tokens_are_refused():
 
 @pytest.mark.parametrize("name", VOICES)
 def test_every_voice_says_something(name):
-    """The table of choices and the texts are the same."""
-    assert voice(name, "me").message
+    """And the engine knows what it means."""
+    refusal = VOICES[name]("me")
+    said = Exception(f"{refusal.severity}:  {refusal.message}")
+
+    is_known = explain(said, Source.SERVER).id != "unexplained"
+    assert is_known == (name not in ("german", "unknown"))
 
 
 @pytest.mark.parametrize(
     ("text", "known"),
     [
         ("refuse-logins:voice=loud", "jwt, expired"),
-        ("api-down:mode=up", "refuse, 503, hang"),
+        ("api-malformed:shape=round", "html, text"),
         ("api-slow:path=none", "credentials, all"),
-        ("cut:which=some", "all, idle"),
+        ("cut:which=some", "all, idle, busy"),
     ],
 )
 def test_an_unknown_choice_is_a_mistake(text, known):

@@ -11,31 +11,6 @@ import pytest
 from psycopg import errors, sql
 
 
-@pytest.fixture
-def dial(local):
-    """Give a function that connects as the service principal, or as it is told."""
-    facts = local.facts
-
-    def connect(**own):
-        params = {
-            "host": facts["host"],
-            "hostaddr": facts["hostaddr"],
-            "port": facts["port"],
-            "dbname": facts["database"],
-            "user": facts["service_principal"],
-            "sslmode": "verify-full",
-            "sslrootcert": facts["ca_file"],
-            "autocommit": True,
-            "connect_timeout": 10,
-            **own,
-        }
-        if "password" not in params:
-            params["password"] = local.issue(params["user"])
-        return psycopg.connect(**params)
-
-    return connect
-
-
 def refused(dial, **own):
     """Return what a refused login is told."""
     with pytest.raises(psycopg.OperationalError) as caught:
@@ -182,7 +157,7 @@ def test_a_cancel_that_has_returned_hits_nothing_later(dial):
 
 def test_logins_go_on_without_the_gateway_s_own_session(dial, local):
     """PostgreSQL ends it when it restarts itself after the crash of a backend."""
-    (socket_file,) = Path(local.facts["ca_file"]).parent.glob("socket/.s.PGSQL.*[0-9]")
+    socket_file = Path(local.facts["postgres_socket"])
     port = socket_file.suffix[1:]
     with psycopg.connect(
         host=str(socket_file.parent), port=port, user="cloud_admin", dbname="postgres"
@@ -251,9 +226,9 @@ def test_suspending_ends_sessions_in_the_server_s_words(dial, local):
     assert "suspend" not in local.counters()
 
 
-def test_suspending_with_refusals(dial, local):
-    """The other way in which it is met."""
-    local.set_fault("suspend", wake=600, refuse=True)
+def test_a_server_that_starts(dial, local):
+    """Logins are refused until it serves."""
+    local.set_fault("starting", seconds=0)
 
     assert "starting up" in refused(dial)
 

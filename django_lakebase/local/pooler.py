@@ -1,0 +1,94 @@
+"""
+PgBouncer before a branch's server, where it is installed: for native passwords only.
+
+In transaction mode, as the service's pooler. Without it a pooled host leads to
+PostgreSQL itself.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from .fleet import Compute
+from .postgres import SUPERUSER, LocalError, Machine
+
+PORT = 6432
+STARTS_WITHIN = 10.0
+AUTH_QUERY = "SELECT rolname, rolpassword FROM pg_authid WHERE rolname = $1"
+
+
+def find() -> str | None:
+    """Return PgBouncer's program, if it is installed."""
+    return shutil.which(
+        "pgbouncer", path=f"{os.defpath}:/usr/sbin:{os.environ['PATH']}"
+    )
+
+
+class Poolers:
+    """One PgBouncer for each server that somebody connects to through it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._program = find()
+        self._running: dict[Path, subprocess.Popen[bytes]] = {}
+        self._lock = asyncio.Lock()
+
+    async def before(self, compute: Compute) -> Path | None:
+        """Return the socket of the pooler of *compute*, None where there is none."""
+        if self._program is None:
+            return None
+        folder = compute.server.folder / "pooler"
+        socket = folder / f".s.PGSQL.{PORT}"
+        async with self._lock:
+            process = self._running.get(folder)
+            if process is None or process.poll() is not None:
+                self._running[folder] = self._spawn(compute, folder)
+                await self._wait(socket, folder)
+        return socket
+
+    async def stop(self) -> None:
+        """Stop all."""
+        for process in self._running.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await asyncio.to_thread(process.wait)
+
+    def _spawn(self, compute: Compute, folder: Path) -> subprocess.Popen[bytes]:
+        machine, server = self._machine, compute.server
+        machine.make_folder(folder)
+        settings = folder / "pgbouncer.ini"
+        settings.write_text(
+            "[databases]\n"
+            f"* = host={server.socket_folder} port={server.port}\n"
+            "[pgbouncer]\n"
+            "listen_addr =\n"
+            f"listen_port = {PORT}\n"
+            f"unix_socket_dir = {folder}\n"
+            "pool_mode = transaction\n"
+            "max_client_conn = 10000\n"
+            "auth_type = scram-sha-256\n"
+            f"auth_user = {SUPERUSER}\n"
+            f"auth_query = {AUTH_QUERY}\n"
+            "ignore_startup_parameters = extra_float_digits, options\n"
+        )
+        machine.give(settings)
+        return machine.spawn([str(self._program), str(settings)], folder / "log")
+
+    async def _wait(self, socket: Path, folder: Path) -> None:
+        deadline = time.monotonic() + STARTS_WITHIN
+        while not _is_there(socket):
+            if time.monotonic() > deadline or self._running[folder].poll() is not None:
+                raise LocalError(f"PgBouncer did not start:\n{_read(folder / 'log')}")
+            await asyncio.sleep(0.01)
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists()
+
+
+def _read(log: Path) -> str:
+    return log.read_text(errors="replace")

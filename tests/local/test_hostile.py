@@ -1,0 +1,167 @@
+"""Clients that mean no good: any bytes in any pieces, too many, or none at all."""
+
+import asyncio
+import contextlib
+import ssl
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from django_lakebase.local import gateway as room
+from django_lakebase.local import tls, wire
+from django_lakebase.local.estate import Estate
+from django_lakebase.local.faults import Faults
+from django_lakebase.local.gateway import Gateway
+from django_lakebase.local.link import MOST_UNREAD, Link
+
+SSL_REQUEST = wire.packet(wire.SSL_REQUEST.to_bytes(4, "big"))
+PIECES = st.lists(st.binary(max_size=40), max_size=6)
+# Beginnings that lead a parser further than noise would.
+BEGINNINGS = st.sampled_from(
+    [
+        b"",
+        wire.startup({"user": "x"}),
+        wire.startup({"user": "x"})[:9],
+        wire.startup({}),
+        wire.packet(wire.GSS_REQUEST.to_bytes(4, "big")),
+        wire.packet(wire.CANCEL_REQUEST.to_bytes(4, "big") + b"12345678"),
+        (10004).to_bytes(4, "big") + b"\x00\x03\x00\x00user\0",
+    ]
+)
+
+
+class Remembered(set[object]):
+    """The tasks of a gateway, the finished ones too."""
+
+    def discard(self, task):
+        """Forget nothing."""
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory):
+    """Give a server's TLS context and the file of its authority."""
+    file = tmp_path_factory.mktemp("tls") / "ca.pem"
+    return tls.server_context("ep-x.database.local-1.lakebase.test", file), file
+
+
+class NoFleet:
+    """No server runs."""
+
+    def find(self, folder):
+        return None
+
+    def all(self):
+        return []
+
+
+@contextlib.asynccontextmanager
+async def serving(context):
+    """Run a gateway without servers; give its port, and see that it did not fail."""
+    one = Gateway(
+        Estate(signing_key=""), NoFleet(), None, Faults(), context, poolers=None
+    )
+    tasks = one._tasks = Remembered()
+    port = await one.start(0)
+    try:
+        yield one, port
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [r for r in results if r is not None] == []
+    finally:
+        one.close()
+
+
+async def send(port, pieces, secure=None):
+    """Send *pieces*, one after the other; return what came back."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    got = b""
+    with contextlib.suppress(OSError):
+        if secure is not None:
+            writer.write(SSL_REQUEST)
+            assert await reader.readexactly(1) == b"S"
+            await writer.start_tls(secure, server_hostname="ep-x.example.com")
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+        if secure is None:
+            writer.write_eof()
+            got = await reader.read()
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return got
+
+
+@settings(deadline=None, max_examples=60)
+@given(beginning=BEGINNINGS, pieces=PIECES)
+def test_any_bytes_in_any_pieces(context, beginning, pieces):
+    """Each connection ends, and the gateway has made no mistake."""
+
+    async def main():
+        async with serving(context[0]) as (_, port):
+            await send(port, [beginning, *pieces])
+
+    asyncio.run(main())
+
+
+@settings(deadline=None, max_examples=30)
+@given(beginning=BEGINNINGS, pieces=PIECES)
+def test_any_bytes_within_tls(context, beginning, pieces):
+    """The same behind the handshake."""
+    secure = ssl.create_default_context(cafile=context[1])
+    secure.check_hostname = False
+
+    async def main():
+        async with serving(context[0]) as (_, port):
+            await send(port, [beginning, *pieces], secure)
+
+    asyncio.run(main())
+
+
+def test_bytes_before_tls_are_an_attack(context):
+    """What comes with the request for TLS was not sent by its client."""
+
+    async def main():
+        async with serving(context[0]) as (_, port):
+            return await send(port, [SSL_REQUEST + b"select"])
+
+    assert b"Received unencrypted data after SSL request." in asyncio.run(main())
+
+
+def test_the_silent_are_not_waited_for(context, monkeypatch):
+    """Nor are those who stop in the middle."""
+    monkeypatch.setattr(room, "LOGIN_WITHIN", 0.1)
+
+    async def main():
+        async with serving(context[0]) as (_, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            said = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            return said
+
+    assert b"Client handshake timeout." in asyncio.run(main())
+
+
+def test_nobody_fills_our_memory():
+    """Reading stops until what has arrived is looked at."""
+    calls = []
+
+    class Transport:
+        def pause_reading(self):
+            calls.append("pause")
+
+        def resume_reading(self):
+            calls.append("resume")
+
+    async def main():
+        link = Link(lambda _: None, set())
+        link.connection_made(Transport())
+        for _ in range(3):
+            link.data_received(bytes(MOST_UNREAD // 2))
+        assert calls == ["pause"]
+        await link.read(MOST_UNREAD)
+
+    asyncio.run(main())
+    assert calls == ["pause", "resume"]
