@@ -216,6 +216,7 @@ class Opening:
         self._ladder = Ladder(target.connect_budget, patient=patient)
         self._credential: Credential | None = None
         self._probed = credential
+        self._host = ""
 
     def run(self) -> Connection:
         """Return the open connection; raises LakebaseError."""
@@ -249,7 +250,7 @@ class Opening:
         if access is None:
             return params
         if not self._target.host:
-            params["host"] = access.host.get(self._ladder.left())
+            params["host"] = self._host = access.host.get(self._ladder.left())
         if not self._target.user:
             params["user"] = access.user.get(self._ladder.left())
         credential = self._probed
@@ -274,11 +275,24 @@ class Opening:
         if self._retry_without_timezone(error):
             return
         failure = explain(error, Source.SERVER, native=self._target.is_native)
+        if failure.id == "wrong-host" and self._has_moved():
+            return
         then, pause = self._ladder.next(self._what_then(failure, error))
         if then is Then.WAIT:
             time.sleep(pause)
         elif then is Then.STOP or not self._renew(then):
             raise self._refusal(error, Source.SERVER)
+
+    def _has_moved(self) -> bool:
+        """Return whether the workspace names another host than the one just tried."""
+        if self._access is None or not self._host:
+            return False
+        host = self._access.host
+        host.doubt()
+        try:
+            return host.get(self._ladder.left()) != self._host
+        except FlightError:
+            return False
 
     def _what_then(self, failure: Failure, error: BaseException) -> Then:
         """Return what *failure* asks for, where that can be done here."""
@@ -323,7 +337,7 @@ class Opening:
         if access is not None:
             facts["host"] = target.host or access.host.value
             facts["user"] = target.user or access.user.value
-            if failure.id in ("wrong-host", "waking"):
+            if failure.id == "waking":
                 access.host.doubt()
         if failure.then is Then.RENEW and credential is not None and credential.skew():
             failure, facts["skew"] = table()["clock-skew"], credential.skew()

@@ -127,6 +127,13 @@ FAILURES = (
         "one that is on it.",
     ),
     _workspace(
+        id="api-missing",
+        pattern=r"No API found for",
+        means="{workspace} knows nothing of Lakebase: its API is not there.",
+        mend="Set DATABRICKS_HOST to the address of the project's workspace (not the "
+        "account console's), in a region that has Lakebase.",
+    ),
+    _workspace(
         id="endpoint-not-found",
         pattern=r"^(NotFound|ResourceDoesNotExist): ",
         means="{workspace} knows no endpoint {endpoint}, or hides it from this "
@@ -142,6 +149,13 @@ FAILURES = (
         "DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET.",
     ),
     _workspace(
+        id="scopes-missing",
+        pattern=r"does not have required scopes",
+        means="the token that logs in to {workspace} lacks a scope that this needs.",
+        mend="Make a token with all scopes (all-apis), or log in with "
+        "DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET.",
+    ),
+    _workspace(
         id="permission-missing",
         pattern=r"^PermissionDenied: ",
         means="{workspace} does not permit this identity to use {endpoint}.",
@@ -150,7 +164,7 @@ FAILURES = (
     _workspace(
         id="api-throttled",
         pattern=r"^(TooManyRequests|ResourceExhausted|RequestLimitExceeded): |"
-        r"rate_limited",
+        r"rate_limited|^HTTPError: 429",
         means="{workspace} answers that it gets too many requests.",
         mend="It passes by itself. If it stays, fewer processes should start at the "
         "same moment.",
@@ -188,11 +202,21 @@ FAILURES = (
         "application id, or your e-mail address.",
     ),
     _workspace(
+        id="answer-unusable",
+        pattern=r"^(JSONDecodeError|AttributeError|TypeError|KeyError): |"
+        r"^InvalidJSONError|unable to parse response",
+        means="what answers at {workspace} is not the workspace API.",
+        mend="Check DATABRICKS_HOST, and whether a proxy or a login page answers in "
+        "its place: curl {workspace_url}/oidc/.well-known/oauth-authorization-server "
+        "must give JSON.",
+        passing=True,
+    ),
+    _workspace(
         id="api-unreachable",
         pattern=r"^(ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|"
         r"Timeout|TimeoutError|OperationTimeout|ChunkedEncodingError|"
         r"TemporarilyUnavailable|DeadlineExceeded|InternalError|InvalidURL|"
-        r"InvalidSchema|MissingSchema|HTTPError|LocationParseError|JSONDecodeError): |"
+        r"InvalidSchema|MissingSchema|HTTPError|LocationParseError): |"
         r"Max retries exceeded|Timed out after|Connection refused|"
         r"Connection aborted|Name or service not known|Invalid URL",
         means="the workspace API at {workspace} cannot be reached or gives no usable "
@@ -237,6 +261,14 @@ FAILURES = (
         then=Then.RENEW,
     ),
     _server(
+        id="token-early",
+        pattern=r"JWT token is not yet ready",
+        means='the server finds a token of "{user}", made just now, not valid yet.',
+        mend="It passes within seconds: the service's own clocks differ. If it stays, "
+        "ask Databricks support with the time of the login.",
+        then=Then.WAIT_BRIEFLY,
+    ),
+    _server(
         id="password-refused",
         pattern=r"^native: .*(password authentication failed|not a valid JWT|"
         r"Failed to decode token|SASL authentication failed|password supplied)",
@@ -255,12 +287,19 @@ FAILURES = (
         id="token-refused",
         pattern=r"not a valid JWT|password authentication failed|"
         r"Failed to decode token|signature error|signature algorithm|jwk not found|"
-        r"missing key id|invalid JWT token|JWT token is not yet ready",
+        r"missing key id|invalid JWT token",
         means='the server refused "{user}" twice, the second time with a token made '
         "just now.",
         mend="The role is probably missing, or takes no tokens. As the project's "
         "owner, in the branch of {endpoint}, run: " + CREATE_ROLE,
         then=Then.RENEW,
+    ),
+    _server(
+        id="address-refused",
+        pattern=r"blocked by Databricks IP ACL|IP address .* is not allowed",
+        means="the gateway does not accept connections from this network address.",
+        mend="Add the address to the workspace's IP access list, or go out through "
+        "one that is on it.",
     ),
     _server(
         id="external-authorization",
@@ -312,6 +351,13 @@ FAILURES = (
         '"{user}" LOGIN.',
     ),
     _server(
+        id="channel-binding",
+        pattern=r"channel binding required",
+        means="channel binding is required, and a login with a token has none.",
+        mend='Remove OPTIONS["channel_binding"] (PGCHANNELBINDING), or set it to '
+        "prefer.",
+    ),
+    _server(
         id="tls-refused",
         pattern=r"certificate verify failed|server certificate for|"
         r"root certificate file|certificate (file|present)|does not support SSL|"
@@ -335,6 +381,14 @@ FAILURES = (
         means="a new connection could not be set up after the login.",
         mend='Check OPTIONS["assume_role"] (the role must exist, and "{user}" be a '
         "member of it) and TIME_ZONE.",
+    ),
+    _server(
+        id="endpoint-unavailable",
+        pattern=r"endpoint is temporarily unavailable",
+        means="{endpoint} was not made available within {budget} s.",
+        mend="Check the quotas of the workspace (computes that run at once) and the "
+        "endpoint's state; suspend an endpoint that nobody uses.",
+        then=Then.WAIT,
     ),
     _server(
         id="waking",

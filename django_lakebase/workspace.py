@@ -198,7 +198,9 @@ def _reach(url: str) -> None:
     if url:
         base = url if "://" in url else f"https://{url}"
         address = f"{base}/.well-known/databricks-config"
-        requests.get(address, timeout=CALL_BOUND).raise_for_status()
+        answer = requests.get(address, timeout=CALL_BOUND)
+        if not answer.ok:
+            raise requests.HTTPError(f"{answer.status_code}: {answer.text[:300]}")
 
 
 def _called(path: str) -> "WorkspaceClient":

@@ -49,9 +49,32 @@ SERVER = [
     ("Control plane request failed", "waking"),
     ("failed to resolve host 'x': Temporary failure in name resolution", "waking"),
     ("terminating connection due to administrator command", "waking"),
+    ("JWT token is not yet ready to use (nbf=1764000000)", "token-early"),
+    ("endpoint is temporarily unavailable. Check your quotas", "endpoint-unavailable"),
+    ("External authorization failed. blocked by Databricks IP ACL", "address-refused"),
+    ("This IP address 1.2.3.4 is not allowed to connect", "address-refused"),
+    (
+        "channel binding required but not supported by server's authentication request",
+        "channel-binding",
+    ),
     ("the moon is in the wrong house", "unexplained"),
 ]
+
+
+def named(kind, text):
+    """Return an error of a class that is called *kind*."""
+    return type(kind, (OSError,), {})(text)
+
+
 WORKSPACE = [
+    (named("HTTPError", "429: Too many requests."), "api-throttled"),
+    (named("NotFound", "No API found for 'POST /2.0/postgres'"), "api-missing"),
+    (
+        named("PermissionDenied", "token does not have required scopes: postgres"),
+        "scopes-missing",
+    ),
+    (named("JSONDecodeError", "Expecting value: line 1"), "answer-unusable"),
+    (AttributeError("'list' object has no attribute 'get'"), "answer-unusable"),
     (ImportError("No module named 'databricks'"), "sdk-missing"),
     (ValueError("/x has no prod profile configured"), "unknown-profile"),
     (ValueError("more than one authorization method configured"), "ambiguous-login"),
@@ -127,10 +150,13 @@ def test_what_may_pass():
     passing = {failure.id for failure in FAILURES if failure.may_pass}
 
     assert passing == {
+        "answer-unusable",
         "api-throttled",
         "api-unreachable",
+        "endpoint-unavailable",
         "external-authorization",
         "host-unknown",
+        "token-early",
         "waking",
     }
 

@@ -216,7 +216,7 @@ def test_wait_repeats_what_may_pass(check, local, monkeypatch):
         monotonic=time.monotonic, sleep=lambda _: local.clear_faults()
     )
     monkeypatch.setattr(lakebase_check, "time", clock)
-    local.set_fault("api-down", mode="503")
+    local.set_fault("api-5xx")
 
     status, out = check("--wait", "30")
 

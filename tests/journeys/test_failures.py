@@ -27,7 +27,7 @@ def failure_of(wrapper):
     ("fault", "settings", "failure_id", "mend"),
     [
         ("api-down", {}, "api-unreachable", "DATABRICKS_HOST"),
-        ("api-down", {"mode": "503"}, "api-unreachable", "DATABRICKS_HOST"),
+        ("api-5xx", {"status": 503}, "api-unreachable", "DATABRICKS_HOST"),
         ("secret-revoked", {}, "bad-client-secret", "DATABRICKS_CLIENT_SECRET"),
         ("no-workspace-access", {}, "workspace-access-missing", "workspace admin"),
         ("empty-credential", {}, "empty-credential", "Databricks support"),
@@ -117,7 +117,7 @@ def test_an_unreachable_workspace_takes_no_longer_than_it_may(
     new_wrapper, local, monkeypatch
 ):
     """An address that never answers ends in an error, not in five minutes."""
-    with local.fault("api-down", mode="hang"):
+    with local.fault("api-silent"):
         error = failure_of(new_wrapper(OPTIONS={"connect_budget": 0.5}))
 
     assert error.failure_id == "api-unreachable"

@@ -22,7 +22,7 @@ def test_a_login_waits_for_an_endpoint_that_wakes(new_wrapper, local):
 
 def test_refusals_while_waking_are_waited_out(new_wrapper, local):
     """A server that is starting up is asked again until it serves."""
-    local.set_fault("suspend", wake=0.5, refuse=True)
+    local.set_fault("starting", seconds=0.5)
 
     assert one(new_wrapper(), "SELECT 1") == 1
     assert local.counters()["refusals"] >= 1
