@@ -7,6 +7,8 @@ STAMPS = yes
 PORT ?=
 ONCE ?=
 ARGS ?=
+# Each has a local Lakebase of its own; WORKERS= is one process for all.
+WORKERS = -n auto --maxprocesses 4 --dist loadfile
 TTL = $(if $(ONCE),6,20)
 
 .PHONY: help demo test bench lint docs clean always
@@ -28,7 +30,7 @@ demo: $(VENV)/local
 		$(BIN)/python -m example_project.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/local,test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 bench: $(VENV)/local
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -226,7 +226,7 @@ def unreachable(local: LocalLakebase) -> None:
         with contextlib.suppress(OperationalError):
             wrapper("django_lakebase").connect()
 
-    with local.fault("api-down", mode="hang"):
+    with local.fault("api-silent"):
         took = seconds(fail)
     say("a workspace that never answers", f"{took:.1f} s", "<= 10 s")
 
