@@ -88,7 +88,7 @@ class Console:
     def _branches(self) -> str:
         rows = [["branch", "state", "from", "expires"]]
         for project in self._estate.projects.values():
-            for branch in project.branches.values():
+            for branch in project.live_branches:
                 ends = branch.expires_at
                 expires = "never" if ends is None else shapes.moment(ends)
                 name = f"{project.name}/branches/{branch.id}"

@@ -24,6 +24,8 @@ ENDPOINT = "primary"
 # Seconds, as the service makes them for a new project.
 SUSPEND_AFTER = 86400.0
 RETENTION = 604800.0
+# How long what was deleted can be had back.
+PURGED_AFTER = 604800.0
 # What may follow an endpoint's uid in a host name, the longest first.
 SUFFIXES = ("-ro-pooler", "-pooler", "-ro", "")
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "flint", "grove", "heron")
@@ -40,6 +42,12 @@ class Thing:
     id: str
     created_at: float = field(default_factory=time.time)
     updated_at: float = field(default_factory=time.time)
+    deleted_at: float | None = None
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether it waits to be purged, and could be had back."""
+        return self.deleted_at is not None
 
     def touch(self) -> None:
         """Note that it was changed now."""
@@ -127,6 +135,13 @@ class Project(Thing):
         """The branch that it was made with."""
         return next(b for b in self.branches.values() if b.is_default)
 
+    @property
+    def live_branches(self) -> list[Branch]:
+        """The branches that are not deleted; none where the project itself is."""
+        if self.is_deleted:
+            return []
+        return [b for b in self.branches.values() if not b.is_deleted]
+
     def add_default_branch(self, *, is_protected: bool = False) -> Branch:
         """Give it the branch and the endpoint that every project has."""
         endpoint = Endpoint(id=ENDPOINT, suspend_after=self.suspend_after)
@@ -203,10 +218,15 @@ class Estate:
         self.projects[project_id] = project
         return project
 
+    @property
+    def live_projects(self) -> list[Project]:
+        """The projects that are not deleted."""
+        return [p for p in self.projects.values() if not p.is_deleted]
+
     def places(self) -> Iterator[Place]:
         """Yield every endpoint with its branch and project."""
         for project in self.projects.values():
-            for branch in project.branches.values():
+            for branch in project.live_branches:
                 for endpoint in branch.endpoints.values():
                     yield Place(project, branch, endpoint)
 

@@ -45,12 +45,15 @@ class Fleet:
 
     async def start_all(self, estate: Estate) -> None:
         """Start the servers of all branches and standbys of *estate*."""
-        branches = [b for p in estate.projects.values() for b in p.branches.values()]
-        await asyncio.gather(*(self._start(branch.folder) for branch in branches))
-        for branch in branches:
-            for endpoint in branch.endpoints.values():
-                if endpoint.has_standby:
-                    await self.add_standby(branch, endpoint)
+        branches = [b for p in estate.projects.values() for b in p.live_branches]
+        await asyncio.gather(*(self.start(branch) for branch in branches))
+
+    async def start(self, branch: Branch) -> None:
+        """Start the server of *branch* and its standbys."""
+        await self._start(branch.folder)
+        for endpoint in branch.endpoints.values():
+            if endpoint.has_standby:
+                await self.add_standby(branch, endpoint)
 
     async def make(self, project: Project, branch: Branch) -> bool:
         """Start the server of a new project; return whether it was made just now."""
@@ -73,13 +76,21 @@ class Fleet:
         await copy_cluster(self._machine, primary, server, is_standby=True)
         await self._run(endpoint.folder, server)
 
-    async def remove(self, folder: str) -> None:
-        """Stop the server of *folder*, if any, and take its data away."""
+    async def rest(self, folder: str) -> None:
+        """Stop the server of *folder*, if it runs, and keep its data."""
+        await self._halt(folder, keeps=True)
+
+    async def _halt(self, folder: str, *, keeps: bool) -> None:
         compute = self._computes.pop(folder, None)
         if compute is not None:
             compute.door.close()
-            await compute.server.stop()
-            await asyncio.to_thread(shutil.rmtree, compute.server.folder)
+            await compute.server.stop(keeps=keeps)
+
+    async def remove(self, folder: str) -> None:
+        """Stop the server of *folder*, if it runs, and take its data away."""
+        await self._halt(folder, keeps=False)
+        path = self._machine.directory / folder
+        await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
     async def stop(self) -> None:
         """Stop all, the standbys first."""

@@ -282,14 +282,14 @@ class Server:
                 raise LocalError(f"PostgreSQL is not ready yet:\n{_tail(self._log)}")
             await asyncio.sleep(0.01)
 
-    async def stop(self) -> None:
-        """Stop the server, ending its connections."""
+    async def stop(self, *, keeps: bool = False) -> None:
+        """Stop the server; with *keeps* its data is written first."""
         process = self._process
         if process is None or process.poll() is not None:
             return
         # Throw-away data needs no checkpoint.
-        kept = self._machine.is_kept
-        process.send_signal(signal.SIGINT if kept else signal.SIGQUIT)
+        is_kept = keeps or self._machine.is_kept
+        process.send_signal(signal.SIGINT if is_kept else signal.SIGQUIT)
         try:
             await asyncio.to_thread(process.wait, STOPS_WITHIN)
         except subprocess.TimeoutExpired:

@@ -15,6 +15,7 @@ from . import catalog, shapes
 from .estate import (
     BRANCH,
     ENDPOINT,
+    PURGED_AFTER,
     Branch,
     Endpoint,
     Estate,
@@ -79,14 +80,14 @@ class Resources:
     def project(self, project_id: str) -> Project:
         """Return a project; raises Problem."""
         project = self.estate.projects.get(project_id)
-        if project is None:
+        if project is None or project.is_deleted:
             raise not_found("project")
         return project
 
     def branch(self, project: Project, branch_id: str) -> Branch:
         """Return a branch of *project*; raises Problem."""
         branch = project.branches.get(branch_id)
-        if branch is None:
+        if branch is None or branch.is_deleted:
             raise not_found("branch")
         return branch
 
@@ -111,8 +112,10 @@ class Resources:
 
     def list_projects(self, request: web.Request) -> Json:
         """Answer with the projects."""
-        shown = [shapes.project(project) for project in self.estate.projects.values()]
-        return page_of(request, "projects", shown)
+        estate = self.estate
+        live = estate.live_projects
+        found = estate.projects.values() if _shows_deleted(request) else live
+        return page_of(request, "projects", [shapes.project(one) for one in found])
 
     async def create_project(self, request: web.Request) -> Json:
         """Make a project with its branch and endpoint."""
@@ -155,24 +158,50 @@ class Resources:
         self.save()
         return self._done(project.name, "Project", shapes.project(project))
 
-    def delete_project(self, project: Project) -> Json:
-        """Remove a project with all that is in it."""
+    def delete_project(self, request: web.Request, project: Project) -> Json:
+        """Delete a project with all that is in it; with *purge* for good."""
         if project is self.estate.home:
             raise bad_request(
                 "the first project of the local Lakebase cannot be deleted: the "
                 "variables lead to it"
             )
-        if any(branch.is_protected for branch in project.branches.values()):
+        if any(branch.is_protected for branch in project.live_branches):
             raise bad_request("cannot delete project with protected branches")
-        del self.estate.projects[project.id]
+        branches = project.live_branches
+        purges = _purges(request)
+        project.deleted_at = time.time()
 
         async def work() -> Json:
-            for branch in project.branches.values():
-                await self._tear_down(branch)
+            for branch in branches:
+                await self._rest(branch)
+            if purges:
+                await self._purge_project(project)
             self.save()
             return DELETED
 
         return self.operations.start(project.name, "Project", work())
+
+    def undelete_project(self, project_id: str) -> Json:
+        """Have a deleted project back."""
+        project = self.estate.projects.get(project_id)
+        if project is None:
+            raise not_found("project")
+        if not project.is_deleted:
+            raise bad_request("project is not deleted")
+
+        async def work() -> Json:
+            project.deleted_at = None
+            for branch in project.live_branches:
+                await self.fleet.start(branch)
+            self.save()
+            return shapes.project(project)
+
+        return self.operations.start(project.name, "Project", work())
+
+    async def _purge_project(self, project: Project) -> None:
+        for branch in project.branches.values():
+            await self._tear_down(branch)
+        del self.estate.projects[project.id]
 
     # Branches.
 
@@ -184,7 +213,9 @@ class Resources:
 
     async def list_branches(self, request: web.Request, project: Project) -> Json:
         """Answer with the branches of *project*."""
-        shown = [await self.show_branch(project, b) for b in project.branches.values()]
+        live, everyone = project.live_branches, project.branches.values()
+        found = everyone if _shows_deleted(request) else live
+        shown = [await self.show_branch(project, branch) for branch in found]
         return page_of(request, "branches", shown)
 
     async def create_branch(self, request: web.Request, project: Project) -> Json:
@@ -192,7 +223,8 @@ class Resources:
         branch_id = checked_id("branch_id", request.query.get("branch_id", ""))
         spec = (await read_object(request)).get("spec") or {}
         if branch_id in project.branches:
-            if request.query.get("replace_existing") != "true":
+            is_deleted = project.branches[branch_id].is_deleted
+            if is_deleted or request.query.get("replace_existing") != "true":
                 raise exists("branch with such id already exists")
             return await self._change_branch(project, project.branches[branch_id], spec)
         branch = Branch(id=branch_id)
@@ -235,8 +267,10 @@ class Resources:
         fields = masked(request, body.get("spec") or {})
         return await self._change_branch(project, branch, fields)
 
-    def delete_branch(self, project: Project, branch: Branch) -> Json:
-        """Remove a branch with its data."""
+    def delete_branch(
+        self, request: web.Request, project: Project, branch: Branch
+    ) -> Json:
+        """Delete a branch; with *purge* for good."""
         name = branch_name(project, branch)
         if branch.is_default:
             raise managed_by_parent(
@@ -245,27 +279,56 @@ class Resources:
             )
         if branch.is_protected:
             raise bad_request("cannot delete protected branch")
-        if any(other.source == name for other in project.branches.values()):
+        if any(other.source == name for other in project.live_branches):
             raise bad_request("cannot delete branch with children")
-        del project.branches[branch.id]
+        purges = _purges(request)
+        branch.deleted_at = time.time()
 
         async def work() -> Json:
-            await self._tear_down(branch)
+            await self._rest(branch)
+            if purges:
+                await self._purge_branch(project, branch)
             self.save()
             return DELETED
 
         return self.operations.start(name, "Branch", work())
 
+    def undelete_branch(self, project: Project, branch_id: str) -> Json:
+        """Have a deleted branch back."""
+        branch = project.branches.get(branch_id)
+        if branch is None:
+            raise not_found("branch")
+        if not branch.is_deleted:
+            raise bad_request("branch is not deleted")
+
+        async def work() -> Json:
+            await self.fleet.start(branch)
+            branch.deleted_at = branch.expires_at = None
+            self.save()
+            return await self.show_branch(project, branch)
+
+        return self.operations.start(branch_name(project, branch), "Branch", work())
+
+    async def _purge_branch(self, project: Project, branch: Branch) -> None:
+        await self._tear_down(branch)
+        del project.branches[branch.id]
+
     async def remove_expired(self) -> None:
-        """Remove the branches whose time is over and that have no children."""
+        """Remove what was deleted long ago, and branches whose time is over."""
         now = time.time()
-        for project in self.estate.projects.values():
-            sources = {branch.source for branch in project.branches.values()}
+        for project in list(self.estate.projects.values()):
+            if _is_over(project.deleted_at, now - PURGED_AFTER):
+                await self._purge_project(project)
+                self.save()
+                continue
+            sources = {branch.source for branch in project.live_branches}
             for branch in list(project.branches.values()):
-                over = branch.expires_at is not None and branch.expires_at <= now
-                if over and branch_name(project, branch) not in sources:
-                    del project.branches[branch.id]
-                    await self._tear_down(branch)
+                is_parent = branch_name(project, branch) in sources
+                has_expired = _is_over(branch.expires_at, now) and not is_parent
+                if has_expired or _is_over(branch.deleted_at, now - PURGED_AFTER):
+                    branch.deleted_at = branch.deleted_at or now
+                    await self._rest(branch)
+                    await self._purge_branch(project, branch)
                     self.save()
 
     async def _change_branch(
@@ -306,8 +369,13 @@ class Resources:
                 password = await catalog.new_password(door, role.name)
                 branch.passwords[role.name] = password
 
-    async def _tear_down(self, branch: Branch) -> None:
+    async def _rest(self, branch: Branch) -> None:
         await self._gateway.end_sessions(branch.folder)
+        for endpoint in branch.endpoints.values():
+            await self.fleet.rest(endpoint.folder)
+        await self.fleet.rest(branch.folder)
+
+    async def _tear_down(self, branch: Branch) -> None:
         for endpoint in branch.endpoints.values():
             await self.fleet.remove(endpoint.folder)
         await self.fleet.remove(branch.folder)
@@ -407,6 +475,18 @@ class Resources:
             return response
 
         return self.operations.start(name, kind, work())
+
+
+def _shows_deleted(request: web.Request) -> bool:
+    return request.query.get("show_deleted") == "true"
+
+
+def _purges(request: web.Request) -> bool:
+    return request.query.get("purge") == "true"
+
+
+def _is_over(moment: float | None, now: float) -> bool:
+    return moment is not None and moment <= now
 
 
 def _change_project(project: Project, fields: Mapping[str, Any]) -> None:

@@ -34,6 +34,8 @@ class Routes:
                 return self._resources.operations.get("/".join(words))
             case ["projects"]:
                 found = self._projects(request)
+            case ["projects", project_id, "undelete"] if request.method == "POST":
+                found = self._resources.undelete_project(project_id)
             case ["projects", project_id, *rest]:
                 project = self._resources.project(project_id)
                 found = self._project(request, project, rest)
@@ -62,11 +64,13 @@ class Routes:
             case "PATCH", []:
                 return resources.update_project(request, project)
             case "DELETE", []:
-                return resources.delete_project(project)
+                return resources.delete_project(request, project)
             case "GET", ["branches"]:
                 return resources.list_branches(request, project)
             case "POST", ["branches"]:
                 return resources.create_branch(request, project)
+            case "POST", ["branches", branch_id, "undelete"]:
+                return resources.undelete_branch(project, branch_id)
             case _, ["branches", branch_id, *inside]:
                 branch = resources.branch(project, branch_id)
                 return self._branch(request, project, branch, inside)
@@ -82,7 +86,7 @@ class Routes:
             case "PATCH", []:
                 return resources.update_branch(request, project, branch)
             case "DELETE", []:
-                return resources.delete_branch(project, branch)
+                return resources.delete_branch(request, project, branch)
             case _, ["endpoints", *inside]:
                 return self._endpoints(request, project, branch, inside)
             case _, ["roles", *inside]:

@@ -8,7 +8,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .catalog import Database, Role
-from .estate import Branch, Endpoint, Place, Project, branch_name, endpoint_name
+from .estate import (
+    PURGED_AFTER,
+    Branch,
+    Endpoint,
+    Place,
+    Project,
+    branch_name,
+    endpoint_name,
+)
 
 # Bytes: the service's limit of a branch.
 LOGICAL_SIZE_LIMIT = 8796093022208
@@ -40,6 +48,7 @@ def project(it: Project) -> dict[str, Any]:
             "owner": it.owner,
             "enable_pg_native_login": it.has_native_login,
             "history_retention_duration": span(it.retention),
+            **_deletion(it),
             "branch_logical_size_limit_bytes": LOGICAL_SIZE_LIMIT,
             "synthetic_storage_size_bytes": 0,
             "default_endpoint_settings": {
@@ -55,7 +64,8 @@ def branch(owner: Project, it: Branch, size: int = 0) -> dict[str, Any]:
     """Show a branch of *owner*; *size* is in bytes."""
     status: dict[str, Any] = {
         "branch_id": it.id,
-        "current_state": it.state,
+        "current_state": "DELETED" if it.is_deleted else it.state,
+        **_deletion(it),
         "state_change_time": moment(it.state_changed_at),
         "default": it.is_default,
         "is_protected": it.is_protected,
@@ -150,6 +160,13 @@ def database(parent: str, database_id: str, owner_id: str, it: Database) -> Any:
             "role": f"{parent}/roles/{owner_id}",
         },
     }
+
+
+def _deletion(it: Project | Branch) -> dict[str, str]:
+    if it.deleted_at is None:
+        return {}
+    purged_at = it.deleted_at + PURGED_AFTER
+    return {"delete_time": moment(it.deleted_at), "purge_time": moment(purged_at)}
 
 
 def _hosts(it: Endpoint) -> dict[str, str]:

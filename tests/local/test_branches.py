@@ -31,7 +31,7 @@ def branches(api, local):
     for name in reversed(made):
         if not api.is_gone(name):
             api.do("PATCH", f"{name}?update_mask=spec.is_protected", free)
-            api.do("DELETE", name)
+            api.do("DELETE", f"{name}?purge=true")
 
 
 def host_of(api, branch):
@@ -184,6 +184,36 @@ def test_branches_that_cannot_be_made(api, local, query, spec, said):
         api.ask("GET", f"{local.facts['project']}/branches/ok")
 
 
+def test_a_deleted_branch_can_be_had_back(api, local, branches, dial, dial_until):
+    """With its rows, until it is purged; meanwhile its name is taken."""
+    name = branches("undead")["name"]
+    host = host_of(api, name)
+    with dial_until(host=host, user=local.facts["owner"]) as session:
+        session.execute("CREATE TABLE kept AS SELECT 5 AS n")
+    listed = f"{local.facts['project']}/branches"
+
+    api.do("DELETE", name)
+    live = [b["name"] for b in api.ask("GET", listed)["branches"]]
+    deleted = api.ask("GET", f"{listed}?show_deleted=true")["branches"][-1]["status"]
+    with pytest.raises(Refused, match="branch with such id already exists"):
+        api.do("POST", f"{listed}?branch_id=undead", FOREVER)
+    with pytest.raises(psycopg.OperationalError, match="endpoint cannot be found"):
+        dial(host=host)
+    back = api.do("POST", f"{name}/undelete", {})
+    with dial_until(host=host, user=local.facts["owner"]) as session:
+        row = session.execute("SELECT n FROM kept").fetchone()
+
+    assert live == [local.facts["branch"]]
+    assert deleted["current_state"] == "DELETED"
+    assert deleted["delete_time"] < deleted["purge_time"]
+    assert back["status"]["current_state"] == "READY"
+    assert row == (5,)
+    with pytest.raises(Refused, match="is not deleted"):
+        api.do("POST", f"{name}/undelete", {})
+    with pytest.raises(Refused, match="branch id not found"):
+        api.do("POST", f"{listed}/none/undelete", {})
+
+
 def test_the_default_branch_is_guarded(api, local):
     """It goes with its project only, and cannot expire."""
     branch = local.facts["branch"]
@@ -282,14 +312,22 @@ def test_a_project_of_its_own(api, local, dial_until):
             {"spec": {"display_name": "Store"}},
         )
         names = [p["name"] for p in api.ask("GET", "projects")["projects"]]
-    finally:
         api.do("DELETE", "projects/shop")
+        gone = api.is_gone("projects/shop")
+        back = api.do("POST", "projects/shop/undelete", {})
+        dial_until(host=host, user=local.facts["owner"]).close()
+    finally:
+        api.do("DELETE", "projects/shop?purge=true")
 
     assert row == ("databricks_postgres",)
     assert project["status"]["enable_pg_native_login"] is False
     assert project["status"]["history_retention_duration"] == "172800s"
     assert renamed["status"]["display_name"] == "Store"
     assert names == [local.facts["project"], "projects/shop"]
+    assert gone
+    assert back["status"] == renamed["status"]
+    with pytest.raises(Refused, match="project id not found"):
+        api.do("POST", "projects/shop/undelete", {})
     with pytest.raises(Refused, match="project id not found"):
         api.ask("GET", branch)
 
