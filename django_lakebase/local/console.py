@@ -2,6 +2,7 @@
 
 import html
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from aiohttp import web
@@ -9,7 +10,7 @@ from aiohttp import web
 from . import shapes
 from .control import Control
 from .deeds import Deeds
-from .estate import Estate, endpoint_name
+from .estate import Estate, branch_name, endpoint_name
 from .faults import FAULTS, Faults
 from .gateway import Gateway
 from .problems import invalid, read_object
@@ -19,19 +20,21 @@ PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Local Lakebase</title>
 <meta name="viewport" content="width=device-width">
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
-  padding: 0 1rem; color-scheme: light dark; }}
-table {{ border-collapse: collapse; width: 100%; }}
-td, th {{ text-align: left; padding: .3rem .8rem .3rem 0; vertical-align: top;
-  overflow-wrap: anywhere; border-bottom: 1px solid #8884; }}
-.on {{ font-weight: bold; color: #c33; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 45rem; margin: 2rem auto;
+  padding: 0 1rem; color-scheme: light dark; overflow-wrap: anywhere; }}
+h2 {{ margin-top: 2rem; border-bottom: 1px solid #8886; }}
+dt {{ font-weight: 600; margin-top: .6rem; }}
+dd {{ margin: 0; opacity: .85; }}
+.on dt {{ color: #c33; }}
 </style></head><body>
 <h1>Local Lakebase</h1>
-<p>An emulator for development and tests; as of {now}.</p>
-<h2>Endpoints</h2>{endpoints}
-<h2>Branches</h2>{branches}
-<h2>Faults</h2>{faults}
-<h2>Counters</h2>{counters}
+<p>An emulator for development and tests, as of {now}.</p>
+<h2>Endpoints</h2><dl>{endpoints}</dl>
+<h2>Branches</h2><dl>{branches}</dl>
+<h2>Faults that are on</h2><dl class="on">{on}</dl>
+<h2>Counters</h2><dl>{counters}</dl>
+<h2>Faults that can be switched on</h2>
+<p><code>lakebase-local fault set NAME key=value</code></p><dl>{faults}</dl>
 </body></html>
 """
 
@@ -66,43 +69,40 @@ class Console:
         add("POST", "/_local/credentials", self._credentials)
 
     async def _page(self, _: web.Request) -> web.Response:
+        on = self._faults.listed()
         text = PAGE.format(
-            now=shapes.moment(time.time()),
-            endpoints=self._endpoints(),
-            branches=self._branches(),
-            faults=self._fault_rows(),
-            counters=_table([[k, str(v)] for k, v in self._count().items()]),
+            now=shapes.moment(time.time())[:19].replace("T", " ") + " UTC",
+            endpoints=_entries(self._endpoints()),
+            branches=_entries(self._branches()),
+            on=_entries(
+                (name, ", ".join(f"{k}={v}" for k, v in settings.items()))
+                for name, settings in on.items()
+            ),
+            counters=_entries((k, str(v)) for k, v in self._count().items()),
+            faults=_entries((name, fault.means) for name, fault in FAULTS.items()),
         )
         return web.Response(text=text, content_type="text/html")
 
-    def _endpoints(self) -> str:
-        rows = [["endpoint", "host", "state", "type"]]
+    def _endpoints(self) -> Iterator[tuple[str, str]]:
         for place in self._estate.places():
             kind = "read-write" if place.endpoint.is_read_write else "read-only"
             state = shapes.endpoint_state(place)
             if place.endpoint.is_disabled:
                 state += ", disabled"
-            rows.append([endpoint_name(place), place.endpoint.host(), state, kind])
-        return _table(rows)
+            told = f"{place.endpoint.host()}\n{state}, {kind}"
+            yield endpoint_name(place), told
 
-    def _branches(self) -> str:
-        rows = [["branch", "state", "from", "expires"]]
-        for project in self._estate.projects.values():
+    def _branches(self) -> Iterator[tuple[str, str]]:
+        for project in self._estate.live_projects:
             for branch in project.live_branches:
-                ends = branch.expires_at
-                expires = "never" if ends is None else shapes.moment(ends)
-                name = f"{project.name}/branches/{branch.id}"
-                state = branch.state + (", protected" if branch.is_protected else "")
-                rows.append([name, state, branch.source or "", expires])
-        return _table(rows)
-
-    def _fault_rows(self) -> str:
-        on = self._faults.listed()
-        rows = []
-        for name, fault in FAULTS.items():
-            told = ", ".join(f"{k}={v}" for k, v in on.get(name, {}).items())
-            rows.append([name, f"on {told}".strip() if name in on else "", fault.means])
-        return _table(rows, marked=1)
+                told = [branch.state]
+                if branch.is_protected:
+                    told.append("protected")
+                if branch.source:
+                    told.append(f"from {branch.source}")
+                if branch.expires_at is not None:
+                    told.append(f"expires {shapes.moment(branch.expires_at)[:19]} UTC")
+                yield branch_name(project, branch), ", ".join(told)
 
     async def _list_faults(self, _: web.Request) -> web.Response:
         return web.json_response(self._faults.listed())
@@ -150,13 +150,11 @@ class Console:
         return web.json_response({"token": token, "seconds": left})
 
 
-def _table(rows: list[list[str]], marked: int = -1) -> str:
+def _entries(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return the pairs as terms and what is said of them; names break at slashes."""
     lines = []
-    for row in rows:
-        cells = "".join(
-            f"<td{' class=on' if index == marked and cell else ''}>"
-            f"{html.escape(cell)}</td>"
-            for index, cell in enumerate(row)
-        )
-        lines.append(f"<tr>{cells}</tr>")
-    return f"<table>{''.join(lines)}</table>"
+    for term, told in pairs:
+        name = html.escape(term).replace("/", "/<wbr>")
+        text = html.escape(told).replace("\n", "<br>")
+        lines.append(f"<dt>{name}</dt><dd>{text}</dd>")
+    return "".join(lines) or "<dd>none</dd>"
