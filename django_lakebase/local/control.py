@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from . import problems, shapes, voices
+from .backdoor import SqlError
 from .estate import Estate, endpoint_name
 from .faults import FaultError, Faults, Value
 from .problems import Problem, invalid, read_object, required
@@ -89,7 +90,7 @@ class Control:
             return await handler(request)
         except Problem as exc:
             return exc.response()
-        except FaultError as exc:
+        except (FaultError, SqlError) as exc:
             return invalid(str(exc)).response()
         except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
             return no_api(request).response()

@@ -61,8 +61,13 @@ class Deeds:
             await self.switch_off(name)
         settings = self._faults.set(name, given)
         do = self._on.get(name)
-        if do is not None:
+        if do is None:
+            return
+        try:
             await do(settings)
+        except BaseException:
+            self._faults.clear(name)
+            raise
 
     async def switch_off(self, name: str | None = None) -> None:
         """Switch a fault off, or all, and undo what it did."""
@@ -73,6 +78,10 @@ class Deeds:
             undo = self._off.get(one)
             if undo is not None and was_on:
                 await undo()
+
+    async def settle(self) -> None:
+        """Bring back a role that a run which was killed has left hidden."""
+        await self._show_role()
 
     # Endpoints.
 

@@ -122,6 +122,8 @@ class Emulator:
         watch = Watch(held, fleet, gateway, resources)
         self._stack.callback(watch.start().cancel)
         url = await self._control(control, console)
+        await deeds.settle()
+        self._stack.push_async_callback(deeds.switch_off)
         for name, settings in options.faults:
             await deeds.switch_on(name, settings)
         self._tell(home, held, port, url, ca_file)

@@ -266,8 +266,16 @@ class Store:
         if not self._file.exists():
             return Estate()
         told = json.loads(self._file.read_text())
-        projects = told.pop("projects")
-        return Estate(**told, projects=_all(projects, _project))
+        projects = _all(told.pop("projects"), _project)
+        for project in projects.values():
+            # What was being made when a run was killed is not there.
+            project.branches = {
+                key: branch
+                for key, branch in project.branches.items()
+                if branch.state == "READY"
+            }
+        whole = {key: one for key, one in projects.items() if one.branches}
+        return Estate(**told, projects=whole)
 
     def save(self, estate: Estate) -> None:
         """Keep *estate*, all of it or none."""

@@ -24,7 +24,7 @@ AUTH_QUERY = "SELECT rolname, rolpassword FROM pg_authid WHERE rolname = $1"
 def find() -> str | None:
     """Return PgBouncer's program, if it is installed."""
     return shutil.which(
-        "pgbouncer", path=f"{os.defpath}:/usr/sbin:{os.environ['PATH']}"
+        "pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
     )
 
 
@@ -35,6 +35,8 @@ class Poolers:
         self._machine = machine
         self._program = find()
         self._running: dict[Path, subprocess.Popen[bytes]] = {}
+        # Which server each stands before: a branch may come back with another socket.
+        self._served: dict[Path, Path] = {}
         self._lock = asyncio.Lock()
 
     async def before(self, compute: Compute) -> Path | None:
@@ -45,7 +47,10 @@ class Poolers:
         socket = folder / f".s.PGSQL.{PORT}"
         async with self._lock:
             process = self._running.get(folder)
+            if process and self._served[folder] != compute.server.socket:
+                await _end(process)
             if process is None or process.poll() is not None:
+                self._served[folder] = compute.server.socket
                 self._running[folder] = self._spawn(compute, folder)
                 await self._wait(socket, folder)
         return socket
@@ -53,9 +58,7 @@ class Poolers:
     async def stop(self) -> None:
         """Stop all."""
         for process in self._running.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await asyncio.to_thread(process.wait)
+            await _end(process)
 
     def _spawn(self, compute: Compute, folder: Path) -> subprocess.Popen[bytes]:
         machine, server = self._machine, compute.server
@@ -84,6 +87,12 @@ class Poolers:
             if time.monotonic() > deadline or self._running[folder].poll() is not None:
                 raise LocalError(f"PgBouncer did not start:\n{_read(folder / 'log')}")
             await asyncio.sleep(0.01)
+
+
+async def _end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await asyncio.to_thread(process.wait)
 
 
 def _is_there(path: Path) -> bool:

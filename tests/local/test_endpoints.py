@@ -1,7 +1,9 @@
 """Endpoints: read-only ones, pooled names, sleep, and the words of each refusal."""
 
 import contextlib
+import tempfile
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -251,11 +253,8 @@ def test_an_idle_endpoint_goes_to_sleep_and_wakes():
         assert state() == "ACTIVE"
 
 
-def test_data_holds_branches_and_replicas(tmp_path_factory):
+def test_data_holds_branches_and_replicas():
     """They are there again at the next start."""
-    import tempfile
-    from pathlib import Path
-
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o711)
         with LocalLakebase.start("--data", f"{folder}/kept") as own:
@@ -266,10 +265,13 @@ def test_data_holds_branches_and_replicas(tmp_path_factory):
                 {"spec": {"no_expiry": True}},
             )["name"]
             replica = api.do("POST", f"{branch}/endpoints?endpoint_id=ro", READ_ONLY)
+            own.set_fault("role-missing")
         with LocalLakebase.start("--data", f"{folder}/kept") as own:
             host = replica["status"]["hosts"]["host"]
             with dialled(own, host=host) as session:
                 row = session.execute("SELECT pg_is_in_recovery()").fetchone()
+            # A fault does not outlive its run.
+            dialled(own).close()
 
     assert row == (True,)
 
