@@ -34,6 +34,7 @@ test: $(VENV)/local,test
 
 bench: $(VENV)/local
 	$(BIN)/python -m tests.bench $(ARGS)
+	$(BIN)/python -m tests.bench.gateway
 
 # The tests are typed too, and import what they need.
 lint: $(STAMPS:%=$(VENV)/local,test,lint)

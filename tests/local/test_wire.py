@@ -51,3 +51,12 @@ def test_a_row_may_hold_nulls():
     row = b"\x00\x02" + (2).to_bytes(4, "big") + b"ab" + b"\xff\xff\xff\xff"
 
     assert wire.parse_row(row) == ["ab", None]
+
+
+@pytest.mark.parametrize(
+    "rest", [b"", b"\0\0", b"u", b"user\0x", b"user\0x\0y", b"a\0\0"]
+)
+def test_a_packet_that_does_not_end_as_it_should(rest):
+    """Pairs of words, and an empty one: nothing else is a StartupMessage."""
+    with pytest.raises(ProtocolError, match="layout"):
+        wire.parse_startup((3 << 16).to_bytes(4, "big") + rest)
