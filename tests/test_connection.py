@@ -1,0 +1,128 @@
+"""The connection that brings its own password: what the journeys do not pass."""
+
+import copy
+import select
+import socket
+import threading
+
+import pytest
+
+from django_lakebase.connection import LakebaseError, is_readable
+from django_lakebase.workspace import access_to
+from tests.support import cache_of, forget_all, one, put
+
+
+def test_what_stands_for_a_value_is_itself_when_copied(new_wrapper):
+    """Copied settings and parameters ask the same cache."""
+    password = new_wrapper().get_connection_params()["password"]
+
+    assert copy.copy(password) is password
+    assert copy.deepcopy({"password": password})["password"] is password
+
+
+def test_an_idle_connection_is_looked_at_without_poll(new_wrapper, monkeypatch):
+    """On systems that lack it."""
+    wrapper = new_wrapper()
+    one(wrapper, "SELECT 1")
+    monkeypatch.delattr(select, "poll")
+
+    assert not is_readable(wrapper.connection)
+
+
+def test_a_moved_endpoint_while_the_workspace_is_down(new_wrapper, local, monkeypatch):
+    """The old host is all that is known, and the error names it."""
+    monkeypatch.delenv("PGHOST")
+    wrapper = new_wrapper()
+    one(wrapper, "SELECT 1")
+    wrapper.close()
+
+    with (
+        local.fault("endpoint-moved"),
+        local.fault("api-down"),
+        pytest.raises(LakebaseError) as caught,
+    ):
+        one(wrapper, "SELECT 1")
+
+    assert caught.value.failure_id == "wrong-host"
+    assert local.facts["host"] in str(caught.value)
+
+
+def test_a_probe_for_which_there_is_no_credential(new_wrapper, local):
+    """The unknown refusal is the error, and not that of the probe."""
+    wrapper = new_wrapper()
+    kept = put(wrapper, local.issue(local.facts["service_principal"]))
+
+    with (
+        local.fault("refuse-logins", voice="unknown"),
+        local.fault("api-down"),
+        pytest.raises(LakebaseError) as caught,
+    ):
+        one(wrapper, "SELECT 1")
+
+    assert caught.value.failure_id == "unexplained"
+    assert cache_of(wrapper).ready() is kept
+
+
+def test_an_unknown_text_before_the_password_is_not_the_token_s_fault(
+    new_wrapper, local
+):
+    """No other credential is asked for."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse():
+            client, _ = server.accept()
+            with client:
+                client.recv(100)
+                fields = b"SERROR\0CXX000\0Mthe weather is bad\0\0"
+                client.sendall(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
+                client.recv(100)
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        with pytest.raises(LakebaseError) as caught:
+            one(new_wrapper(PORT=str(server.getsockname()[1])), "SELECT 1")
+        thread.join(10)
+
+    assert caught.value.failure_id == "unexplained"
+    assert local.counters()["credentials_issued"] == 1
+
+
+def test_a_native_login_has_no_access(new_wrapper, local):
+    """There is nothing to ask the workspace for."""
+    facts = local.facts
+    wrapper = new_wrapper(
+        USER=facts["native_user"], PASSWORD="p", HOST=facts["host"], NAME="x"
+    )
+
+    with pytest.raises(TypeError, match="a password of its own"):
+        access_to(wrapper.get_target())
+
+
+def test_a_read_only_endpoint_has_no_host_to_follow(new_wrapper, local, monkeypatch):
+    """Unless HOST says that it is meant."""
+    from tests.local.conftest import Api
+
+    monkeypatch.delenv("PGHOST")
+    api = Api(local.url, local.facts["owner_token"])
+    spec = {"endpoint_type": "ENDPOINT_TYPE_READ_ONLY"}
+    made = api.do(
+        "POST", f"{local.facts['branch']}/endpoints?endpoint_id=r", {"spec": spec}
+    )
+    try:
+        with pytest.raises(LakebaseError) as caught:
+            one(new_wrapper(OPTIONS={"endpoint": made["name"]}), "SELECT 1")
+        forget_all()
+        meant = new_wrapper(
+            HOST=made["status"]["hosts"]["host"],
+            OPTIONS={
+                "endpoint": made["name"],
+                "hostaddr": local.facts["hostaddr"],
+            },
+            PORT=str(local.facts["port"]),
+        )
+        assert one(meant, "SELECT pg_is_in_recovery()") is True
+        meant.close()
+    finally:
+        api.do("DELETE", made["name"])
+
+    assert caught.value.failure_id == "endpoint-read-only"
