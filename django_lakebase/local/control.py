@@ -20,9 +20,9 @@ from .backdoor import SqlError
 from .estate import Estate, endpoint_name
 from .faults import FaultError, Faults, Value
 from .problems import Problem, invalid, read_object, required
-from .resources import Resources
 from .routes import PREFIX, Routes, no_api
 from .tokens import Kind, Signer, TokenError
+from .tree import Tree
 
 CREDENTIALS = PREFIX + "credentials"
 # Seconds: the life of a token for the API, and the bounds of a credential's.
@@ -53,13 +53,13 @@ class Control:
         estate: Estate,
         signer: Signer,
         faults: Faults,
-        resources: Resources,
+        tree: Tree,
         routes: Routes,
         *,
         token_ttl: float,
     ) -> None:
         self._estate, self._signer, self._faults = estate, signer, faults
-        self._resources, self._routes = resources, routes
+        self._tree, self._routes = tree, routes
         self._token_ttl = token_ttl
         self.requests: Counter[str] = Counter()
         self.issued = 0
@@ -212,7 +212,7 @@ class Control:
         name = str(body.get("endpoint") or "")
         if not name:
             raise required("endpoint")
-        place = self._resources.place(name)
+        place = self._tree.place(name)
         if self._faults.get("empty-credential") is not None:
             return web.json_response({})
         life = self._life(body)

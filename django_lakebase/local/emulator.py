@@ -23,10 +23,9 @@ from .gateway import Gateway
 from .operations import Operations
 from .pooler import Poolers
 from .postgres import LocalError, Machine
-from .residents import Residents
-from .resources import Resources
 from .routes import Routes
 from .tokens import Signer
+from .tree import Tree
 from .voices import Dialect
 from .watch import Watch
 
@@ -109,17 +108,15 @@ class Emulator:
             dialect=options.dialect,
         )
         port = await self._gateway(gateway)
-        resources = Resources(
-            held, fleet, operations, gateway, save=lambda: store.save(held)
-        )
-        routes = Routes(resources, Residents(resources))
+        tree = Tree(held, fleet, operations, gateway, save=lambda: store.save(held))
+        routes = Routes(tree)
         control = Control(
-            held, signer, faults, resources, routes, token_ttl=options.token_ttl
+            held, signer, faults, tree, routes, token_ttl=options.token_ttl
         )
         deeds = Deeds(held, fleet, gateway, faults, grants=options.grants)
         console = Console(held, signer, faults, gateway, control, deeds)
         self._stack.callback(operations.close)
-        watch = Watch(held, fleet, gateway, resources)
+        watch = Watch(tree)
         self._stack.callback(watch.start().cancel)
         url = await self._control(control, console)
         await deeds.settle()

@@ -24,7 +24,7 @@ from .problems import (
     read_object,
     required,
 )
-from .resources import Resources
+from .tree import Tree
 
 IDENTITIES = ("USER", "SERVICE_PRINCIPAL", "GROUP")
 METHODS = ("LAKEBASE_OAUTH_V1", "PG_PASSWORD_SCRAM_SHA_256", "NO_LOGIN")
@@ -44,11 +44,11 @@ def id_of(name: str, known: Mapping[str, str], prefix: str) -> str:
 class Residents:
     """The roles and databases of branches."""
 
-    def __init__(self, resources: Resources) -> None:
-        self._resources = resources
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
 
     def _door(self, branch: Branch) -> Backdoor:
-        compute = self._resources.fleet.find(branch.folder)
+        compute = self._tree.fleet.find(branch.folder)
         if compute is None:
             raise bad_request(f"branch is not ready: {branch.state}")
         return compute.door
@@ -108,10 +108,10 @@ class Residents:
             if method == METHODS[1]:
                 branch.passwords[name] = await catalog.new_password(door, name)
             await catalog.change_role(door, name, _attributes(spec), _is_super(spec))
-            self._resources.save()
+            self._tree.save()
             return await self.show_role(project, branch, role_id)
 
-        operations = self._resources.operations
+        operations = self._tree.operations
         return operations.start(f"{parent}/roles/{role_id}", "Role", work())
 
     async def update_role(
@@ -133,7 +133,7 @@ class Residents:
             return await self.show_role(project, branch, role_id)
 
         name = f"{branch_name(project, branch)}/roles/{role_id}"
-        return self._resources.operations.start(name, "Role", work())
+        return self._tree.operations.start(name, "Role", work())
 
     async def delete_role(
         self, request: web.Request, project: Project, branch: Branch, role_id: str
@@ -147,11 +147,11 @@ class Residents:
             await catalog.drop_role(door, role.name, heir_role)
             branch.roles.pop(role_id, None)
             branch.passwords.pop(role.name, None)
-            self._resources.save()
+            self._tree.save()
             return DELETED
 
         name = f"{branch_name(project, branch)}/roles/{role_id}"
-        return self._resources.operations.start(name, "Role", work())
+        return self._tree.operations.start(name, "Role", work())
 
     async def reveal_password(self, branch: Branch, role_id: str) -> Json:
         """Answer with the password that was made for a role."""
@@ -211,11 +211,11 @@ class Residents:
         async def work() -> Json:
             await catalog.create_database(door, name, owner.name)
             branch.databases[database_id] = name
-            self._resources.save()
+            self._tree.save()
             return await self.show_database(project, branch, database_id)
 
         full = f"{branch_name(project, branch)}/databases/{database_id}"
-        return self._resources.operations.start(full, "Database", work())
+        return self._tree.operations.start(full, "Database", work())
 
     async def update_database(
         self, request: web.Request, project: Project, branch: Branch, database_id: str
@@ -231,11 +231,11 @@ class Residents:
         async def work() -> Json:
             await catalog.change_database(door, it.name, name, owner)
             branch.databases[database_id] = name
-            self._resources.save()
+            self._tree.save()
             return await self.show_database(project, branch, database_id)
 
         full = f"{branch_name(project, branch)}/databases/{database_id}"
-        return self._resources.operations.start(full, "Database", work())
+        return self._tree.operations.start(full, "Database", work())
 
     async def delete_database(
         self, project: Project, branch: Branch, database_id: str
@@ -246,11 +246,11 @@ class Residents:
         async def work() -> Json:
             await catalog.drop_database(door, it.name)
             branch.databases.pop(database_id, None)
-            self._resources.save()
+            self._tree.save()
             return DELETED
 
         full = f"{branch_name(project, branch)}/databases/{database_id}"
-        return self._resources.operations.start(full, "Database", work())
+        return self._tree.operations.start(full, "Database", work())
 
 
 def _shown(parent: str, branch: Branch, database_id: str, it: Database) -> Json:

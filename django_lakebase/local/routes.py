@@ -5,11 +5,14 @@ from collections.abc import Awaitable
 from aiohttp import web
 
 from . import shapes
+from .branches import Branches
+from .endpoints import Endpoints
 from .estate import Branch, Project
 from .operations import Json
 from .problems import Problem
+from .projects import Projects
 from .residents import Residents
-from .resources import Resources
+from .tree import Tree
 
 PREFIX = "/api/2.0/postgres/"
 
@@ -23,21 +26,23 @@ def no_api(request: web.Request) -> Problem:
 class Routes:
     """Finds who answers a request for a resource."""
 
-    def __init__(self, resources: Resources, residents: Residents) -> None:
-        self._resources, self._residents = resources, residents
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._projects, self._branches = Projects(tree), Branches(tree)
+        self._endpoints, self._residents = Endpoints(tree), Residents(tree)
 
     async def answer(self, request: web.Request) -> Json:
         """Answer *request*; raises Problem."""
         words = request.path.removeprefix(PREFIX).strip("/").split("/")
         match words:
             case [*_, "operations", _] if request.method == "GET":
-                return self._resources.operations.get("/".join(words))
+                return self._tree.operations.get("/".join(words))
             case ["projects"]:
-                found = self._projects(request)
+                found = self._workspace(request)
             case ["projects", project_id, "undelete"] if request.method == "POST":
-                found = self._resources.undelete_project(project_id)
+                found = self._projects.undelete(project_id)
             case ["projects", project_id, *rest]:
-                project = self._resources.project(project_id)
+                project = self._tree.project(project_id)
                 found = self._project(request, project, rest)
             case _:
                 raise no_api(request)
@@ -46,72 +51,72 @@ class Routes:
             raise no_api(request)
         return answer
 
-    def _projects(self, request: web.Request) -> "Found":
+    def _workspace(self, request: web.Request) -> "Found":
         match request.method:
             case "GET":
-                return self._resources.list_projects(request)
+                return self._projects.list_all(request)
             case "POST":
-                return self._resources.create_project(request)
+                return self._projects.create(request)
         return None
 
     def _project(
         self, request: web.Request, project: Project, rest: list[str]
     ) -> "Found":
-        resources = self._resources
+        tree, projects, branches = self._tree, self._projects, self._branches
         match request.method, rest:
             case "GET", []:
                 return shapes.project(project)
             case "PATCH", []:
-                return resources.update_project(request, project)
+                return projects.update(request, project)
             case "DELETE", []:
-                return resources.delete_project(request, project)
+                return projects.delete(request, project)
             case "GET", ["branches"]:
-                return resources.list_branches(request, project)
+                return branches.list_all(request, project)
             case "POST", ["branches"]:
-                return resources.create_branch(request, project)
+                return branches.create(request, project)
             case "POST", ["branches", branch_id, "undelete"]:
-                return resources.undelete_branch(project, branch_id)
+                return branches.undelete(project, branch_id)
             case _, ["branches", branch_id, *inside]:
-                branch = resources.branch(project, branch_id)
+                branch = tree.branch(project, branch_id)
                 return self._branch(request, project, branch, inside)
         return None
 
     def _branch(
         self, request: web.Request, project: Project, branch: Branch, rest: list[str]
     ) -> "Found":
-        resources = self._resources
+        branches = self._branches
         match request.method, rest:
             case "GET", []:
-                return resources.show_branch(project, branch)
+                return branches.show(project, branch)
             case "PATCH", []:
-                return resources.update_branch(request, project, branch)
+                return branches.update(request, project, branch)
             case "DELETE", []:
-                return resources.delete_branch(request, project, branch)
+                return branches.delete(request, project, branch)
             case _, ["endpoints", *inside]:
-                return self._endpoints(request, project, branch, inside)
+                return self._endpoint(request, project, branch, inside)
             case _, ["roles", *inside]:
                 return self._roles(request, project, branch, inside)
             case _, ["databases", *inside]:
                 return self._databases(request, project, branch, inside)
         return None
 
-    def _endpoints(
+    def _endpoint(
         self, request: web.Request, project: Project, branch: Branch, rest: list[str]
     ) -> "Found":
-        resources = self._resources
+        tree, endpoints = self._tree, self._endpoints
         match request.method, rest:
             case "GET", []:
-                return resources.list_endpoints(request, project, branch)
+                return endpoints.list_all(request, project, branch)
             case "POST", []:
-                return resources.create_endpoint(request, project, branch)
+                return endpoints.create(request, project, branch)
             case "GET", [endpoint_id]:
-                return shapes.endpoint(resources.endpoint(project, branch, endpoint_id))
+                return shapes.endpoint(tree.endpoint(project, branch, endpoint_id))
             case "PATCH", [endpoint_id]:
-                place = resources.endpoint(project, branch, endpoint_id)
-                return resources.update_endpoint(request, place)
+                place = tree.endpoint(project, branch, endpoint_id)
+                return endpoints.update(request, place)
             case "DELETE", [endpoint_id]:
-                place = resources.endpoint(project, branch, endpoint_id)
-                return resources.delete_endpoint(place)
+                place = tree.endpoint(project, branch, endpoint_id)
+                return endpoints.delete(place)
         return None
 
     def _roles(

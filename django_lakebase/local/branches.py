@@ -1,0 +1,235 @@
+"""Branches over the API: copied, changed, guarded, deleted and had back."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from . import catalog, shapes
+from .estate import (
+    BRANCH,
+    ENDPOINT,
+    Branch,
+    Endpoint,
+    Project,
+    branch_name,
+)
+from .operations import DELETED, Json
+from .problems import (
+    bad_request,
+    checked_id,
+    exists,
+    invalid,
+    is_true,
+    managed_by_parent,
+    masked,
+    moment,
+    not_found,
+    page_of,
+    read_object,
+    seconds,
+)
+from .tree import DAY, Tree, purges, shows_deleted
+
+# Seconds for which the logins of a new branch are refused, as the service does while
+# its roles spread.
+OPENS_AFTER = 1.0
+LONGEST_TTL = 30 * DAY
+
+
+class Branches:
+    """The branches of projects. A request is checked before anything is done."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    async def show(self, project: Project, branch: Branch) -> Json:
+        """Answer with a branch."""
+        compute = self._tree.fleet.find(branch.folder)
+        size = await catalog.size(compute.door) if compute else 0
+        return shapes.branch(project, branch, size)
+
+    async def list_all(self, request: web.Request, project: Project) -> Json:
+        """Answer with the branches of *project*."""
+        live, everyone = project.live_branches, project.branches.values()
+        found = everyone if shows_deleted(request) else live
+        shown = [await self.show(project, branch) for branch in found]
+        return page_of(request, "branches", shown)
+
+    async def create(self, request: web.Request, project: Project) -> Json:
+        """Copy a branch, with its databases, roles and rows."""
+        branch_id = checked_id("branch_id", request.query.get("branch_id", ""))
+        spec = (await read_object(request)).get("spec") or {}
+        if branch_id in project.branches:
+            is_deleted = project.branches[branch_id].is_deleted
+            if is_deleted or request.query.get("replace_existing") != "true":
+                raise exists("branch with such id already exists")
+            return await self._change_branch(project, project.branches[branch_id], spec)
+        branch = Branch(id=branch_id)
+        _change_expiry(branch, spec, is_needed=True)
+        branch.is_protected = bool(spec.get("is_protected"))
+        _guard_expiry(branch)
+        for field in ("source_branch_lsn", "source_branch_time", "source_snapshot"):
+            if spec.get(field):
+                raise invalid(f"Field 'spec.{field}' is not part of the local Lakebase")
+        source = self._source(project, spec)
+        branch.source = branch_name(project, source)
+        branch.endpoints[ENDPOINT] = Endpoint(
+            id=ENDPOINT, suspend_after=project.suspend_after
+        )
+        branch.roles, branch.databases = dict(source.roles), dict(source.databases)
+        branch.passwords = dict(source.passwords)
+        project.branches[branch_id] = branch
+        name = branch_name(project, branch)
+
+        async def work() -> Json:
+            try:
+                branch.source_lsn = await self._tree.fleet.copy(source, branch)
+                if source.is_protected:
+                    await self._renew_passwords(branch)
+            except BaseException:
+                del project.branches[branch_id]
+                raise
+            branch.enter("READY")
+            branch.opens_at = time.time() + OPENS_AFTER
+            self._tree.save()
+            return await self.show(project, branch)
+
+        return self._tree.operations.start(name, "Branch", work())
+
+    async def update(
+        self, request: web.Request, project: Project, branch: Branch
+    ) -> Json:
+        """Change what the mask names."""
+        body = await read_object(request)
+        fields = masked(request, body.get("spec") or {})
+        return await self._change_branch(project, branch, fields)
+
+    def delete(self, request: web.Request, project: Project, branch: Branch) -> Json:
+        """Delete a branch; with *purge* for good."""
+        name = branch_name(project, branch)
+        if branch.is_default:
+            raise managed_by_parent(
+                f"Cannot delete root branch '{name}'. Root branches cannot be deleted "
+                "independently."
+            )
+        if branch.is_protected:
+            raise bad_request("cannot delete protected branch")
+        if any(other.source == name for other in project.live_branches):
+            raise bad_request("cannot delete branch with children")
+        is_final = purges(request)
+        branch.deleted_at = time.time()
+
+        async def work() -> Json:
+            await self._tree.rest(branch)
+            if is_final:
+                await self.purge(project, branch)
+            self._tree.save()
+            return DELETED
+
+        return self._tree.operations.start(name, "Branch", work())
+
+    def undelete(self, project: Project, branch_id: str) -> Json:
+        """Have a deleted branch back."""
+        branch = project.branches.get(branch_id)
+        if branch is None:
+            raise not_found("branch")
+        if not branch.is_deleted:
+            raise bad_request("branch is not deleted")
+
+        async def work() -> Json:
+            await self._tree.fleet.start(branch)
+            branch.deleted_at = branch.expires_at = None
+            self._tree.save()
+            return await self.show(project, branch)
+
+        return self._tree.operations.start(
+            branch_name(project, branch), "Branch", work()
+        )
+
+    async def purge(self, project: Project, branch: Branch) -> None:
+        """Remove it for good; its servers rest."""
+        await self._tree.tear_down(branch)
+        del project.branches[branch.id]
+
+    async def _change_branch(
+        self, project: Project, branch: Branch, fields: Mapping[str, Any]
+    ) -> Json:
+        before = branch.expires_at, branch.is_protected
+        try:
+            _change_expiry(branch, fields, is_needed=False)
+            if fields.get("is_protected") is not None:
+                protects = fields["is_protected"]
+                branch.is_protected = is_true("spec.is_protected", protects)
+            _guard_expiry(branch)
+        except BaseException:
+            branch.expires_at, branch.is_protected = before
+            raise
+        branch.touch()
+        self._tree.save()
+        shown = await self.show(project, branch)
+        return self._tree.done(branch_name(project, branch), "Branch", shown)
+
+    def _source(self, project: Project, spec: Mapping[str, Any]) -> Branch:
+        name = spec.get("source_branch") or ""
+        if not name:
+            return project.default_branch
+        prefix, _, branch_id = str(name).rpartition("/branches/")
+        if prefix != project.name:
+            raise invalid(f"Field 'spec.source_branch' is not of {project.name}.")
+        source = self._tree.branch(project, branch_id)
+        if source.state != "READY":
+            raise bad_request(f"source branch is not ready: {source.state}")
+        return source
+
+    async def _renew_passwords(self, branch: Branch) -> None:
+        # The service does so for children of a protected branch.
+        door = self._tree.fleet.of(branch).door
+        for role in await catalog.roles(door):
+            if role.has_password:
+                password = await catalog.new_password(door, role.name)
+                branch.passwords[role.name] = password
+
+
+def _change_expiry(
+    branch: Branch, fields: Mapping[str, Any], *, is_needed: bool
+) -> None:
+    names = ("ttl", "expire_time", "no_expiry")
+    given = [name for name in names if fields.get(name) is not None]
+    if len(given) > 1:
+        raise invalid(f"Only one of {', '.join(names)} may be set.")
+    if not given:
+        if is_needed:
+            raise invalid(
+                "One of 'spec.ttl', 'spec.expire_time' or 'spec.no_expiry' is required."
+            )
+        return
+    if given != ["no_expiry"]:
+        branch.expires_at = _expiry(given[0], fields[given[0]])
+    elif is_true("spec.no_expiry", fields["no_expiry"]):
+        branch.expires_at = None
+    else:
+        raise invalid("Field 'spec.no_expiry' may only be true.")
+
+
+def _expiry(name: str, value: object) -> float:
+    now = time.time()
+    if name == "ttl":
+        expires_at = now + seconds("spec.ttl", value, 1, float("inf"))
+    else:
+        expires_at = moment("spec.expire_time", value)
+    if expires_at <= now:
+        raise invalid("expiration time must be in the future")
+    if expires_at > now + LONGEST_TTL:
+        raise invalid("expiration time exceeds the maximum expiration time")
+    return expires_at
+
+
+def _guard_expiry(branch: Branch) -> None:
+    if branch.expires_at is None:
+        return
+    if branch.is_default or branch.id == BRANCH:
+        raise bad_request("default branch cannot have an expiration time")
+    if branch.is_protected:
+        raise bad_request("protected branch cannot have an expiration time")
