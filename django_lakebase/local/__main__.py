@@ -168,7 +168,7 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
 
 
 def _serve(main: Coroutine[Any, Any, int]) -> int:
-    from .postgres import LocalError
+    from .binaries import LocalError
 
     try:
         return asyncio.run(main)

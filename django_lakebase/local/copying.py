@@ -13,7 +13,8 @@ import shutil
 from pathlib import Path
 
 from .backdoor import Backdoor, quoted
-from .postgres import LocalError, Machine, Server
+from .binaries import LocalError
+from .postgres import Machine, Server
 
 # Their content is the running server's own: made anew by the next one.
 EMPTIED = frozenset(

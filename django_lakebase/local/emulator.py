@@ -10,7 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
-from . import catalog, estate, postgres, tls
+from . import binaries, catalog, estate, postgres, tls
+from .binaries import LocalError
 from .client import FOREIGN
 from .console import Console
 from .control import Control
@@ -22,7 +23,7 @@ from .fleet import Fleet
 from .gateway import Gateway
 from .operations import Operations
 from .pooler import Poolers
-from .postgres import LocalError, Machine
+from .postgres import Machine
 from .routes import Routes
 from .tokens import Signer
 from .tree import Tree
@@ -71,11 +72,11 @@ class Emulator:
 
     async def _start(self) -> None:
         options = self._options
-        binaries = postgres.find(options.postgres)
+        found = binaries.find(options.postgres)
         directory = self._directory()
-        self._say(f"starting PostgreSQL {binaries.version}")
+        self._say(f"starting PostgreSQL {found.version}")
         machine = Machine(
-            binaries=binaries,
+            binaries=found,
             directory=directory.path,
             lock=directory.lock,
             is_kept=directory.is_kept,
@@ -84,7 +85,7 @@ class Emulator:
         store = Store(directory.path)
         held = store.load()
         if not held.projects:
-            held.add_home(binaries.version, options.suspend_after)
+            held.add_home(found.version, options.suspend_after)
         fleet = await self._fleet(machine, held)
         store.save(held)
         await self._serve(machine, held, fleet, store)

@@ -20,12 +20,13 @@ from collections.abc import Callable
 from typing import Any
 
 from . import catalog, voices, wire
+from .admission import Admission, RefusedError
 from .estate import Estate, Place
 from .faults import Faults
 from .fleet import Compute, Fleet
 from .link import DelayLine, Link
 from .pooler import Poolers
-from .tokens import EXPIRED, Kind, Signer, TokenError
+from .tokens import Signer
 from .voices import Dialect
 from .wire import Refusal
 
@@ -33,16 +34,6 @@ from .wire import Refusal
 LOGIN_WITHIN = 60.0
 # Seconds for connections to close that were told to.
 CLOSES_WITHIN = 5.0
-# Seconds that an endpoint takes to wake which went to sleep by itself.
-WAKES_IN = 0.2
-
-
-class RefusedError(Exception):
-    """A login was refused; the argument is what the client is told."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
 
 
 class Counters:
@@ -70,15 +61,14 @@ class Gateway:
         poolers: Poolers,
         dialect: Dialect = Dialect.LIKELY,
     ) -> None:
-        self._estate, self._fleet, self._signer = estate, fleet, signer
-        self._faults, self._context, self._dialect = faults, context, dialect
+        self._fleet, self._faults, self._context = fleet, faults, context
+        self._admission = Admission(estate, signer, faults, dialect)
         self._poolers = poolers
         self._context.sni_callback = _remember_name
         self._listeners: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.counters = Counters()
         self.links: set[Link] = set()
-        self._wakes_at: dict[str, float] = {}
 
     async def start(self, port: int) -> int:
         """Listen on *port* (0: any) and return it; raises OSError where it is taken."""
@@ -114,8 +104,7 @@ class Gateway:
 
     async def suspend(self, place: Place) -> None:
         """End the sessions of an endpoint as the service does when it sleeps."""
-        place.endpoint.is_suspended = True
-        self._wakes_at.pop(place.endpoint.uid, None)
+        self._admission.put_to_sleep(place)
         await self.end_sessions(place.folder)
 
     async def end_sessions(self, folder: str) -> None:
@@ -126,6 +115,9 @@ class Gateway:
         ours = [link for link in self.links if link.folder == folder]
         await catalog.end_sessions(compute.door)
         await _all_over([link for link in ours if link.is_joined])
+
+    def _count_joined(self) -> int:
+        return sum(link.is_joined for link in self.links)
 
     # One connection.
 
@@ -177,8 +169,8 @@ class Gateway:
             raise RefusedError(
                 Refusal("Parameter 'user' is missing in startup packet.")
             )
-        place = self._place(link)
-        await self._admit(place)
+        place = self._admission.place(link.server_name)
+        await self._admission.admit(place, self._count_joined())
         compute = self._fleet.find(place.folder)
         if compute is None:
             raise RefusedError(Refusal("Couldn't connect to compute node"))
@@ -195,7 +187,9 @@ class Gateway:
             await self._refuse_pooled(link)
         link.write(wire.PASSWORD_REQUEST)
         token = await self._read_password(link)
-        self._check_token(user, token, exists=bool(rows), labelled=takes_tokens)
+        self._admission.check_token(
+            user, token, exists=bool(rows), labelled=takes_tokens
+        )
         await self._join(link, body, compute.server.socket)
 
     async def _first_packet(self, link: Link) -> bytes | None:
@@ -223,51 +217,6 @@ class Gateway:
         length = wire.packet_length(await link.read(wire.HEAD))
         return await link.read(length)
 
-    def _place(self, link: Link) -> Place:
-        name = link.server_name
-        if not name:
-            raise RefusedError(voices.no_sni())
-        place = self._estate.find_host(name)
-        if place is None:
-            raise RefusedError(voices.no_endpoint())
-        return place
-
-    async def _admit(self, place: Place) -> None:
-        """Let a login through to the server of *place*, or refuse it."""
-        blocked = self._faults.get("ip-blocked")
-        if blocked is not None and blocked["where"] != "api":
-            because = voices.ip_blocked(self._estate.workspace_id)
-            raise RefusedError(voices.not_authorized(because))
-        if not _is_open(place):
-            raise RefusedError(voices.not_authorized())
-        if place.endpoint.is_disabled:
-            raise RefusedError(voices.disabled())
-        if place.endpoint.is_suspended:
-            await self._wake(place)
-        if self._faults.get("starting") is not None:
-            raise RefusedError(voices.starting())
-        limit = self._faults.get("too-many-connections")
-        joined = sum(link.is_joined for link in self.links)
-        if limit is not None and joined >= float(limit["limit"]):
-            raise RefusedError(voices.too_many())
-
-    async def _wake(self, place: Place) -> None:
-        """Hold a login until the endpoint is awake, as the service does."""
-        endpoint, loop = place.endpoint, asyncio.get_running_loop()
-        settings = self._faults.get("suspend")
-        seconds = WAKES_IN if settings is None else float(settings["wake"])
-        wakes_at = self._wakes_at.setdefault(endpoint.uid, loop.time() + seconds)
-        left = wakes_at - loop.time()
-        if settings is None:
-            await asyncio.sleep(left)
-        elif left > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._faults.cleared("suspend")
-        endpoint.is_suspended = False
-        self._wakes_at.pop(endpoint.uid, None)
-        self._faults.clear("suspend")
-
     async def _read_password(self, link: Link) -> str:
         if await link.read(1) != b"p":
             raise wire.ProtocolError("expected password response")
@@ -280,26 +229,6 @@ class Gateway:
         link.write(wire.SCRAM_REQUEST)
         await self._read_password(link)
         raise RefusedError(voices.pooled())
-
-    def _check_token(
-        self, user: str, token: str, *, exists: bool, labelled: bool
-    ) -> None:
-        dialect = self._dialect
-        try:
-            claims = self._signer.read(Kind.DATABASE, token)
-        except TokenError as exc:
-            raise RefusedError(dialect.bad_token(user, str(exc))) from None
-        refusal = self._faults.refuse_login(user, claims.issued_at)
-        life = self._faults.number("token-life", "seconds")
-        if refusal is None and life and time.time() > claims.issued_at + life:
-            text = f"{EXPIRED} (exp={int(claims.issued_at + life)})"
-            refusal = dialect.bad_token(user, text)
-        if refusal is None and not exists:
-            refusal = dialect.no_role(user)
-        if refusal is None and (claims.subject != user or not labelled):
-            refusal = dialect.wrong_identity(user)
-        if refusal is not None:
-            raise RefusedError(refusal)
 
     async def _native_way(self, place: Place, compute: Compute) -> Any:
         """Return where a SCRAM login goes: a port of PostgreSQL's, or a socket."""
@@ -337,13 +266,6 @@ async def _pass_on(body: bytes, compute: Compute) -> None:
         # before would see its next statement cancelled.
         await reader.read()
         writer.close()
-
-
-def _is_open(place: Place) -> bool:
-    endpoint, branch = place.endpoint, place.branch
-    if endpoint.is_read_write and place.is_read_only and not endpoint.has_secondaries:
-        return False
-    return branch.state == "READY" and time.time() >= branch.opens_at
 
 
 def _is_one_of(which: str, link: Link) -> bool:

