@@ -246,8 +246,8 @@ def test_an_idle_endpoint_goes_to_sleep_and_wakes():
             assert state() == "ACTIVE"
         while state() == "ACTIVE":
             assert time.monotonic() < busy_until + 20
-        with pytest.raises(errors.AdminShutdown):
-            session.execute("SELECT 1")
+        with session, pytest.raises(errors.AdminShutdown):
+            session.execute("SELECT pg_sleep(20)")
         dialled(own).close()
 
         assert state() == "ACTIVE"
