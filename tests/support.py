@@ -9,7 +9,7 @@ from typing import Any
 from django_lakebase import workspace
 from django_lakebase.base import DatabaseWrapper
 from django_lakebase.credentials import Credential, CredentialCache, utc_now
-from django_lakebase.local.client import call
+from django_lakebase.local.client import LocalLakebase, call
 
 
 def forget_all() -> None:
@@ -46,6 +46,24 @@ def put(wrapper: DatabaseWrapper, token: str, *, left: float = 3600.0) -> Creden
 def hear_from(connection: Any) -> None:
     """Wait until something of the server's has arrived at *connection*."""
     assert select.select([connection.fileno()], [], [], 15)[0]
+
+
+def settings_for(local: LocalLakebase) -> dict[str, Any]:
+    """Return the settings that lead to *local*, whatever the environment says."""
+    env = local.env
+    return {
+        "PORT": env["PGPORT"],
+        "OPTIONS": {
+            "workspace": {
+                "host": env["DATABRICKS_HOST"],
+                "client_id": env["DATABRICKS_CLIENT_ID"],
+                "client_secret": env["DATABRICKS_CLIENT_SECRET"],
+            },
+            "endpoint": env["ENDPOINT_NAME"],
+            "hostaddr": env["LAKEBASE_HOSTADDR"],
+            "sslrootcert": env["PGSSLROOTCERT"],
+        },
+    }
 
 
 def one(wrapper: DatabaseWrapper, sql: str) -> Any:

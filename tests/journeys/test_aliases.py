@@ -4,7 +4,7 @@ import pytest
 
 from django_lakebase.connection import LakebaseError
 from django_lakebase.local.client import LocalLakebase
-from tests.support import one
+from tests.support import one, settings_for
 
 
 @pytest.fixture(scope="module")
@@ -12,24 +12,6 @@ def second():
     """Give another workspace with another endpoint."""
     with LocalLakebase.start() as local:
         yield local
-
-
-def settings_for(local):
-    """Return the settings that lead to *local*, whatever the environment says."""
-    env = local.env
-    return {
-        "PORT": env["PGPORT"],
-        "OPTIONS": {
-            "workspace": {
-                "host": env["DATABRICKS_HOST"],
-                "client_id": env["DATABRICKS_CLIENT_ID"],
-                "client_secret": env["DATABRICKS_CLIENT_SECRET"],
-            },
-            "endpoint": env["ENDPOINT_NAME"],
-            "hostaddr": env["LAKEBASE_HOSTADDR"],
-            "sslrootcert": env["PGSSLROOTCERT"],
-        },
-    }
 
 
 def where(wrapper):

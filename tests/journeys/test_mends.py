@@ -10,14 +10,14 @@ import re
 import urllib.request
 from typing import Any
 
-import psycopg
 import pytest
 from django.db import OperationalError
 
 from django_lakebase.connection import LakebaseError
 from django_lakebase.diagnosis import Diagnosis, Status
 from django_lakebase.local.client import LocalLakebase
-from tests.support import one
+from tests.local.conftest import dialled
+from tests.support import one, settings_for
 
 
 @pytest.fixture(scope="module")
@@ -32,24 +32,10 @@ def connect(patient, local, new_wrapper):
     """Give a function that makes a connection to the patient."""
 
     def make(**settings):
-        env = patient.env
-        options = {
-            "workspace": {
-                "host": env["DATABRICKS_HOST"],
-                "client_id": env["DATABRICKS_CLIENT_ID"],
-                "client_secret": env["DATABRICKS_CLIENT_SECRET"],
-            },
-            "endpoint": env["ENDPOINT_NAME"],
-            "hostaddr": env["LAKEBASE_HOSTADDR"],
-            "sslrootcert": env["PGSSLROOTCERT"],
-            "connect_budget": 1.5,
-            **settings.pop("OPTIONS", {}),
-        }
-        return new_wrapper(
-            "patient",
-            **{"HOST": patient.facts["host"], "PORT": env["PGPORT"], **settings},
-            OPTIONS=options,
-        )
+        base = settings_for(patient)
+        options = {**base["OPTIONS"], "connect_budget": 1.5}
+        settings = {"HOST": patient.facts["host"], **base, **settings}
+        return new_wrapper("patient", **{**settings, "OPTIONS": options})
 
     yield make
     patient.clear_faults()
@@ -57,18 +43,7 @@ def connect(patient, local, new_wrapper):
 
 def as_owner(patient, sql):
     """Run *sql* as the project's owner."""
-    facts = patient.facts
-    with psycopg.connect(
-        host=facts["host"],
-        hostaddr=facts["hostaddr"],
-        port=facts["port"],
-        user=facts["owner"],
-        password=patient.issue(facts["owner"]),
-        dbname=facts["database"],
-        sslmode="verify-full",
-        sslrootcert=facts["ca_file"],
-        autocommit=True,
-    ) as session:
+    with dialled(patient, user=patient.facts["owner"]) as session:
         for statement in filter(str.strip, sql.split(";")):
             session.execute(statement)
 
@@ -223,25 +198,10 @@ def test_texts_of_another_language(connect, patient):
 def test_every_dialect_is_understood(new_wrapper, local, dialect):
     """Whoever refuses an expired token, it is replaced; the rest has its mend."""
     with LocalLakebase.start("--dialect", dialect) as own:
-        env = own.env
+        settings = {**settings_for(own), "HOST": own.facts["host"]}
 
-        def connect(**settings):
-            return new_wrapper(
-                "dialect",
-                HOST=own.facts["host"],
-                PORT=env["PGPORT"],
-                OPTIONS={
-                    "workspace": {
-                        "host": env["DATABRICKS_HOST"],
-                        "client_id": env["DATABRICKS_CLIENT_ID"],
-                        "client_secret": env["DATABRICKS_CLIENT_SECRET"],
-                    },
-                    "endpoint": env["ENDPOINT_NAME"],
-                    "hostaddr": env["LAKEBASE_HOSTADDR"],
-                    "sslrootcert": env["PGSSLROOTCERT"],
-                },
-                **settings,
-            )
+        def connect():
+            return new_wrapper("dialect", **settings)
 
         wrapper = connect()
         with own.fault("token-life", seconds=0.3):
