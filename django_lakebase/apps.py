@@ -12,7 +12,6 @@ class LakebaseConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the system checks."""
-        from .checks import check_options, check_settings
+        from .checks import check_databases
 
-        checks.register(check_settings)
-        checks.register(check_options)
+        checks.register(check_databases)

@@ -30,6 +30,10 @@ OWN_OPTIONS = ("workspace", "endpoint", "connect_budget")
 # The keys of OPTIONS that bring a password of their own.
 PASSWORD_OPTIONS = ("password", "passfile", "service")
 WEAK_SSLMODES = ("disable", "allow", "prefer")
+ENDPOINT_VARIABLES = ("ENDPOINT_NAME", "LAKEBASE_ENDPOINT")
+# The SDK's arguments that say who logs in, and those that say where.
+LOGIN_ARGUMENTS = ("client_id", "client_secret", "token", "username", "auth_type")
+PLACE_ARGUMENTS = ("host", "profile", "azure_workspace_resource_id")
 
 _ENDPOINT = r"projects/[^/\s]+/branches/[^/\s]+/endpoints/[^/\s]+"
 _LOGIN_VARIABLES = ("DATABRICKS_", "ARM_", "GOOGLE_", "ACTIONS_ID_TOKEN_")
@@ -252,6 +256,13 @@ class _Reader:
             str(key): value.strip() if isinstance(value, str) else value
             for key, value in workspace.items()
         }
+        who = [key for key in LOGIN_ARGUMENTS if arguments.get(key)]
+        if who and not any(arguments.get(key) for key in PLACE_ARGUMENTS):
+            problem = (
+                f"has {', '.join(who)} and no host, and DATABRICKS_HOST is not read "
+                "for it, since it may be another workspace's"
+            )
+            raise self.refuse("workspace-invalid", problem=problem)
         url = str(arguments.get("host") or "")
         named = f'the workspace of profile "{arguments.get("profile", "DEFAULT")}"'
         return Login(_hashed(arguments), url or named, url, arguments=arguments)
@@ -259,7 +270,7 @@ class _Reader:
     def _endpoint(self) -> tuple[str, str]:
         value, name = self.option("endpoint"), 'OPTIONS["endpoint"]'
         if not value and not self.names_endpoint:
-            value, name = self.variable("ENDPOINT_NAME", "LAKEBASE_ENDPOINT")
+            value, name = self.variable(*ENDPOINT_VARIABLES)
         if not value and self.is_native:
             return "", ""
         if not value:

@@ -1,60 +1,197 @@
 """The system checks."""
 
+import importlib.util
+
 import pytest
 from django.db import connections
 
-from django_lakebase.checks import check_options, check_settings
+from django_lakebase.checks import check_databases
+
+ENDPOINT = "projects/p/branches/b/endpoints/e"
+POOLER = "ep-calm-sea-1234abcd-pooler.database.us-east-1.cloud.databricks.com"
+OTHER_HOST = "https://other.cloud.databricks.com"
 
 
 @pytest.fixture
-def options(local):
-    """Give the OPTIONS of the default alias, put back afterwards."""
+def settings_of_default(local):
+    """Give the settings of the default alias, put back afterwards."""
     own = connections["default"].settings_dict
-    before = own["OPTIONS"]
+    before = dict(own)
     own["OPTIONS"] = {}
-    yield own["OPTIONS"]
-    own["OPTIONS"] = before
+    yield own
+    own.clear()
+    own.update(before)
 
 
-def test_a_good_configuration_has_nothing_to_say(options):
+@pytest.fixture
+def configure(settings_of_default):
+    """Give a function that changes the default alias and returns the findings."""
+
+    def configured(options=None, **settings):
+        settings_of_default.update(settings)
+        settings_of_default["OPTIONS"].update(options or {})
+        return check_databases()
+
+    return configured
+
+
+def ids(findings):
+    """Return the ids of *findings*."""
+    return [finding.id for finding in findings]
+
+
+def test_a_good_configuration_has_nothing_to_say(configure):
     """Known keys of Django's, libpq's and ours are no finding."""
-    options.update(pool=True, sslmode="require", endpoint="x", application_name="y")
-    options["endpoint"] = "projects/p/branches/b/endpoints/e"
+    options = {"sslmode": "require", "endpoint": ENDPOINT, "application_name": "y"}
 
-    assert check_options() == []
-    assert check_settings() == []
+    assert configure({**options, "pool": True}) == []
 
 
-def test_a_misspelled_key_is_named_with_the_nearest(options):
+def test_a_misspelled_key_is_named_with_the_nearest(configure):
     """W001 finds what libpq would refuse at the first connection."""
-    options["conect_budget"] = 5
-
-    [finding] = check_options()
+    [finding] = configure({"conect_budget": 5})
 
     assert finding.id == "lakebase.W001"
     assert "conect_budget" in finding.msg
     assert finding.hint == 'Did you mean "connect_budget"?'
 
 
-def test_a_key_like_no_other_is_to_be_removed(options):
+def test_a_key_like_no_other_is_to_be_removed(configure):
     """Without a likeness nothing is suggested."""
-    options["zzzzzzzz"] = 5
+    [finding] = configure({"zzzzzzzz": 5})
 
-    assert check_options()[0].hint == "Remove it."
-
-
-def test_what_cannot_connect_is_said_before(options):
-    """W002 is the text of the later error."""
-    options["sslmode"] = "disable"
-
-    [finding] = check_settings()
-
-    assert finding.id == "lakebase.W002"
-    assert 'OPTIONS["sslmode"]' in finding.msg
+    assert finding.hint == "Remove it."
 
 
-def test_no_warning_stops_a_command(options, monkeypatch):
-    """An image is built without the variables that its containers get."""
+REFUSED = [
+    ("E001", {"endpoint": "primary"}, {}, 'OPTIONS["endpoint"] is "primary"'),
+    ("E002", {"sslmode": "disable"}, {}, 'OPTIONS["sslmode"] is "disable"'),
+    ("E003", {"workspace": 7}, {}, 'OPTIONS["workspace"] is a int'),
+    ("E003", {"workspace": {"client_id": "x"}}, {}, "client_id and no host"),
+    ("E004", {}, {"PASSWORD": "p", "USER": ""}, "is not in the settings"),
+    ("E005", {"endpoint": ENDPOINT}, {"HOST": "/var/run/postgresql"}, "a local socket"),
+    ("E006", {}, {"PORT": "70000"}, 'PORT is "70000"'),
+    ("E007", {"connect_budget": 0}, {}, 'OPTIONS["connect_budget"] is 0'),
+    ("E008", {"pool": True}, {"CONN_MAX_AGE": 60}, "persistent connections"),
+]
+
+
+@pytest.mark.parametrize(
+    ("number", "options", "settings", "text"), REFUSED, ids=[r[3] for r in REFUSED]
+)
+def test_what_no_connection_survives_is_an_error(
+    configure, number, options, settings, text
+):
+    """It stops runserver with the words that the first connection would say."""
+    findings = configure(options, **settings)
+
+    [finding] = [f for f in findings if f.id == f"lakebase.{number}"]
+    assert finding.is_serious()
+    assert text in finding.msg
+    assert 'DATABASES["default"]: ' in finding.msg
+    assert finding.hint
+
+
+def test_a_pool_without_its_package_is_an_error(configure, monkeypatch):
+    """E009 says what to install."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+
+    [finding] = configure({"pool": {"max_size": 2}})
+
+    assert finding.id == "lakebase.E009"
+    assert "psycopg[pool]" in finding.hint
+
+
+def test_a_missing_endpoint_stops_no_command(configure, monkeypatch):
+    """W002 is a warning: an image is built without its container's variables."""
     monkeypatch.delenv("ENDPOINT_NAME")
 
-    assert not any(finding.is_serious() for finding in check_settings())
+    [finding] = configure()
+
+    assert finding.id == "lakebase.W002"
+    assert not finding.is_serious()
+
+
+def test_a_pooler_that_gets_a_token_is_an_error(configure):
+    """E010: the service's poolers take native passwords only."""
+    findings = configure({"endpoint": ENDPOINT}, HOST=POOLER)
+
+    assert "lakebase.E010" in ids(findings)
+    assert POOLER in findings[0].msg
+
+
+def test_a_pooler_needs_cursors_of_the_client(configure, monkeypatch):
+    """W005 comes with a native password, and goes with the setting."""
+    monkeypatch.setenv("A_SECRET", "p")
+
+    assert ids(configure(HOST=POOLER, USER="u", PASSWORD="p")) == ["lakebase.W005"]
+    assert configure(DISABLE_SERVER_SIDE_CURSORS=True) == []
+
+
+def test_a_password_beside_an_endpoint_is_named(configure, monkeypatch):
+    """W003: the password wins, which may not be what was meant."""
+    monkeypatch.setenv("A_SECRET", "p")
+
+    findings = configure({"endpoint": ENDPOINT}, HOST="h", USER="u", PASSWORD="p")
+
+    assert ids(findings) == ["lakebase.W003"]
+
+
+@pytest.mark.parametrize("age", [None, 3600, 86400])
+def test_an_age_above_the_cap_is_named(configure, age):
+    """W004 says after how long a connection is replaced instead."""
+    [finding] = configure(CONN_MAX_AGE=age)
+
+    assert finding.id == "lakebase.W004"
+    assert "3240 seconds" in finding.msg
+
+
+@pytest.mark.parametrize("age", [0, 600, 3240])
+def test_an_age_below_the_cap_is_no_finding(configure, age):
+    """The cap does not touch it."""
+    assert configure(CONN_MAX_AGE=age) == []
+
+
+@pytest.mark.parametrize("key", ["client_secret", "token"])
+def test_a_secret_that_was_typed_in_is_named_and_not_shown(configure, key):
+    """W006 names the setting; the secret itself is in no text."""
+    workspace = {"host": OTHER_HOST, "client_id": "id", key: "typed-in"}
+
+    findings = configure({"workspace": workspace, "endpoint": ENDPOINT})
+
+    assert ids(findings) == ["lakebase.W006"]
+    assert f'OPTIONS["workspace"]["{key}"]' in findings[0].msg
+    assert "typed-in" not in str(findings)
+
+
+def test_a_secret_from_the_environment_is_no_finding(configure, monkeypatch):
+    """Blanks around the variable's value do not matter."""
+    monkeypatch.setenv("SHOP_SECRET", " s3cret\n")
+    workspace = {"host": OTHER_HOST, "client_id": "id", "client_secret": "s3cret"}
+
+    assert configure({"workspace": workspace, "endpoint": ENDPOINT}) == []
+
+
+def test_an_endpoint_of_another_workspace_is_named(configure, monkeypatch):
+    """W007: the variable belongs to the workspace of the variables."""
+    monkeypatch.setenv("DATABRICKS_HOST", "https://shop.cloud.databricks.com")
+
+    [finding] = configure({"workspace": {"profile": "prod"}})
+
+    assert finding.id == "lakebase.W007"
+    assert "ENDPOINT_NAME" in finding.msg
+
+
+@pytest.mark.parametrize("host", ["other.cloud.databricks.com/", OTHER_HOST.upper()])
+def test_the_same_workspace_twice_is_no_finding(configure, monkeypatch, host):
+    """However its address is written."""
+    monkeypatch.setenv("DATABRICKS_HOST", OTHER_HOST)
+
+    assert configure({"workspace": {"host": host}}) == []
+
+
+def test_the_checks_ask_nobody(configure, local):
+    """They run at every runserver, also on a train."""
+    configure({"workspace": {"profile": "prod"}, "pool": True}, CONN_MAX_AGE=None)
+
+    assert local.counters()["requests"] == {}

@@ -54,6 +54,14 @@ def test_every_option_of_the_check_is_in_its_page():
     assert [s for s in steps if f"| `{s}` |" not in page("check")] == []
 
 
+def test_every_system_check_has_a_section():
+    """And no section speaks of a check that is not there."""
+    source = (TOP / "django_lakebase/checks.py").read_text()
+    sections = re.findall(r"\n### (lakebase\.\w+)\n", page("checks"))
+
+    assert sections == sorted(set(re.findall(r'"(lakebase\.[EW]\d+)"', source)))
+
+
 def test_every_option_of_the_local_lakebase_is_in_its_page():
     """Those of run and start."""
     commands = next(
