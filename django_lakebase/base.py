@@ -10,6 +10,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql.base import (
     DatabaseWrapper as PostgreSQLDatabaseWrapper,
@@ -95,7 +96,8 @@ class LakebaseMixin(Base):
         if password := params.get("password"):
             # Shown by no debug page: str() is psycopg's, not a person's.
             params["password"] = LazyValue("password", target, lambda _: password)
-        return {**KEEPALIVES, **params, **lazy_params(target)}
+        named = {"fallback_application_name": _application_name()}
+        return {**KEEPALIVES, **named, **params, **lazy_params(target)}
 
     def get_target(self) -> config.Target:
         """Return where the settings and the environment lead; no I/O."""
@@ -150,6 +152,14 @@ class LakebaseMixin(Base):
         health_checks = bool(self.settings_dict.get("CONN_HEALTH_CHECKS"))
         key = target, self.timezone_name, health_checks
         return pool_for(self.alias, key, make)
+
+    def pool_stats(self) -> dict[str, int]:
+        """Return psycopg_pool's figures of this alias; makes no pool to do so."""
+        if not self.settings_dict["OPTIONS"].get("pool"):
+            return {}
+        from .pool import stats_of
+
+        return stats_of(self.alias)
 
     def close_pool(self) -> None:
         """Close this process's pools of the alias; makes none to do so."""
@@ -223,8 +233,18 @@ class LakebaseMixin(Base):
                 "than its credential's life allows for",
                 target.label,
                 credentials.trouble,
+                extra={
+                    "lakebase_alias": target.alias,
+                    "lakebase_endpoint": target.endpoint,
+                },
             )
         return True
+
+
+def _application_name() -> str:
+    """Return what the server's activity view calls us, unless the user says more."""
+    project = (settings.SETTINGS_MODULE or "django").partition(".")[0]
+    return f"{project} (django_lakebase)"
 
 
 class DatabaseWrapper(LakebaseMixin, PostgreSQLDatabaseWrapper):

@@ -24,6 +24,7 @@ from typing import Any, TypeAlias, TypeVar
 import psycopg
 from django.db import OperationalError, connections
 
+from . import events
 from .config import Target
 from .credentials import Credential, CredentialError, utc_now
 from .errors import (
@@ -217,23 +218,39 @@ class Opening:
         self._credential: Credential | None = None
         self._probed = credential
         self._host = ""
+        self._started, self._attempts = time.monotonic(), 0
 
     def run(self) -> Connection:
         """Return the open connection; raises LakebaseError."""
         while True:
+            self._attempts += 1
             outcome = self._attempt()
             if not isinstance(outcome, BaseException):
                 return self._opened(outcome)
             self._next(outcome)
 
     def _opened(self, connection: Connection) -> Connection:
-        credential = self._probed or self._credential
+        credential, expires_at = self._probed or self._credential, None
         if credential is not None:
             if self._probed is not None and self._access is not None:
                 self._access.credentials.adopt(self._probed)
             expires_at = credential.expires_at
             _leases[connection] = Lease(opened_at=utc_now(), expires_at=expires_at)
+        events.connection_opened(self._told(), expires_at=expires_at)
         return connection
+
+    def _told(self) -> events.Connect:
+        """Return how far the opening has come."""
+        target = self._target
+        return events.Connect(
+            alias=target.alias,
+            endpoint=target.endpoint,
+            host=target.host or self._host,
+            port=target.port,
+            database=target.database or "postgres",
+            attempts=self._attempts,
+            seconds=time.monotonic() - self._started,
+        )
 
     def _attempt(self) -> Connection | BaseException:
         try:
@@ -278,10 +295,12 @@ class Opening:
         if failure.id == "wrong-host" and self._has_moved():
             return
         then, pause = self._ladder.next(self._what_then(failure, error))
-        if then is Then.WAIT:
-            time.sleep(pause)
-        elif then is Then.STOP or not self._renew(then):
+        if then is Then.STOP or (then is not Then.WAIT and not self._renew(then)):
             raise self._refusal(error, Source.SERVER)
+        events.connection_retried(
+            self._told(), failure_id=failure.id, then=then, pause=pause
+        )
+        time.sleep(pause)
 
     def _has_moved(self) -> bool:
         """Return whether the workspace names another host than the one just tried."""
@@ -342,4 +361,6 @@ class Opening:
         if failure.then is Then.RENEW and credential is not None and credential.skew():
             failure, facts["skew"] = table()["clock-skew"], credential.skew()
         known = {name: fact for name, fact in facts.items() if fact}
-        return refusal(target, error, failure, **known)
+        explained_error = refusal(target, error, failure, **known)
+        events.connection_failed(self._told(), failure_id=explained_error.failure_id)
+        return explained_error

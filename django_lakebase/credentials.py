@@ -206,7 +206,12 @@ class CredentialCache:
         self.issued += 1
         skew = credential.skew()
         if skew:
-            logger.warning("clock skew with the credential of %s: %s", self.name, skew)
+            logger.warning(
+                "clock skew with the credential of %s: %s",
+                self.name,
+                skew,
+                extra={"lakebase_endpoint": self.name},
+            )
         if credential.life > LONGEST_LIFE + CLOCK_TOLERANCE:
             expires_at = credential.issued_at + LONGEST_LIFE
             return replace(credential, expires_at=expires_at)
@@ -216,7 +221,12 @@ class CredentialCache:
         credential = self._receive(credential)
         self._keep(credential)
         seconds = credential.left(self._now()).total_seconds()
-        logger.info("new credential of %s, good for %d s", self.name, seconds)
+        logger.info(
+            "new credential of %s, good for %d s",
+            self.name,
+            seconds,
+            extra={"lakebase_endpoint": self.name, "lakebase_left": round(seconds)},
+        )
         return credential
 
     def _keep(self, credential: Credential) -> None:
@@ -246,4 +256,8 @@ class CredentialCache:
                 self.name,
                 scrub(str(error)),
                 current.left(now).total_seconds(),
+                extra={
+                    "lakebase_endpoint": self.name,
+                    "lakebase_left": round(current.left(now).total_seconds()),
+                },
             )

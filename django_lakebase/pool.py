@@ -109,6 +109,7 @@ class LakebasePool(ConnectionPool[Any]):
         self.is_retired = self.is_finished = False
         self._opener = Opener(target)
         self._lent: set[int] = set()
+        self._looks = 0
         self._sets_lifetime = "max_lifetime" not in options
         options = {
             "name": f"django-{target.alias}",
@@ -163,6 +164,22 @@ class LakebasePool(ConnectionPool[Any]):
         if not self._lent:
             self.close()
 
+    def get_stats(self) -> dict[str, int]:
+        """Return psycopg_pool's figures, a caller that looks again counted once."""
+        return self._without_looks(super().get_stats())
+
+    def pop_stats(self) -> dict[str, int]:
+        """Return the same, and count anew."""
+        stats = self._without_looks(super().pop_stats())
+        self._looks = 0
+        return stats
+
+    def _without_looks(self, stats: dict[str, int]) -> dict[str, int]:
+        for name in ("requests_num", "requests_queued", "requests_errors"):
+            if stats.get(name):
+                stats[name] = max(0, stats[name] - self._looks)
+        return stats
+
     def _getconn_or_reason(self, deadline: float, seconds: float) -> Any:
         started = time.monotonic()
         while True:
@@ -179,6 +196,7 @@ class LakebasePool(ConnectionPool[Any]):
                 break
             if time.monotonic() >= deadline:
                 break
+            self._looks += 1
         raise self._reason(timeout, seconds)
 
     def _reason(self, timeout: PoolTimeout, seconds: float) -> BaseException:
@@ -269,6 +287,18 @@ def pool_for(
     for other in others:
         other.retire()
     return pool
+
+
+def stats_of(alias: str) -> dict[str, int]:
+    """Return psycopg_pool's figures of this process's pools of *alias*, added up."""
+    mine = [
+        pool for key, pool in list(_pools.items()) if key[:2] == (os.getpid(), alias)
+    ]
+    totals: dict[str, int] = {}
+    for pool in mine:
+        for name, figure in pool.get_stats().items():
+            totals[name] = totals.get(name, 0) + figure
+    return totals
 
 
 def close_pools(alias: str) -> None:

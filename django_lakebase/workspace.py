@@ -13,6 +13,7 @@ ladder and the credential cache decide when to try again.
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
@@ -20,11 +21,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.utils.module_loading import import_string
 
-from . import __version__
+from . import __version__, events
 from .config import Login, Target
 from .credentials import Credential, CredentialCache, utc_now
-from .errors import Known
+from .errors import Known, explain, scrub
 from .flight import CALL_BOUND, FlightError, SingleFlight
+from .kinds import Source
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -86,7 +88,7 @@ class Access:
 
     def __init__(self, login: Login, endpoint: str) -> None:
         self.credentials = CredentialCache(
-            lambda: fetch_credential(login, endpoint),
+            lambda: _fetch_and_tell(login, endpoint),
             name=endpoint,
             prepare=import_sdk,
         )
@@ -134,6 +136,27 @@ def fetch_credential(login: Login, endpoint: str) -> Credential:
         issued_at=utc_now(),
         expires_at=answer.expire_time.ToDatetime().replace(tzinfo=UTC),
     )
+
+
+def _fetch_and_tell(login: Login, endpoint: str) -> Credential:
+    started = time.monotonic()
+    try:
+        credential = fetch_credential(login, endpoint)
+    except Exception as exc:
+        events.credential_failed(
+            endpoint,
+            failure_id=explain(exc, Source.WORKSPACE).id,
+            reason=scrub(str(exc)),
+            seconds=time.monotonic() - started,
+        )
+        raise
+    events.credential_issued(
+        endpoint,
+        issued_at=credential.issued_at,
+        expires_at=credential.expires_at,
+        seconds=time.monotonic() - started,
+    )
+    return credential
 
 
 def fetch_identity(login: Login) -> str:

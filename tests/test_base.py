@@ -206,3 +206,14 @@ def test_the_signature_asks_for_the_host(new_wrapper, local, monkeypatch):
     monkeypatch.delenv("PGHOST")
 
     assert new_wrapper().creation.test_db_signature()[0] == local.facts["host"]
+
+
+def test_the_server_sees_the_projects_name(new_wrapper, monkeypatch):
+    """A look at pg_stat_activity tells which project a session is of."""
+    name = "SELECT current_setting('application_name')"
+
+    assert one(new_wrapper(), name) == "tests (django_lakebase)"
+    own = new_wrapper(OPTIONS={"application_name": "worker"})
+    assert one(own, name) == "worker"
+    monkeypatch.setenv("PGAPPNAME", "an app of the platform's")
+    assert one(new_wrapper(), name) == "an app of the platform's"

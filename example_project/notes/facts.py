@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from django.db import connection
 from django.utils import timezone
 
-from django_lakebase.workspace import access_to
+from django_lakebase.figures import figures
 
 if TYPE_CHECKING:
     from django_lakebase.base import LakebaseMixin
@@ -52,7 +52,7 @@ class Facts:
     credential_expires_at: str | None
     credential_left: float | None
     credentials: int
-    connections: int | None
+    connections: int
     requests: int
 
     @property
@@ -73,7 +73,7 @@ def gather() -> Facts:
         user, server, session, age = cursor.fetchone()
     # A proxy: behind it is the wrapper of this thread.
     wrapper = cast("LakebaseMixin", connection)
-    target, lease, pool = wrapper.get_target(), wrapper.lease, wrapper.pool
+    target, lease, known = wrapper.get_target(), wrapper.lease, figures()["default"]
     left = lease.expires_at - timezone.now() if lease else None
     return Facts(
         logged_in_as=user,
@@ -86,8 +86,8 @@ def gather() -> Facts:
         if lease
         else None,
         credential_left=round(left.total_seconds(), 1) if left else None,
-        credentials=0 if target.is_native else access_to(target).credentials.issued,
-        connections=pool.get_stats()["connections_num"] if pool else None,
+        credentials=known.credentials_issued,
+        connections=known.connections_opened,
         requests=requests.last,
     )
 
