@@ -1,5 +1,7 @@
 """The app: brings the commands and the system checks."""
 
+import importlib.util
+
 from django.apps import AppConfig
 from django.core import checks
 
@@ -11,7 +13,19 @@ class LakebaseConfig(AppConfig):
     verbose_name = "Lakebase"
 
     def ready(self) -> None:
-        """Register the system checks."""
+        """Register the system checks; listen, where OpenTelemetry is installed."""
         from .checks import check_databases
 
         checks.register(check_databases)
+        if _has_opentelemetry():
+            from .telemetry import Telemetry
+
+            self._telemetry = Telemetry()
+            self._telemetry.listen()
+
+
+def _has_opentelemetry() -> bool:
+    try:
+        return bool(importlib.util.find_spec("opentelemetry.metrics"))
+    except ModuleNotFoundError:
+        return False

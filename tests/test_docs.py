@@ -1,14 +1,17 @@
 """The documentation tells the truth about what there is."""
 
 import argparse
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
 import django_lakebase
+from django_lakebase import signals
 from django_lakebase.config import OWN_OPTIONS
 from django_lakebase.failures import FAILURES
+from django_lakebase.figures import Figures
 from django_lakebase.local.__main__ import _parser
 from django_lakebase.local.faults import FAULTS
 from django_lakebase.management.commands.lakebase_check import Command
@@ -60,6 +63,19 @@ def test_every_system_check_has_a_section():
     sections = re.findall(r"\n### (lakebase\.\w+)\n", page("checks"))
 
     assert sections == sorted(set(re.findall(r'"(lakebase\.[EW]\d+)"', source)))
+
+
+def test_what_can_be_observed_is_in_its_page():
+    """Each signal, figure, metric and span."""
+    text = (TOP / "docs/howto/observe.md").read_text()
+    source = (TOP / "django_lakebase/telemetry.py").read_text()
+    named = set(re.findall(r'"((?:lakebase|db)\.[a-z_.]+)"', source))
+    named |= {name for name in vars(signals) if name.islower() and name[0] != "_"}
+    named |= {field.name for field in dataclasses.fields(Figures)}
+    shortened = {"lakebase.pool.connections.idle", "lakebase.pool.connections.waiting"}
+
+    assert len(named) > 20
+    assert {n for n in named - shortened if f"`{n}`" not in text} == set()
 
 
 def test_every_option_of_the_local_lakebase_is_in_its_page():

@@ -13,6 +13,8 @@ HOUSE = Path(django_lakebase.__file__).parent
 # From the ground up: a room imports rooms before it, and none after it.
 ROOMS = [
     "kinds",
+    "signals",
+    "events",
     "failures",
     "errors",
     "ladder",
@@ -26,6 +28,8 @@ ROOMS = [
     "pool",
     "handshake",
     "base",
+    "figures",
+    "telemetry",
     "checks",
     "diagnosis",
     "apps",

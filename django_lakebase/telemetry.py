@@ -1,0 +1,192 @@
+"""
+Metrics and spans by OpenTelemetry, made from the signals; the extra ``otel``.
+
+Loaded by the app where OpenTelemetry's API is installed, and nowhere else. Names are
+those of the semantic conventions for database clients
+(https://opentelemetry.io/docs/specs/semconv/db/), and of the service's own connector
+for Node (``lakebase.*``) where it has one. docs/howto/observe.md lists them.
+"""
+
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.trace import SpanKind, StatusCode
+
+from . import __version__, signals
+from .errors import SettingsError
+from .events import Connect
+from .figures import Figures, figures
+
+NANOSECONDS = 1_000_000_000
+
+
+class Telemetry:
+    """Listens to the signals and records what they say."""
+
+    def __init__(self) -> None:
+        self._tracer = trace.get_tracer("django_lakebase", __version__)
+        meter = metrics.get_meter("django_lakebase", __version__)
+        self._refresh = meter.create_histogram(
+            "lakebase.token.refresh.duration",
+            unit="ms",
+            description="Duration of the requests for a credential.",
+        )
+        self._create_time = meter.create_histogram(
+            "db.client.connection.create_time",
+            unit="s",
+            description="The time it took to create a new connection.",
+        )
+        self._retries = meter.create_counter(
+            "lakebase.connection.retries",
+            unit="{attempt}",
+            description="Attempts to connect that ended in a failure and a retry.",
+        )
+        for name, (unit, description, observe) in POOL_METRICS.items():
+            meter.create_observable_gauge(
+                name,
+                callbacks=[_observing(observe)],
+                unit=unit,
+                description=description,
+            )
+
+    def listen(self) -> None:
+        """Connect to the signals."""
+        signals.credential_issued.connect(self.credential_issued)
+        signals.credential_failed.connect(self.credential_failed)
+        signals.connection_opened.connect(self.connection_opened)
+        signals.connection_retried.connect(self.connection_retried)
+        signals.connection_failed.connect(self.connection_failed)
+
+    def credential_issued(
+        self, *, endpoint: str, expires_at: datetime, seconds: float, **kwargs: Any
+    ) -> None:
+        """Record a request that gave a credential."""
+        self._refresh.record(seconds * 1000, {"lakebase.endpoint": endpoint})
+        attributes = {
+            "lakebase.endpoint": endpoint,
+            "lakebase.token.expires_at": expires_at.isoformat(),
+        }
+        self._span("lakebase.token.refresh", seconds, attributes)
+
+    def credential_failed(
+        self, *, endpoint: str, failure_id: str, seconds: float, **kwargs: Any
+    ) -> None:
+        """Record a request that gave none."""
+        attributes = {"lakebase.endpoint": endpoint, "error.type": failure_id}
+        self._refresh.record(seconds * 1000, attributes)
+        self._span("lakebase.token.refresh", seconds, attributes)
+
+    def connection_opened(self, *, connect: Connect, **kwargs: Any) -> None:
+        """Record a connection that was opened."""
+        name = {"db.client.connection.pool.name": _pool_name(connect.alias)}
+        self._create_time.record(connect.seconds, name)
+        self._span("lakebase.connect", connect.seconds, _attributes(connect))
+
+    def connection_retried(
+        self, *, connect: Connect, failure_id: str, **kwargs: Any
+    ) -> None:
+        """Count an attempt that is followed by another."""
+        name = {"db.client.connection.pool.name": _pool_name(connect.alias)}
+        self._retries.add(1, {**name, "error.type": failure_id})
+
+    def connection_failed(
+        self, *, connect: Connect, failure_id: str, **kwargs: Any
+    ) -> None:
+        """Record a connection that did not come about."""
+        attributes = {**_attributes(connect), "error.type": failure_id}
+        self._span("lakebase.connect", connect.seconds, attributes)
+
+    def _span(self, name: str, seconds: float, attributes: dict[str, Any]) -> None:
+        """Make a span of what has just ended."""
+        span = self._tracer.start_span(
+            name,
+            kind=SpanKind.CLIENT,
+            start_time=time.time_ns() - int(seconds * NANOSECONDS),
+            attributes=attributes,
+        )
+        if "error.type" in attributes:
+            span.set_status(StatusCode.ERROR, attributes["error.type"])
+        span.end()
+
+
+def _attributes(connect: Connect) -> dict[str, Any]:
+    return {
+        "db.system.name": "postgresql",
+        "db.namespace": connect.database,
+        "server.address": connect.host,
+        "server.port": int(connect.port or 0),
+        "lakebase.endpoint": connect.endpoint,
+        "lakebase.connect.attempts": connect.attempts,
+    }
+
+
+def _pool_name(alias: str) -> str:
+    return f"django-{alias}"
+
+
+def _in_states(pool: dict[str, int]) -> Iterator[tuple[int, dict[str, str]]]:
+    idle = pool.get("pool_available", 0)
+    yield idle, {"db.client.connection.state": "idle"}
+    yield pool.get("pool_size", 0) - idle, {"db.client.connection.state": "used"}
+
+
+def _figure(name: str) -> Any:
+    return lambda pool: [(pool.get(name, 0), {})]
+
+
+# Name: unit, description, and the values with their attributes.
+POOL_METRICS: dict[str, tuple[str, str, Any]] = {
+    "db.client.connection.count": (
+        "{connection}",
+        "Connections of the pool, by state.",
+        _in_states,
+    ),
+    "db.client.connection.max": (
+        "{connection}",
+        "The most connections that the pool opens.",
+        _figure("pool_max"),
+    ),
+    "db.client.connection.pending_requests": (
+        "{request}",
+        "Callers that wait for a connection.",
+        _figure("requests_waiting"),
+    ),
+    "lakebase.pool.connections.total": (
+        "{connection}",
+        "Connections of the pool.",
+        _figure("pool_size"),
+    ),
+    "lakebase.pool.connections.idle": (
+        "{connection}",
+        "Connections of the pool that nobody uses.",
+        _figure("pool_available"),
+    ),
+    "lakebase.pool.connections.waiting": (
+        "{request}",
+        "Callers that wait for a connection.",
+        _figure("requests_waiting"),
+    ),
+}
+
+
+def _observing(observe: Any) -> Any:
+    """Return the callback that reads a pool's figure when metrics are collected."""
+
+    def callback(options: CallbackOptions) -> Iterator[Observation]:
+        for known in _with_a_pool():
+            name = {"db.client.connection.pool.name": _pool_name(known.alias)}
+            for value, attributes in observe(known.pool):
+                yield Observation(value, {**name, **attributes})
+
+    return callback
+
+
+def _with_a_pool() -> list[Figures]:
+    try:
+        return [known for known in figures().values() if known.pool]
+    except SettingsError:
+        return []
