@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import connections
+from django.db.utils import load_backend
 
 from django_lakebase import pool
 from django_lakebase.base import DatabaseWrapper
@@ -44,7 +45,8 @@ def new_wrapper(local: LocalLakebase, django_db_blocker: Any) -> Iterator[NewWra
     def new(alias: str = "other", **settings: Any) -> DatabaseWrapper:
         own = {"ENGINE": "django_lakebase", **copy.deepcopy(settings)}
         configured = connections.configure_settings({"default": {}, alias: own})
-        wrapper = DatabaseWrapper(configured[alias], alias)
+        backend = load_backend(configured[alias]["ENGINE"])
+        wrapper: DatabaseWrapper = backend.DatabaseWrapper(configured[alias], alias)
         made.append(wrapper)
         return wrapper
 

@@ -35,6 +35,9 @@ ROOMS = [
     "apps",
 ]
 
+# Above them all, on one floor: the same engine under other names.
+ENGINES = ["postgresql", "postgis"]
+
 
 def imported(file):
     """Return the rooms that *file* imports, in functions too."""
@@ -56,6 +59,15 @@ def is_for_types(file, room):
     )
 
 
+def imported_of_ours(file):
+    """Return what *file* imports of the package, by absolute paths."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_imports_run_down(room):
     """A room knows nothing of the rooms above it."""
@@ -75,6 +87,35 @@ def test_every_room_has_its_place():
     files = {file.stem for file in HOUSE.glob("*.py")} - {"__init__"}
 
     assert files == set(ROOMS)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_of_another_name_is_base_and_nothing_else(engine):
+    """What works under the one name works under the others."""
+    ours = {
+        name
+        for file in HOUSE.glob(f"{engine}/*.py")
+        for name in (*imported_of_ours(file), *imported(file))
+        if not name.startswith("django.")
+    }
+
+    assert ours == {"django_lakebase.base"}
+
+
+def test_nothing_imports_an_engine_of_another_name():
+    """PostGIS needs GDAL, which nobody else should have to install."""
+    names = {f"django_lakebase.{engine}" for engine in ENGINES}
+    for file in HOUSE.glob("**/*.py"):
+        found = {*imported_of_ours(file), *imported(file)}
+        assert not {n for n in found for o in names if n == o or n.startswith(o + ".")}
+        assert not set(ENGINES) & {n.split(".")[0] for n in imported(file)}
+
+
+def test_every_folder_has_its_place():
+    """A new folder is one of the known ones."""
+    folders = {file.parent.name for file in HOUSE.glob("*/__init__.py")}
+
+    assert folders == {"local", "management", *ENGINES}
 
 
 def test_the_local_lakebase_is_an_island():

@@ -1,0 +1,15 @@
+"""
+The engine for GeoDjango: ``"ENGINE": "django_lakebase.postgis"``.
+
+Importing it needs GDAL, as Django's PostGIS backend does.
+"""
+
+from django.contrib.gis.db.backends.postgis.base import (
+    DatabaseWrapper as PostGISDatabaseWrapper,
+)
+
+from django_lakebase.base import LakebaseMixin
+
+
+class DatabaseWrapper(LakebaseMixin, PostGISDatabaseWrapper):
+    """Django's PostGIS backend, logging in with Databricks credentials."""
