@@ -8,6 +8,7 @@ import pytest
 from django.core.management import call_command
 from django.test import override_settings
 
+from django_lakebase import __version__, workspace
 from django_lakebase import connection as opening
 from django_lakebase.base import KEEPALIVES
 from django_lakebase.connection import LakebaseError, is_readable, takes_timezone
@@ -217,3 +218,13 @@ def test_the_server_sees_the_projects_name(new_wrapper, monkeypatch):
     assert one(own, name) == "worker"
     monkeypatch.setenv("PGAPPNAME", "an app of the platform's")
     assert one(new_wrapper(), name) == "an app of the platform's"
+
+
+def test_the_workspace_sees_this_package_and_its_version(new_wrapper):
+    """In the user agent, which the audit log keeps."""
+    wrapper = new_wrapper()
+    one(wrapper, "SELECT 1")
+
+    client = workspace._clients[wrapper.get_target().login]
+
+    assert client.config.user_agent.startswith(f"django-lakebase/{__version__} ")
