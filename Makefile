@@ -11,7 +11,12 @@ ARGS ?=
 WORKERS = -n auto --maxprocesses 4 --dist loadfile
 TTL = $(if $(ONCE),6,20)
 
-.PHONY: help demo test bench lint docs clean always
+# Django's own tests: a release, POOL=1, and labels; "database" is its heavy part.
+DJANGO = 5.2
+POOL =
+LABELS =
+
+.PHONY: help demo test django-suite bench lint docs clean always
 
 help:
 	@echo "make demo          the example site on a local Lakebase; Ctrl-C ends it"
@@ -19,6 +24,8 @@ help:
 	@echo "make demo ONCE=1   the same without staying: three rotations, then the end;"
 	@echo "                   tokens live for 6 seconds"
 	@echo "make test          the whole test suite; ARGS='...' goes to pytest"
+	@echo "make django-suite  Django's own tests on both backends, and the difference;"
+	@echo "                   DJANGO=6.1 POOL=1 LABELS='database' choose what is run"
 	@echo "make bench         the measured figures, as ratios"
 	@echo "make lint          formatting, rules and types"
 	@echo "make docs          the documentation, in docs/_build"
@@ -31,6 +38,10 @@ demo: $(VENV)/local
 
 test: $(VENV)/local,test
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
+
+django-suite: $(VENV)/local
+	$(BIN)/python -m tests.django_suite --django $(DJANGO) $(if $(POOL),--pool) \
+		$(ARGS) $(LABELS)
 
 bench: $(VENV)/local
 	$(BIN)/python -m tests.bench $(ARGS)
