@@ -129,8 +129,6 @@ class LakebaseMixin(Base):
         if self.alias == NO_DB_ALIAS or not options:
             return None
         target = self.get_target()
-        if self.settings_dict.get("CONN_MAX_AGE", 0) != 0:
-            raise explained(SettingsError, table()["pool-age"], target.label, {})
         try:
             from .pool import LakebasePool, pool_for
         except ImportError as exc:
@@ -140,6 +138,10 @@ class LakebaseMixin(Base):
         def make() -> LakebasePool:
             from psycopg_pool import ConnectionPool
 
+            # Asked here as Django does: an open pool is not refused afterwards.
+            if self.settings_dict.get("CONN_MAX_AGE", 0) != 0:
+                raise explained(SettingsError, table()["pool-age"], target.label, {})
+            health_checks = self.settings_dict.get("CONN_HEALTH_CHECKS")
             own = {} if options is True else dict(options)
             checks = ConnectionPool.check_connection if health_checks else None
             return LakebasePool(
@@ -149,9 +151,7 @@ class LakebaseMixin(Base):
                 {"check": checks, **own},
             )
 
-        health_checks = bool(self.settings_dict.get("CONN_HEALTH_CHECKS"))
-        key = target, self.timezone_name, health_checks
-        return pool_for(self.alias, key, make)
+        return pool_for(self.alias, (target, self.timezone_name), make)
 
     def pool_stats(self) -> dict[str, int]:
         """Return psycopg_pool's figures of this alias; makes no pool to do so."""

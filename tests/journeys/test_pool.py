@@ -52,6 +52,16 @@ def test_a_pool_survives_the_end_of_its_first_credential(new_wrapper, local):
     assert wrapper.lease.expires_at == cache_of(wrapper).expires_at
 
 
+def test_an_open_pool_stays_while_settings_about_age_are_patched(new_wrapper):
+    """What Django asks only of a new pool does not end one that is open."""
+    wrapper = pooled(new_wrapper)
+    first = backend(wrapper)
+    wrapper.settings_dict |= {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
+    wrapper.close()
+
+    assert backend(wrapper) == first
+
+
 def test_a_refused_token_is_replaced_in_the_pool_too(new_wrapper, local):
     """A worker of the pool tries once more with a new credential."""
     wrapper = pooled(new_wrapper)
