@@ -80,14 +80,15 @@ def _compare(
         runs.ours(options.engine, local, extra, options.parallel),
         runs.stock(local, extra, forks),
     )
-    first = _both(backends, source, labels, local)
+    first = _both(backends, source, labels, local, stage="first")
     found = compare(first[0].results, first[1].results, DESIGNED)
     calmed: list[Difference] = []
     if 0 < len(found.differing) <= MOST_RERUN:
         print("\nagain, alone, what was different", flush=True)
         again = sorted({label(pair.test) for pair in found.differing})
         alone = tuple(replace(backend, processes=1) for backend in backends)
-        found, calmed = _settled(found, _both(alone, source, again, local))
+        second = _both(alone, source, again, local, stage="again")
+        found, calmed = _settled(found, second)
     names = backends[0].name, backends[1].name
     print(
         f"\nDjango {source.version}, pool {'on' if options.pool else 'off'}, ", end=""
@@ -106,11 +107,13 @@ def _both(
     source: Source,
     labels: list[str],
     local: LocalLakebase,
+    *,
+    stage: str,
 ) -> tuple[runs.Run, runs.Run]:
     done = []
     for backend in backends:
-        print(f"\n{backend.name}, {backend.processes} processes", flush=True)
-        done.append(runs.run(backend, source, labels, local))
+        print(f"\n{backend.name}, processes: {backend.processes}", flush=True)
+        done.append(runs.run(backend, source, labels, local, stage=stage))
     return done[0], done[1]
 
 

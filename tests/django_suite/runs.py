@@ -14,7 +14,7 @@ from django_lakebase.local.client import LocalLakebase
 from django_lakebase.local.emulator import clean
 
 from .comparison import Outcome, UnfinishedError, read
-from .source import CHECKOUT, Source
+from .source import CACHE, CHECKOUT, Source
 
 # PostgreSQL lets superusers alone make it; the service's list of extensions has it.
 UNTRUSTED = "bloom"
@@ -105,10 +105,19 @@ def stock(local: LocalLakebase, options: dict[str, Any], processes: int) -> Back
 
 
 def run(
-    backend: Backend, source: Source, labels: list[str], local: LocalLakebase
+    backend: Backend,
+    source: Source,
+    labels: list[str],
+    local: LocalLakebase,
+    *,
+    stage: str,
 ) -> Run:
-    """Run the tests of *labels*, all without any; raises UnfinishedError."""
-    record = source.tests.parent.with_name(f"{source.version}-{backend.name}.jsonl")
+    """
+    Run the tests of *labels*, all without any; raises UnfinishedError.
+
+    The record stays, under a name with *stage*.
+    """
+    record = CACHE / f"{source.version}-{backend.name}-{stage}.jsonl"
     record.unlink(missing_ok=True)
     environment = clean(dict(os.environ)) | backend.variables
     environment |= {
