@@ -43,7 +43,7 @@ class Run:
 
 
 def furnish(local: LocalLakebase) -> None:
-    """Make what Django's tests want and an ordinary role may not make."""
+    """Make what Django's tests want and an ordinary role may not make, or exit."""
     socket = Path(local.facts["postgres_socket"])
     port = socket.name.rpartition(".")[2]
     with psycopg.connect(
@@ -53,6 +53,13 @@ def furnish(local: LocalLakebase) -> None:
         dbname="template1",
         autocommit=True,
     ) as superuser:
+        known = superuser.execute("SELECT name FROM pg_available_extensions")
+        if UNTRUSTED not in {name for (name,) in known}:
+            raise SystemExit(
+                f"This PostgreSQL has no extension {UNTRUSTED}, and Django's tests "
+                "need that and others. Install the system's server, from version 15 "
+                "on, with its contrib extensions (Debian: postgresql)."
+            )
         superuser.execute(f"CREATE EXTENSION IF NOT EXISTS {UNTRUSTED}")
 
 
