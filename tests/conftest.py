@@ -14,6 +14,8 @@ from django_lakebase.base import DatabaseWrapper
 from django_lakebase.local.client import LocalLakebase
 from tests.support import forget_all, outlive
 
+# Projects of users, with tests and a conftest of their own.
+collect_ignore = ["projects"]
 pytest_plugins = ["django_lakebase.local.fixtures"]
 
 NewWrapper = Callable[..., DatabaseWrapper]
