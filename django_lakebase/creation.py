@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 from django.db.backends.postgresql.creation import (
     DatabaseCreation as PostgreSQLDatabaseCreation,
 )
+from django.utils.functional import SimpleLazyObject
 
 from . import config
 from .connection import resolve_host
@@ -22,10 +23,13 @@ class DatabaseCreation(PostgreSQLDatabaseCreation):
 
         Two endpoints without HOST look the same to Django, which would make the
         second alias a mirror of the first; so the workspace is asked for the host.
+        Only when it is compared: Django makes one for tests without a database too.
         """
-        target = cast("LakebaseMixin", self.connection).get_target()
         _, *rest = super().test_db_signature()
-        return (resolve_host(target), *rest)
+        return (SimpleLazyObject(lambda: resolve_host(self._target())), *rest)
+
+    def _target(self) -> config.Target:
+        return cast("LakebaseMixin", self.connection).get_target()
 
     def _get_test_db_name(self) -> str:
         # Settings may have been assigned since the wrapper was made.

@@ -113,3 +113,13 @@ def test_each_process_of_xdist_has_a_test_database(shop):
     assert run.status == 0, run.said
     assert_each_worker_had_its_own(run, [f"test_{shop.name}_gw{n}" for n in (0, 1)])
     shop.assert_nothing_is_left()
+
+
+def test_tests_without_a_database_ask_nobody(shop, local):
+    """No setting, no workspace and no server is needed, as with Django's backend."""
+    nowhere = dict.fromkeys(local.env, "")
+
+    run = shop.run(*MANAGE, "catalog.tests.WithoutDatabaseTests", **nowhere)
+
+    assert run.status == 0, run.said
+    assert local.counters()["requests"] == {}
