@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, cast
 
+from django.db import connections
 from django.db.backends.postgresql.creation import (
     DatabaseCreation as PostgreSQLDatabaseCreation,
 )
@@ -28,6 +29,12 @@ class DatabaseCreation(PostgreSQLDatabaseCreation):
         _, *rest = super().test_db_signature()
         return (SimpleLazyObject(lambda: resolve_host(self._target())), *rest)
 
+    def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
+        """Lead the alias to another's test database, also if it was in use before."""
+        super().set_as_test_mirror(primary_settings_dict)
+        # It leads to the real database.
+        self.connection.close()
+
     def _target(self) -> config.Target:
         return cast("LakebaseMixin", self.connection).get_target()
 
@@ -35,3 +42,12 @@ class DatabaseCreation(PostgreSQLDatabaseCreation):
         # Settings may have been assigned since the wrapper was made.
         config.fill(self.connection.settings_dict)
         return cast("str", super()._get_test_db_name())  # type: ignore[misc]
+
+    def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
+        # PostgreSQL drops none that is in use, and pools of mirrors still are.
+        for other in connections.all(initialized_only=True):
+            is_there = other.settings_dict["NAME"] == test_database_name
+            if is_there and isinstance(other.creation, DatabaseCreation):
+                other.close()
+                cast("LakebaseMixin", other).close_pool()
+        super()._destroy_test_db(test_database_name, verbosity)  # type: ignore[misc]

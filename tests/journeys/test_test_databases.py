@@ -52,6 +52,25 @@ def branch(opened_shop):
     api.do("DELETE", f"{made}?purge=true")
 
 
+def test_aliases_of_one_database_share_its_test_database(shop):
+    """None stays in the real one, or in that which Django is to drop."""
+    pooled = {"ENGINE": "django_lakebase", "OPTIONS": {"pool": True}}
+    databases = {
+        "default": pooled,
+        "mirror": {**pooled, "TEST": {"MIRROR": "default"}},
+        "same": {"ENGINE": "django_lakebase"},
+    }
+
+    run = shop.run(*MANAGE, databases=databases, **EARLY)
+
+    assert run.status == 0, run.said
+    assert run.each("alias") == set(databases)
+    assert run.each("database") == {f"test_{shop.name}"}
+    committed = [n["rows"] for n in run.notes if n["kind"] == "CommittedTests"]
+    assert committed == [sorted(databases)] * 3
+    shop.assert_nothing_is_left()
+
+
 def test_two_endpoints_have_a_test_database_each(shop, branch):
     """Where no HOST tells them apart either, and in every worker."""
     databases = {
