@@ -1,18 +1,25 @@
 """Test databases: told apart by what they connect to, also where settings are bare."""
 
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 from django.db import connections
 from django.db.backends.postgresql.creation import (
     DatabaseCreation as PostgreSQLDatabaseCreation,
 )
+from django.db.backends.utils import strip_quotes
 from django.utils.functional import SimpleLazyObject
 
 from . import config
-from .connection import resolve_host
+from .connection import refusal, resolve_host, resolve_user
+from .errors import explain
+from .kinds import Source
 
 if TYPE_CHECKING:
     from .base import LakebaseMixin
+
+# What a role may lack when a test database is to be made.
+EXPLAINED = ("createdb-missing", "template-denied")
 
 
 class DatabaseCreation(PostgreSQLDatabaseCreation):
@@ -42,6 +49,26 @@ class DatabaseCreation(PostgreSQLDatabaseCreation):
         # Settings may have been assigned since the wrapper was made.
         config.fill(self.connection.settings_dict)
         return cast("str", super()._get_test_db_name())  # type: ignore[misc]
+
+    def _execute_create_test_db(
+        self, cursor: Any, parameters: dict[str, str], keepdb: bool = False
+    ) -> None:
+        try:
+            super()._execute_create_test_db(cursor, parameters, keepdb)  # type: ignore[misc]
+        except SystemExit as end:
+            # Django has quoted the server, and gives up.
+            if (cause := end.__context__) is not None:
+                self._log_mend(cause, strip_quotes(parameters["dbname"]))
+            raise
+
+    def _log_mend(self, cause: BaseException, name: str) -> None:
+        failure = explain(cause, Source.SERVER)
+        if failure.id in EXPLAINED:
+            target = self._target()
+            found = re.search(failure.pattern, str(cause))
+            facts = {"user": resolve_user(target), "name": name}
+            facts |= found.groupdict() if found else {}
+            self.log(str(refusal(target, cause, failure, **facts)))
 
     def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
         # PostgreSQL drops none that is in use, and pools of mirrors still are.

@@ -416,6 +416,25 @@ FAILURES = (
         "connection gets.",
         then=Then.PROBE,
     ),
+    # The server, after the login: when a test database is to be made.
+    _server(
+        id="createdb-missing",
+        pattern=r"permission denied to create database",
+        means='"{user}" may not create databases, so the test database "{name}" cannot '
+        "be made.",
+        mend='As the project\'s owner, run: ALTER ROLE "{user}" CREATEDB; Or let the '
+        'owner make "{name}" (docs/howto/test.md) and run the tests with --keepdb, in '
+        "pytest --reuse-db. Or run them on a local Lakebase: lakebase-local run -- "
+        "python manage.py test.",
+    ),
+    _server(
+        id="template-denied",
+        pattern=r"permission denied to copy database \"(?P<template>[^\"]*)\"",
+        means='"{user}" may not copy the database "{template}" to make the test '
+        'database "{name}".',
+        mend="A role may copy its own databases, and templates. As the owner of "
+        '"{template}", run: ALTER DATABASE "{template}" IS_TEMPLATE true;',
+    ),
     _workspace(
         id="workspace-unexplained",
         means="{workspace} gave no credential for a reason that is not in our table.",

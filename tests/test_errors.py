@@ -57,6 +57,8 @@ SERVER = [
         "channel binding required but not supported by server's authentication request",
         "channel-binding",
     ),
+    ("permission denied to create database", "createdb-missing"),
+    ('permission denied to copy database "stock"', "template-denied"),
     ("the moon is in the wrong house", "unexplained"),
 ]
 
@@ -130,9 +132,11 @@ def test_a_refused_native_password_is_no_token():
 def test_each_row_speaks_whole_sentences(failure):
     """All that a sentence needs is known to every caller, or the row's own."""
     target = Target(alias="default", label='DATABASES["default"]', login=None)
-    own = dict.fromkeys(("because", "name", "value", "problem", "skew", "state"), "it")
+    own = ["because", "name", "value", "problem", "skew", "state", "template"]
 
-    error = explained(SettingsError, failure, target.label, target.facts(**own))
+    error = explained(
+        SettingsError, failure, target.label, target.facts(**dict.fromkeys(own, "it"))
+    )
 
     assert "<" not in str(error).replace("<id>", "")
     assert str(error).startswith('DATABASES["default"]: ')
