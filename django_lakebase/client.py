@@ -3,17 +3,26 @@
 from collections.abc import Iterable
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.postgresql.client import (
     DatabaseClient as PostgreSQLDatabaseClient,
 )
 
 from . import config
-from .connection import lazy_params, resolve_host, resolve_user
+from .connection import LakebaseError, lazy_params, resolve_host, resolve_user
 
 
 class DatabaseClient(PostgreSQLDatabaseClient):
     """Runs psql, logged in as Django would be."""
+
+    def runshell(self, parameters: Iterable[str]) -> None:
+        """Run psql; what keeps it from logging in is told without a traceback."""
+        try:
+            super().runshell(parameters)
+        except (LakebaseError, ImproperlyConfigured) as exc:
+            raise CommandError(str(exc)) from exc
 
     @classmethod
     def settings_to_cmd_args_env(
