@@ -51,6 +51,7 @@ REFUSALS = {
     "budget-invalid": "lakebase.E007",
     "pool-age": "lakebase.E008",
     "pool-package-missing": "lakebase.E009",
+    "pool-invalid": "lakebase.E011",
 }
 # The SDK's arguments that are secrets.
 SECRET_ARGUMENTS = ("client_secret", "token", "password", "azure_client_secret")
@@ -104,7 +105,7 @@ def _aliases() -> Iterator[Alias]:
 
 
 def unusable_settings(alias: Alias) -> Iterator[CheckMessage]:
-    """E001 to E007, W002: the ImproperlyConfigured of the first connection."""
+    """E001 to E007, E011, W002: the ImproperlyConfigured of the first connection."""
     refusal = alias.refusal
     if refusal is not None:
         number = REFUSALS[refusal.failure_id]

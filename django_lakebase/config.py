@@ -8,6 +8,7 @@ second reading knows it from one that the project wrote. docs/reference/settings
 the rules for users.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -29,6 +30,9 @@ DEFAULT_BUDGET = 20.0
 OWN_OPTIONS = ("workspace", "endpoint", "connect_budget")
 # The keys of OPTIONS that bring a password of their own.
 PASSWORD_OPTIONS = ("password", "passfile", "service")
+# The keys of OPTIONS that are switches, and how URLs write them.
+SWITCH_OPTIONS = ("pool", "server_side_binding")
+SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 WEAK_SSLMODES = ("disable", "allow", "prefer")
 ENDPOINT_VARIABLES = ("ENDPOINT_NAME", "LAKEBASE_ENDPOINT")
 # The SDK's arguments that say who logs in, and those that say where.
@@ -182,6 +186,10 @@ class _Reader:
     # Filling.
 
     def fill(self) -> None:
+        for key in SWITCH_OPTIONS:
+            text = str(self.options.get(key)).lower()
+            if text in SWITCHES:
+                self.options[key] = SWITCHES[text]
         for key in ("NAME", "USER", "HOST", "PORT"):
             if self.settings.get(key) is None:
                 continue  # NAME is None on the maintenance connection.
@@ -324,12 +332,18 @@ class _Reader:
 
     def _budget(self) -> float:
         budget = self.options.get("connect_budget", DEFAULT_BUDGET)
+        if isinstance(budget, str):
+            with contextlib.suppress(ValueError):
+                budget = float(budget)
         is_number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
         if not is_number or not 0 < budget < float("inf"):
             raise self.refuse("budget-invalid", value=repr(budget))
         return float(budget)
 
     def _other_options(self) -> Hashable:
+        pool = self.options.get("pool")
+        if pool and pool is not True and not isinstance(pool, Mapping):
+            raise self.refuse("pool-invalid", value=repr(pool))
         left_out = (*OWN_OPTIONS, "password")
         return _frozen({k: v for k, v in self.options.items() if k not in left_out})
 

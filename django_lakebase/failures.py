@@ -71,6 +71,11 @@ FAILURES = (
         mend="A port is a number from 1 to 65535; Lakebase listens on 5432.",
     ),
     _settings(
+        id="pool-invalid",
+        means='OPTIONS["pool"] is {value}.',
+        mend="It is True, or a dict of arguments for psycopg_pool's ConnectionPool.",
+    ),
+    _settings(
         id="pool-age",
         means="Pooling doesn't support persistent connections.",
         mend='Set CONN_MAX_AGE to 0 or remove it: OPTIONS["pool"] keeps connections.',

@@ -72,6 +72,7 @@ REFUSED = [
     ("E005", {"endpoint": ENDPOINT}, {"HOST": "/var/run/postgresql"}, "a local socket"),
     ("E006", {}, {"PORT": "70000"}, 'PORT is "70000"'),
     ("E007", {"connect_budget": 0}, {}, 'OPTIONS["connect_budget"] is 0'),
+    ("E011", {"pool": "4"}, {}, "OPTIONS[\"pool\"] is '4'"),
     ("E008", {"pool": True}, {"CONN_MAX_AGE": 60}, "persistent connections"),
 ]
 
