@@ -6,8 +6,10 @@ environment, the password is a credential of the workspace, and Django does the 
 """
 
 import logging
+import os
 import random
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -46,6 +48,11 @@ else:
     Base = object
 
 logger = logging.getLogger("django_lakebase")
+
+# Whose connections a forked child must not use: two processes on one socket read each
+# other's answers. Nor may it close them, for that would end the parent's sessions.
+_connected: "weakref.WeakSet[LakebaseMixin]" = weakref.WeakSet()
+_of_a_parent: list[Connection] = []
 
 # Half-open connections end after about a minute instead of two hours; seconds, and
 # milliseconds for tcp_user_timeout.
@@ -112,6 +119,7 @@ class LakebaseMixin(Base):
     def get_new_connection(self, conn_params: Params) -> Connection:
         """Open a connection, retrying within ``OPTIONS["connect_budget"]`` seconds."""
         opener = super().get_new_connection
+        _connected.add(self)
         if self.pool is not None:
             outcome = attempt(opener, conn_params)
             if isinstance(outcome, BaseException):
@@ -167,6 +175,17 @@ class LakebaseMixin(Base):
             from .pool import close_pools
 
             close_pools(self.alias)
+
+    def leave_to_parent(self) -> None:
+        """
+        Forget the connection that a fork has brought here; its socket is not touched.
+
+        A transaction stays with it: inside atomic, Django then refuses to go on.
+        """
+        if self.connection is not None:
+            _of_a_parent.append(self.connection)
+            self.connection = None
+            self.closed_in_transaction = self.in_atomic_block
 
     def close_if_unusable_or_obsolete(self) -> None:
         """
@@ -249,3 +268,12 @@ def _application_name() -> str:
 
 class DatabaseWrapper(LakebaseMixin, PostgreSQLDatabaseWrapper):
     """Django's PostgreSQL backend, logging in with Databricks credentials."""
+
+
+def _leave_all_to_parent() -> None:
+    for wrapper in list(_connected):
+        wrapper.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all_to_parent)

@@ -5,6 +5,7 @@ import threading
 import traceback
 
 import pytest
+from django.db import ProgrammingError
 
 from tests.support import cache_of, one
 
@@ -45,6 +46,42 @@ def test_a_child_has_a_pool_of_its_own(new_wrapper):
     assert str(parents) not in childs
     assert len(set(childs)) == 2
     assert one(wrapper, "SELECT pg_backend_pid()") == parents
+
+
+@pytest.mark.parametrize("options", [{}, {"pool": True}], ids=["plain", "pool"])
+def test_a_child_leaves_an_open_connection_to_its_parent(new_wrapper, options):
+    """Whether it goes on working or closes what it found: the parent's lives on."""
+    wrapper = new_wrapper("forked", OPTIONS=options)
+    parents = one(wrapper, "SELECT pg_backend_pid()")
+
+    def work():
+        own = one(wrapper, "SELECT pg_backend_pid()")
+        wrapper.close()
+        return own
+
+    closing = in_child(wrapper.close)
+    working = in_child(work)
+
+    assert closing == "None"
+    assert working.isdigit(), working
+    assert working != str(parents)
+    assert one(wrapper, "SELECT pg_backend_pid()") == parents
+
+
+def test_a_child_is_outside_of_its_parents_transaction(new_wrapper):
+    """What it did there could be nobody's: it is an error, and the parent's holds."""
+    wrapper = new_wrapper("forked")
+    wrapper.ensure_connection()
+    wrapper.set_autocommit(False)
+    wrapper.in_atomic_block = True
+    inside = one(wrapper, "SELECT txid_current()")
+
+    childs = in_child(lambda: one(wrapper, "SELECT 1"))
+
+    assert ProgrammingError.__name__ in childs
+    assert one(wrapper, "SELECT txid_current()") == inside
+    wrapper.in_atomic_block = False
+    wrapper.rollback()
 
 
 def test_a_child_uses_the_credential_of_its_parent(new_wrapper, local):
