@@ -30,6 +30,7 @@ class _Call(Generic[T]):
     def __init__(self, work: Callable[["_Call[T]"], T]) -> None:
         self.started = time.monotonic()
         self.done = threading.Event()
+        self.has_result = False
         self.result: T
         self.error: BaseException | None = None
         self._work = work
@@ -48,6 +49,7 @@ class _Call(Generic[T]):
     def _run(self) -> None:
         try:
             self.result = self._work(self)
+            self.has_result = True
         except Exception as exc:  # noqa: BLE001 - the waiting callers raise it.
             self.error = without_frames(exc)
         finally:
@@ -117,19 +119,24 @@ class SingleFlight(Generic[T]):
         """
         Return the function's result, waiting *timeout* seconds at most.
 
-        Raises `FlightError` with the reason as its cause.
+        A run whose thread was killed is made again. Raises `FlightError` with the
+        reason as its cause.
         """
-        try:
-            call = self.start()
-        except ImportError as exc:  # From *prepare*.
-            raise FlightError from without_frames(exc)
-        bound = 0.0 if call.age() > CALL_BOUND else min(timeout, CALL_BOUND)
-        if not call.done.wait(max(0.0, bound)):
-            cause = TimeoutError(f"no answer within {call.age():.0f} s")
-            raise FlightError from cause
-        if call.error is not None:
-            raise FlightError from call.error
-        return call.result
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                call = self.start()
+            except ImportError as exc:  # From *prepare*.
+                raise FlightError from without_frames(exc)
+            left = min(deadline - time.monotonic(), CALL_BOUND)
+            bound = 0.0 if call.age() > CALL_BOUND else max(0.0, left)
+            if not call.done.wait(bound):
+                cause = TimeoutError(f"no answer within {call.age():.0f} s")
+                raise FlightError from cause
+            if call.error is not None:
+                raise FlightError from call.error
+            if call.has_result:
+                return call.result
 
     def _has_left_one_behind(self) -> bool:
         behind = self._abandoned

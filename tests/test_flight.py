@@ -92,3 +92,17 @@ def test_frames_are_cut():
     outer = caught.value.__cause__
     assert outer.__traceback__ is None
     assert outer.__cause__.__traceback__ is None
+
+
+def test_a_call_whose_thread_was_killed_is_made_again():
+    """The callers wait for the next one: they did nothing to be told of."""
+    calls = []
+
+    def work():
+        calls.append(1)
+        if len(calls) == 1:
+            # What a killed thread dies of: PyThreadState_SetAsyncExc raises it too.
+            raise SystemExit
+        return "again"
+
+    assert SingleFlight(work, prepare=nothing).wait(10) == "again"
