@@ -348,6 +348,14 @@ FAILURES = (
         "FROM pg_stat_activity), or give the endpoint more compute.",
     ),
     _server(
+        id="pool-exhausted",
+        means="all connections of this process's pool are in use, and none came back "
+        "within {waited} s.",
+        mend='Raise OPTIONS["pool"]["max_size"], or hold connections for a shorter '
+        "time: long transactions, slow queries, requests that wait for others.",
+        passing=True,
+    ),
+    _server(
         id="permission-denied",
         pattern=r"permission denied for database|is not permitted to log in",
         means='"{user}" may not connect to the database "{database}".',

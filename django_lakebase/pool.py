@@ -131,7 +131,7 @@ class LakebasePool(ConnectionPool[Any]):
         """
         Return a connection that the server has not cut.
 
-        Raises the true reason where one is known, else psycopg_pool's PoolTimeout.
+        Raises the true reason as a LakebaseError.
         """
         seconds = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
@@ -202,7 +202,11 @@ class LakebasePool(ConnectionPool[Any]):
     def _reason(self, timeout: PoolTimeout, seconds: float) -> BaseException:
         error = self._opener.error
         if not isinstance(error, Explained):
-            return PoolTimeout(f"couldn't get a connection after {seconds:.2f} sec")
+            # Nothing has failed: they are in use, or the first answer is still due.
+            is_used_up = len(self._lent) >= self.max_size
+            failure = table()["pool-exhausted" if is_used_up else "waking"]
+            waited = f"{seconds:g}"
+            return refusal(self.target, timeout, failure, waited=waited, budget=waited)
         # A new one each time: threads must not share a traceback.
         reason = copy.copy(error)
         reason.__cause__ = error.__cause__ or timeout

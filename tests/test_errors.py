@@ -132,7 +132,10 @@ def test_a_refused_native_password_is_no_token():
 def test_each_row_speaks_whole_sentences(failure):
     """All that a sentence needs is known to every caller, or the row's own."""
     target = Target(alias="default", label='DATABASES["default"]', login=None)
-    own = ["because", "name", "value", "problem", "skew", "state", "template"]
+    own = [
+        *("because", "name", "value", "problem"),
+        *("skew", "state", "template", "waited"),
+    ]
 
     error = explained(
         SettingsError, failure, target.label, target.facts(**dict.fromkeys(own, "it"))
@@ -160,6 +163,7 @@ def test_what_may_pass():
         "endpoint-unavailable",
         "external-authorization",
         "host-unknown",
+        "pool-exhausted",
         "token-early",
         "waking",
     }

@@ -94,6 +94,7 @@ def test_frames_are_cut():
     assert outer.__cause__.__traceback__ is None
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_call_whose_thread_was_killed_is_made_again():
     """The callers wait for the next one: they did nothing to be told of."""
     calls = []

@@ -117,16 +117,27 @@ def test_a_timeout_tells_the_last_error(new_wrapper, local):
         one(wrapper, "SELECT 1")
 
 
-def test_an_exhausted_pool_is_a_plain_timeout(new_wrapper):
-    """No reason is made up where all connections are simply in use."""
+def test_an_exhausted_pool_says_so(new_wrapper):
+    """That is a matter of sizes: the error names the one to raise."""
     options = {"pool": {**POOL, "timeout": 0.2}}
     first, second = (new_wrapper("pooled", OPTIONS=options) for _ in range(2))
     one(first, "SELECT 1")
 
-    with pytest.raises(OperationalError) as caught:
+    with pytest.raises(LakebaseError, match=r'\["max_size"\]') as caught:
         one(second, "SELECT 1")
 
+    assert caught.value.failure_id == "pool-exhausted"
     assert isinstance(caught.value.__cause__, PoolTimeout)
+
+
+def test_a_first_login_that_takes_longer_than_the_budget_is_named(new_wrapper, local):
+    """Nothing has failed yet, and nothing is in use: the endpoint does not answer."""
+    wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "timeout": 0.3}})
+
+    with local.fault("suspend", wake=60), pytest.raises(LakebaseError) as caught:
+        one(wrapper, "SELECT 1")
+
+    assert caught.value.failure_id == "waking"
 
 
 def test_assume_role_works_with_a_pool(new_wrapper, local):
