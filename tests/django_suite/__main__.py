@@ -74,20 +74,21 @@ def _compare(
     local: LocalLakebase,
 ) -> int:
     extra: dict[str, Any] = {"pool": True} if options.pool else {}
+    mode = "pool" if options.pool else "plain"
     # A pool of Django's own does not survive the fork.
     forks = 1 if options.pool else options.parallel
     backends = (
         runs.ours(options.engine, local, extra, options.parallel),
         runs.stock(local, extra, forks),
     )
-    first = _both(backends, source, labels, local, stage="first")
+    first = _both(backends, source, labels, local, stage=f"{mode}-first")
     found = compare(first[0].results, first[1].results, DESIGNED)
     calmed: list[Difference] = []
     if 0 < len(found.differing) <= MOST_RERUN:
         print("\nagain, alone, what was different", flush=True)
         again = sorted({label(pair.test) for pair in found.differing})
         alone = tuple(replace(backend, processes=1) for backend in backends)
-        second = _both(alone, source, again, local, stage="again")
+        second = _both(alone, source, again, local, stage=f"{mode}-again")
         found, calmed = _settled(found, second)
     names = backends[0].name, backends[1].name
     print(

@@ -89,6 +89,7 @@ class Comparison:
 def compare(ours: Results, stock: Results, designed: Mapping[str, str]) -> Comparison:
     """Compare *ours* with *stock*; *designed* has reasons for tests that may differ."""
     nothing = Outcome(ABSENT)
+    ours, stock = _aligned(ours, stock), _aligned(stock, ours)
     pairs = [
         Difference(test, ours.get(test, nothing), stock.get(test, nothing))
         for test in sorted({*ours, *stock})
@@ -103,6 +104,25 @@ def compare(ours: Results, stock: Results, designed: Mapping[str, str]) -> Compa
             if pair.ours.equals(pair.stock) and pair.ours.status in BAD
         ],
     )
+
+
+def _aligned(results: Results, others: Results) -> Results:
+    """
+    Return *results* with the classes' own outcomes under the names of *others*.
+
+    What befalls a class before its first test bears its name in a single process;
+    among several, that of one of its tests.
+    """
+    aligned = dict(results)
+    for name in {*others} - {*results}:
+        its_class = label(name)
+        if its_class == name:
+            continue
+        tests = (t for t in {*results} - {*others} if t.startswith(f"{its_class}."))
+        match = [t for t in tests if results[t].equals(others[name])]
+        if len(match) == 1:
+            aligned[name] = aligned.pop(match[0])
+    return aligned
 
 
 def label(test: str) -> str:

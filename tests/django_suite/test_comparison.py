@@ -90,6 +90,25 @@ def test_the_same_failure_on_both_is_no_difference():
     assert found.shared == [Difference("a", ERROR, other)]
 
 
+def test_a_skipped_class_is_the_same_in_one_process_and_in_several():
+    """Only one of them names the class; the other names one of its tests."""
+    skip = Outcome("skipped", "why")
+    alone = {"setUpClass (m.C)": skip, "m.D.test": OK}
+    among = {"m.C.test_two": skip, "m.D.test": OK}
+
+    assert compare(among, alone, {}).differing == []
+    assert compare(alone, among, {}).differing == []
+
+
+def test_a_skipped_class_does_not_hide_a_failed_test():
+    """Only the same outcome may stand for the class."""
+    alone = {"setUpClass (m.C)": Outcome("skipped", "why")}
+
+    found = compare({"m.C.test_two": ERROR}, alone, {})
+
+    assert len(found.differing) == 2
+
+
 def test_a_failed_class_is_run_again_by_its_name():
     """Django's runner knows no label for the setting up of a class."""
     assert label("setUpClass (queries.tests.Tests)") == "queries.tests.Tests"
