@@ -18,9 +18,11 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from .binaries import Binaries, LocalError
+from .extensions import trusting_program
 
 SUPERUSER = "cloud_admin"
 ACCOUNTS = ("nobody", "postgres", "daemon")
@@ -90,6 +92,11 @@ class Machine:
         if not copy.exists():
             shutil.copytree(folder.parent, copy, symlinks=True)
         return copy / "bin"
+
+    @cached_property
+    def program(self) -> Path:
+        """The server's program, which lets more extensions be made than it did."""
+        return trusting_program(self.reachable_binaries(), self.directory / "program")
 
     def make_folder(self, path: Path) -> None:
         """Make a folder that belongs to the servers' account."""
@@ -192,7 +199,7 @@ class Server:
                 "another --data."
             )
         (data / "postmaster.pid").unlink(missing_ok=True)
-        command: list[Path | str] = [binaries / "postgres", "-D", data]
+        command: list[Path | str] = [machine.program, "-D", data]
         command += self._options()
         self._process = machine.spawn(command, self._log)
         await self._wait()
