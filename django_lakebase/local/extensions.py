@@ -28,7 +28,8 @@ def trusting_program(folder: Path, tree: Path) -> Path:
     if not places:
         return own
     programs, share, libraries = places
-    if not any(_untrusted(share / "extension")):
+    untrusted = _untrusted(share / "extension")
+    if not untrusted:
         return own
     shutil.rmtree(tree, ignore_errors=True)
     top = Path(os.path.commonpath(places))
@@ -36,7 +37,7 @@ def trusting_program(folder: Path, tree: Path) -> Path:
     program.parent.mkdir(parents=True)
     shutil.copy(own, program)
     (tree / libraries.relative_to(top)).symlink_to(libraries)
-    _link_share(share, tree / share.relative_to(top))
+    _link_share(share, tree / share.relative_to(top), untrusted)
     # Not so where the file system lets no program run.
     return program if os.access(program, os.X_OK) else own
 
@@ -57,16 +58,15 @@ def _untrusted(folder: Path) -> list[Path]:
     return [file for file in found if "trusted = true" not in file.read_text()]
 
 
-def _link_share(share: Path, own: Path) -> None:
+def _link_share(share: Path, own: Path, untrusted: list[Path]) -> None:
     own.mkdir(parents=True)
     for entry in share.iterdir():
         if entry.name != "extension":
             (own / entry.name).symlink_to(entry)
     scripts, controls = share / "extension", own / "extension"
     controls.mkdir()
-    trusted = _untrusted(scripts)
     for file in scripts.glob("*.control"):
         text = f"{file.read_text()}\ndirectory = '{scripts}'\n"
-        if file in trusted:
+        if file in untrusted:
             text += "trusted = true\n"
         (controls / file.name).write_text(text)
