@@ -34,6 +34,7 @@ from .errors import (
     chain,
     explain,
     explained,
+    retry_after,
     table,
 )
 from .flight import FlightError, without_frames
@@ -284,7 +285,8 @@ class Opening:
     def _next(self, error: BaseException) -> None:
         """Prepare the next attempt, or raise why there is none."""
         if isinstance(error, (CredentialError, FlightError)):
-            raise self._refusal(error.__cause__ or error, Source.WORKSPACE)
+            self._wait_for_workspace(error.__cause__ or error)
+            return
         is_refused_login = isinstance(error, psycopg.Error) and error.sqlstate is None
         if not is_refused_login:
             # Not about connecting: a bad isolation level, SQL after the login.
@@ -297,6 +299,17 @@ class Opening:
         then, pause = self._ladder.next(self._what_then(failure, error))
         if then is Then.STOP or (then is not Then.WAIT and not self._renew(then)):
             raise self._refusal(error, Source.SERVER)
+        events.connection_retried(
+            self._told(), failure_id=failure.id, then=then, pause=pause
+        )
+        time.sleep(pause)
+
+    def _wait_for_workspace(self, error: BaseException) -> None:
+        """Wait until it may be asked again; raises where that is of no use."""
+        failure = explain(error, Source.WORKSPACE)
+        then, pause = self._ladder.next(failure.then, at_least=retry_after(error))
+        if then is not Then.WAIT:
+            raise self._refusal(error, Source.WORKSPACE)
         events.connection_retried(
             self._told(), failure_id=failure.id, then=then, pause=pause
         )

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from .errors import chain, scrub
+from .errors import retry_after, scrub
 from .flight import CALL_BOUND, FlightError, SingleFlight
 
 logger = logging.getLogger("django_lakebase")
@@ -242,11 +242,11 @@ class CredentialCache:
         now = self._now()
         self._error = error
         pause = timedelta(seconds=self._pause * (0.5 + self._chance() / 2))
-        asked = [getattr(link, "retry_after_secs", None) for link in chain(error)]
-        throttled = max((float(seconds) for seconds in asked if seconds), default=0.0)
+        throttled = timedelta(seconds=retry_after(error))
         if throttled:
-            self._throttled_until = now + timedelta(seconds=throttled)
-        self._retry_at = now + max(pause, timedelta(seconds=throttled))
+            self._throttled_until = now + throttled
+        # The pause is added: those who were told the same must not come together.
+        self._retry_at = now + throttled + pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         current = self._current
         if current is not None and current.left(now) > timedelta():

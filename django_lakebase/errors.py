@@ -62,6 +62,12 @@ def chain(exc: BaseException | None) -> Iterator[BaseException]:
         exc = exc.__cause__ or exc.__context__
 
 
+def retry_after(exc: BaseException | None) -> float:
+    """Return the seconds after which the service wants to be asked again, or 0."""
+    asked = [getattr(link, "retry_after_secs", None) for link in chain(exc)]
+    return max((float(seconds) for seconds in asked if seconds), default=0.0)
+
+
 def explain(exc: BaseException, source: Source, *, native: bool = False) -> Failure:
     """
     Return the row of the table for *exc*, seen by *source*.

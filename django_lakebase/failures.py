@@ -173,7 +173,7 @@ FAILURES = (
         means="{workspace} answers that it gets too many requests.",
         mend="It passes by itself. If it stays, fewer processes should start at the "
         "same moment.",
-        passing=True,
+        then=Then.WAIT,
     ),
     _workspace(
         id="empty-credential",
@@ -229,7 +229,7 @@ FAILURES = (
         mend="Check DATABRICKS_HOST, this machine's name resolution and its way out "
         "(proxy, firewall): curl {workspace_url}/oidc/.well-known/oauth-authorization-"
         "server must answer.",
-        passing=True,
+        then=Then.WAIT_BRIEFLY,
     ),
     _workspace(
         id="no-login",

@@ -43,8 +43,8 @@ class Ladder:
         """Return the seconds that are left of the budget."""
         return self._deadline - self._now()
 
-    def next(self, then: Then) -> tuple[Then, float]:
-        """Return what comes next, and after how many seconds."""
+    def next(self, then: Then, *, at_least: float = 0.0) -> tuple[Then, float]:
+        """Return what comes next, and after how many seconds, *at_least* so many."""
         if then in (Then.RENEW, Then.PROBE):
             if then in self._spent or self.left() <= 0:
                 return Then.STOP, 0.0
@@ -52,7 +52,9 @@ class Ladder:
             return then, 0.0
         if then is Then.STOP or not self._patient:
             return Then.STOP, 0.0
-        pause = self._pause * (0.5 + self._chance() / 2)
+        # Added, and not the longer one: those who wait for the same must not come
+        # together.
+        pause = at_least + self._pause * (0.5 + self._chance() / 2)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         bound = self.left()
         if then is Then.WAIT_BRIEFLY:

@@ -216,6 +216,23 @@ def test_retry_after_is_honoured(cache, service, clock):
     assert service.calls == 3
 
 
+def test_those_who_were_told_the_same_do_not_come_together(service, clock):
+    """Retry-After is the same for all: chance is added to it."""
+    cache = CredentialCache(service, name="it", now=clock, chance=lambda: 1.0)
+    cache.get()
+    clock.move(minutes=40)
+    service.error = OSError("busy")
+    service.error.retry_after_secs = 30
+    cache.get()
+    settle(cache)
+
+    clock.move(seconds=30.9)
+    cache.get()
+    settle(cache)
+
+    assert service.calls == 2
+
+
 def test_retry_after_holds_for_callers_without_a_credential_too(cache, service, clock):
     """They get the error again, without a request."""
     service.error = OSError("busy")

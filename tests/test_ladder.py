@@ -83,3 +83,18 @@ def test_nothing_is_renewed_when_the_budget_is_spent(clock):
     clock.now = 21.0
 
     assert ladder.next(Then.RENEW)[0] is Then.STOP
+
+
+def test_what_was_asked_for_comes_before_the_pause(clock):
+    """Who was told to wait a second waits that and a little more, by chance."""
+    assert Ladder(20, now=clock, chance=lambda: 1.0).next(Then.WAIT, at_least=1) == (
+        Then.WAIT,
+        1.1,
+    )
+
+
+def test_nobody_waits_for_what_comes_too_late(clock):
+    """Beyond the budget there is nothing to wait for."""
+    ladder = Ladder(20, now=clock)
+
+    assert ladder.next(Then.WAIT, at_least=20) == (Then.STOP, 0.0)

@@ -46,7 +46,7 @@ def failure_of(wrapper):
 def test_faults_of_the_service(new_wrapper, local, fault, settings, failure_id, mend):
     """What the service does is named, with the next step."""
     with local.fault(fault, **settings):
-        error = failure_of(new_wrapper())
+        error = failure_of(new_wrapper(OPTIONS={"connect_budget": 1}))
 
     assert error.failure_id == failure_id
     assert mend in str(error)
@@ -200,3 +200,28 @@ def test_a_refused_token_is_not_tried_for_ever(new_wrapper, local):
         failure_of(wrapper)
 
     assert local.counters()["refusals"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "settings"),
+    [
+        ("api-429", {"retry_after": 1}),
+        ("api-429", {"retry_after": 1, "path": "all"}),
+        ("api-5xx", {"status": 503}),
+    ],
+)
+def test_a_workspace_that_fails_for_a_moment_is_asked_again(
+    new_wrapper, local, fault, settings
+):
+    """A request too many, or a restart over there, is no error here."""
+    with local.fault(fault, count=1, **settings):
+        assert one(new_wrapper(), "SELECT 1") == 1
+
+
+def test_a_workspace_that_wants_to_be_left_alone_for_long_is(new_wrapper, local):
+    """Where Retry-After reaches beyond the budget, the error comes at once."""
+    with local.fault("api-429", retry_after=60):
+        error = failure_of(new_wrapper())
+
+    assert error.failure_id == "api-throttled"
+    assert local.counters()["requests"]["/api/2.0/postgres/credentials"] == 1
