@@ -128,7 +128,9 @@ def log_in(login: Login) -> str:
 
 def fetch_credential(login: Login, endpoint: str) -> Credential:
     """Ask for a new credential; raises the SDK's errors, or Known for an empty one."""
-    answer = _client(login).postgres.generate_database_credential(endpoint=endpoint)
+    answer = _asked(
+        login, lambda it: it.postgres.generate_database_credential(endpoint=endpoint)
+    )
     if not answer.token or answer.expire_time is None:
         raise Known("empty-credential")
     return Credential(
@@ -161,7 +163,7 @@ def _fetch_and_tell(login: Login, endpoint: str) -> Credential:
 
 def fetch_identity(login: Login) -> str:
     """Ask who the login is: the name of its Postgres role."""
-    identity = _client(login).current_user.me().user_name
+    identity = _asked(login, lambda it: it.current_user.me()).user_name
     if not identity:
         raise Known("identity-unknown")
     return identity
@@ -169,7 +171,7 @@ def fetch_identity(login: Login) -> str:
 
 def fetch_endpoint(login: Login, name: str) -> Endpoint:
     """Ask for the endpoint *name*; raises the SDK's errors."""
-    answer = _client(login).postgres.get_endpoint(name)
+    answer = _asked(login, lambda it: it.postgres.get_endpoint(name))
     status: Any = answer.status
     hosts = getattr(status, "hosts", None)
     kind = getattr(status, "endpoint_type", None)
@@ -191,6 +193,24 @@ def fetch_host(login: Login, name: str) -> str:
     if not endpoint.host:
         raise Known("host-unknown", state=endpoint.state)
     return endpoint.host
+
+
+def _asked(login: Login, ask: Callable[["WorkspaceClient"], T]) -> T:
+    """
+    Return what *ask* returns, after a new login if the one so far is not accepted.
+
+    The SDK keeps a login's token for its hour, whatever the workspace says to it.
+    """
+    client = _client(login)
+    try:
+        return ask(client)
+    except Exception as exc:
+        from databricks.sdk.errors import Unauthenticated
+
+        if not isinstance(exc, Unauthenticated) or _clients.get(login) is not client:
+            raise
+    del _clients[login]
+    return ask(_client(login))
 
 
 def _client(login: Login) -> "WorkspaceClient":

@@ -9,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
 
 from django_lakebase.connection import LakebaseError
-from tests.support import forget_all, one, put
+from tests.support import cache_of, forget_all, one, put
 
 
 def failure_of(wrapper):
@@ -225,3 +225,17 @@ def test_a_workspace_that_wants_to_be_left_alone_for_long_is(new_wrapper, local)
 
     assert error.failure_id == "api-throttled"
     assert local.counters()["requests"]["/api/2.0/postgres/credentials"] == 1
+
+
+def test_a_login_that_is_not_accepted_any_more_is_made_again(new_wrapper, local):
+    """What is refused is the secret then, and not the token made with it."""
+    wrapper = new_wrapper()
+    one(wrapper, "SELECT 1")
+    wrapper.close()
+    cache_of(wrapper).drop(cache_of(wrapper).ready())
+
+    with local.fault("secret-revoked"):
+        error = failure_of(wrapper)
+
+    assert error.failure_id == "bad-client-secret"
+    assert one(wrapper, "SELECT 1") == 1
