@@ -13,6 +13,7 @@ method that returns an error instead of raising it, without its traceback. What 
 raised is a LakebaseError with the original as its cause.
 """
 
+import contextlib
 import select
 import time
 import weakref
@@ -40,7 +41,7 @@ from .errors import (
 from .flight import FlightError, without_frames
 from .kinds import Failure, Source, Then
 from .ladder import Ladder
-from .workspace import access_to
+from .workspace import access_to, import_sdk
 
 # The shortest connect_timeout that libpq takes, in seconds.
 SHORTEST_TIMEOUT = 2
@@ -215,11 +216,19 @@ class Opening:
     ) -> None:
         self._target, self._params, self._opener = target, params, opener
         self._access = None if target.is_native else access_to(target)
-        self._ladder = Ladder(target.connect_budget, patient=patient)
         self._credential: Credential | None = None
         self._probed = credential
         self._host = ""
         self._started, self._attempts = time.monotonic(), 0
+        self._load_sdk()
+        self._ladder = Ladder(target.connect_budget, patient=patient)
+
+    def _load_sdk(self) -> None:
+        # Once in a process, before the budget begins: on a busy machine it takes long,
+        # and an error would name the workspace, which nobody has asked yet.
+        if self._access is not None and self._access.credentials.ready() is None:
+            with contextlib.suppress(ImportError):  # The attempt says so.
+                import_sdk()
 
     def run(self) -> Connection:
         """Return the open connection; raises LakebaseError."""

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from django_lakebase import connection
 from django_lakebase.connection import LakebaseError, is_readable
 from django_lakebase.workspace import access_to
 from tests.support import cache_of, forget_all, one, put
@@ -126,3 +127,17 @@ def test_a_read_only_endpoint_has_no_host_to_follow(new_wrapper, local, monkeypa
         api.do("DELETE", made["name"])
 
     assert caught.value.failure_id == "endpoint-read-only"
+
+
+def test_loading_the_sdk_is_not_taken_from_the_budget(new_wrapper, monkeypatch):
+    """Else a busy machine's first connect would blame the workspace."""
+    order = []
+    monkeypatch.setattr(connection, "import_sdk", lambda: order.append("sdk"))
+    real = connection.Ladder
+    monkeypatch.setattr(
+        connection, "Ladder", lambda *a, **k: order.append("budget") or real(*a, **k)
+    )
+
+    one(new_wrapper(), "SELECT 1")
+
+    assert order == ["sdk", "budget"]
