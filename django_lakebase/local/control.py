@@ -19,6 +19,7 @@ from . import problems, shapes, voices
 from .backdoor import SqlError
 from .estate import Estate, endpoint_name
 from .faults import FaultError, Faults, Value
+from .limits import Limits
 from .problems import Problem, invalid, read_object, required
 from .routes import PREFIX, Routes, no_api
 from .tokens import Kind, Signer, TokenError
@@ -61,6 +62,7 @@ class Control:
         self._estate, self._signer, self._faults = estate, signer, faults
         self._tree, self._routes = tree, routes
         self._token_ttl = token_ttl
+        self._limits = Limits()
         self.requests: Counter[str] = Counter()
         self.issued = 0
 
@@ -105,9 +107,27 @@ class Control:
             raise Problem(403, "PERMISSION_DENIED", text)
         for name, misbehave in _MISBEHAVIOURS.items():
             settings = self._faults.get(name)
-            if settings is not None and _concerns(settings, request):
+            if settings is None or not _concerns(settings, request):
+                continue
+            if not self._is_within_limit(settings, request):
                 return misbehave(self._faults.takes(name) or settings)
         return None
+
+    def _is_within_limit(
+        self, settings: dict[str, Value], request: web.Request
+    ) -> bool:
+        rate = float(settings.get("per_second", 0.0))
+        return rate > 0 and self._limits.let_through(self._principal(request), rate)
+
+    def _principal(self, request: web.Request) -> str:
+        basic = _basic(request)
+        if basic is not None:
+            return basic[0]
+        _, _, token = request.headers.get("Authorization", "").partition(" ")
+        try:
+            return self._signer.read(Kind.WORKSPACE, token).subject
+        except TokenError:
+            return ""
 
     async def _is_silent(self, request: web.Request) -> bool:
         """Wait as the faults say; return whether there is to be no answer at all."""

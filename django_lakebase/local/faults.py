@@ -41,8 +41,14 @@ FAULTS = {
     ),
     "api-429": Fault(
         "the API answers 429 with Retry-After: retry_after (seconds), count (0: "
-        "always), path=credentials, or all",
-        {"retry_after": 1.0, "count": 0.0, "path": "credentials"},
+        "always), per_second (so many of each principal are let through; 0: none), "
+        "path=credentials, or all",
+        {
+            "retry_after": 1.0,
+            "count": 0.0,
+            "per_second": 0.0,
+            "path": "credentials",
+        },
     ),
     "api-5xx": Fault(
         "the API answers with status: count (0: always), path=credentials, or all",

@@ -12,7 +12,7 @@ def test_a_fault_is_read_from_a_command_line():
     """Name, and settings in the type of their defaults."""
     assert parse("api-429:count=2.5,path=all") == (
         "api-429",
-        {"retry_after": 1.0, "count": 2.5, "path": "all"},
+        {"retry_after": 1.0, "count": 2.5, "per_second": 0.0, "path": "all"},
     )
     assert parse("role-missing") == ("role-missing", {})
 

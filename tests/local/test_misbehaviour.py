@@ -46,6 +46,18 @@ def test_429_is_told_with_the_seconds_to_wait(api, local):
     assert again == 200
 
 
+def test_429_for_requests_beyond_a_rate(api, local):
+    """Each principal has a rate of its own; who is within it is served."""
+    body = {"endpoint": local.facts["endpoint"]}
+
+    with local.fault("api-429", per_second=0.001):
+        mine = [
+            api.raw("POST", "/api/2.0/postgres/credentials", body)[0] for _ in range(3)
+        ]
+
+    assert mine == [200, 429, 429]
+
+
 def test_429_in_the_sdk(principal, local):
     """It retries, and gives the last error as the cause."""
     with (
