@@ -286,15 +286,26 @@ def _config(arguments: Mapping[str, Any] | None) -> Any:
     if unknown:
         named = ", ".join(unknown)
         raise Known("workspace-invalid", problem=f"has unknown keys: {named}")
+    kind = Config if arguments is None else SettingsOnly
+    if arguments is None:
+        arguments = _pasted(Config)
     own = {
         "retry_timeout_seconds": RETRY_TIMEOUT,
         "http_timeout_seconds": CALL_BOUND,
-        **(arguments or {}),
+        **arguments,
     }
-    kind = Config if arguments is None else SettingsOnly
     return kind(
         product="django-lakebase", product_version=__version__, clock=Impatient(), **own
     )
+
+
+def _pasted(kind: type) -> dict[str, str]:
+    """Return the values of the SDK's variables that have blanks around them, cut."""
+    variables = {
+        attribute.name: os.environ.get(attribute.env or "", "")
+        for attribute in kind.attributes()  # type: ignore[attr-defined]
+    }
+    return {n: v.strip() for n, v in variables.items() if v != v.strip()}
 
 
 def _let_go_after_fork() -> None:
