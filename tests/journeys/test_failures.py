@@ -84,6 +84,7 @@ def test_mistakes_in_the_settings(new_wrapper, local, settings, failure_id, name
 def test_a_port_where_nobody_listens(new_wrapper, local):
     """It could be waking, so it is waited for; the error names host and port."""
     wrapper = new_wrapper(PORT="1", OPTIONS={"connect_budget": 0.3})
+    put(wrapper, local.issue(local.facts["service_principal"]))
 
     error = failure_of(wrapper)
 

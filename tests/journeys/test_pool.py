@@ -11,7 +11,7 @@ from psycopg_pool import PoolTimeout
 from django_lakebase.connection import LakebaseError
 from tests.support import cache_of, hear_from, one, put
 
-POOL = {"min_size": 1, "max_size": 1, "timeout": 10}
+POOL = {"min_size": 1, "max_size": 1, "timeout": 60}
 
 
 def pooled(new_wrapper, alias="pooled", **options):
@@ -118,15 +118,17 @@ def test_a_timeout_tells_the_last_error(new_wrapper, local):
 
 
 def test_an_exhausted_pool_says_so(new_wrapper):
-    """That is a matter of sizes: the error names the one to raise."""
-    options = {"pool": {**POOL, "timeout": 0.2}}
-    first, second = (new_wrapper("pooled", OPTIONS=options) for _ in range(2))
+    """That is a matter of sizes: the error names the alias and what to raise."""
+    first, second = (pooled(new_wrapper) for _ in range(2))
     one(first, "SELECT 1")
+    second.pool.timeout = 0.2
 
     with pytest.raises(LakebaseError, match=r'\["max_size"\]') as caught:
         one(second, "SELECT 1")
 
     assert caught.value.failure_id == "pool-exhausted"
+    assert str(caught.value).startswith('DATABASES["pooled"]: ')
+    assert "within 0.2 s" in str(caught.value)
     assert isinstance(caught.value.__cause__, PoolTimeout)
 
 
