@@ -17,7 +17,7 @@ from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql.base import (
     DatabaseWrapper as PostgreSQLDatabaseWrapper,
 )
-from psycopg import sql
+from psycopg import DataError, ProgrammingError, sql
 
 from . import config
 from .client import DatabaseClient
@@ -32,6 +32,7 @@ from .connection import (
     is_readable,
     lazy_params,
     lease_of,
+    refusal,
     takes_timezone,
 )
 from .creation import DatabaseCreation
@@ -211,8 +212,13 @@ class LakebaseMixin(Base):
         role = self.settings_dict["OPTIONS"].get("assume_role")
         if not role:
             return False
-        with connection.cursor() as cursor:
-            cursor.execute(sql.SQL("SET ROLE {}").format(sql.Literal(role)))
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sql.SQL("SET ROLE {}").format(sql.Literal(role)))
+        except (DataError, ProgrammingError) as exc:
+            raise refusal(
+                self.get_target(), exc, table()["setup-failed"], seen=exc
+            ) from exc
         return True
 
     def _startup_options(self, target: config.Target, own: object) -> str:

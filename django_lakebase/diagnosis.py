@@ -139,6 +139,8 @@ class Diagnosis:
     def _settings(self) -> str:
         target = self._target = self._wrapper.get_target()
         self._wrapper.get_connection_params()
+        # Made, and not opened: what is wrong with its settings shows.
+        self._wrapper.pool  # noqa: B018
         host = target.host or "host from the workspace"
         return f'{target.endpoint or "native login"}, {host}, "{target.database}"'
 
@@ -207,8 +209,8 @@ class Diagnosis:
 
     def _role(self) -> str:
         role = self._wrapper.settings_dict["OPTIONS"].get("assume_role")
-        if role:
-            self._execute(sql.SQL("SET ROLE {}").format(sql.Literal(role)))
+        if role and self._connection is not None:
+            self._wrapper._configure_role(self._connection)  # noqa: SLF001 - Django's.
         [(current, session)] = self._execute("SELECT current_user, session_user")
         if self._identity and session != self._identity:
             raise _Doubt(
@@ -218,17 +220,27 @@ class Diagnosis:
         return f'current_user is "{current}"' + (" (assume_role)" if role else "")
 
     def _database(self) -> str:
-        [(name, schema, may_create)] = self._execute(
+        [(name, schema, may_create, path)] = self._execute(
             "SELECT current_database(), current_schema(), "
-            "has_schema_privilege(current_user, current_schema(), 'CREATE')"
+            "has_schema_privilege(current_user, current_schema(), 'CREATE'), "
+            "current_setting('search_path')"
         )
+        # None is also a schema that this role may not use.
+        if schema is None and "public" in path:
+            schema = "public"
+        if schema is None:
+            raise _Doubt(
+                f'"{name}", where no schema of the search_path exists',
+                'Create one, or correct the search_path (OPTIONS["options"], '
+                "PGOPTIONS, or ALTER ROLE ... SET).",
+            )
         if not may_create:
             user = resolve_user(self._target)
             raise _Doubt(
                 f'"{name}", where this role may not create tables in the schema '
-                f'"{schema or "public"}"',
+                f'"{schema}"',
                 f"To migrate, run as the owner: GRANT USAGE, CREATE ON SCHEMA "
-                f'"{schema or "public"}" TO "{user}"; see docs/howto/connect.md.',
+                f'"{schema}" TO "{user}"; see docs/howto/connect.md.',
             )
         return f'"{name}", may create tables in the schema "{schema}"'
 

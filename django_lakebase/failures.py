@@ -85,6 +85,11 @@ FAILURES = (
         means='OPTIONS["pool"] is set, and psycopg_pool cannot be imported.',
         mend='Install it: pip install "psycopg[pool]".',
     ),
+    _settings(
+        id="pool-options",
+        means='OPTIONS["pool"] holds what psycopg_pool.ConnectionPool does not take.',
+        mend="Correct or remove the key that is named; True takes the defaults.",
+    ),
     # The workspace: login of the SDK, identity, endpoint, credential.
     _workspace(
         id="sdk-missing",

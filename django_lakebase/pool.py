@@ -119,13 +119,25 @@ class LakebasePool(ConnectionPool[Any]):
             **options,
         }
         own_class = options.pop("connection_class", psycopg.Connection)
-        super().__init__(
-            connection_class=_bringing_password(own_class),
-            kwargs={**params, "autocommit": True, "lakebase": self._opener},
-            open=False,
-            configure=self._configured(configure),
-            **options,
-        )
+        try:
+            super().__init__(
+                connection_class=_bringing_password(own_class),
+                kwargs={**params, "autocommit": True, "lakebase": self._opener},
+                open=False,
+                configure=self._configured(configure),
+                **options,
+            )
+        except (TypeError, ValueError) as exc:
+            raise refusal(target, exc, table()["pool-options"], seen=exc) from exc
+
+    def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """Start the workers, having imported the SDK in the caller."""
+        # Before any clock runs: it takes seconds on a busy machine. Where it cannot
+        # be imported, a worker tells why.
+        if self.closed and not self.target.is_native:
+            with contextlib.suppress(ImportError):
+                import_sdk()
+        super().open(wait, timeout)
 
     def getconn(self, timeout: float | None = None) -> Any:
         """
@@ -222,7 +234,10 @@ class LakebasePool(ConnectionPool[Any]):
                 configure(connection)
             except Exception as exc:
                 failure = table()["setup-failed"]
-                self._opener.note(refusal(self.target, exc, failure, seen=exc))
+                told = isinstance(exc, Explained)
+                self._opener.note(
+                    exc if told else refusal(self.target, exc, failure, seen=exc)
+                )
                 connection.close()
                 raise
             self._opener.error = None

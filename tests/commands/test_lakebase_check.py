@@ -131,8 +131,25 @@ def test_faults_end_at_their_step(check, local, fault, settings, failing, mend):
             "certificate verify failed",
         ),
         ({"OPTIONS": {"assume_role": "nobody-has-it"}}, "role", "nobody-has-it"),
+        (
+            {"OPTIONS": {"assume_role": "nobody-has-it"}},
+            "role",
+            'Check OPTIONS["assume_role"]',
+        ),
+        ({"OPTIONS": {"pool": {"max_sise": 3}}}, "settings", "max_sise"),
+        ({"OPTIONS": {"pool": True}, "CONN_MAX_AGE": 5}, "settings", "CONN_MAX_AGE"),
     ],
-    ids=["database", "port", "sslmode", "no-ca-file", "other-ca", "assume-role"],
+    ids=[
+        "database",
+        "port",
+        "sslmode",
+        "no-ca-file",
+        "other-ca",
+        "assume-role",
+        "assume-role-mend",
+        "pool-key",
+        "pool-and-age",
+    ],
 )
 def test_mistakes_end_at_their_step(check, settings_dict, own, failing, said):
     """What is wrong in the settings is found where it matters."""
@@ -193,21 +210,14 @@ def test_a_native_login_skips_what_is_about_tokens(check, settings_dict, local):
     assert skipped == ["sdk-login", "identity", "endpoint", "credential", "rotation"]
 
 
-def test_missing_grants_are_a_warning(check, settings_dict, local):
+def test_missing_grants_are_a_warning(check, local):
     """An app may live without migrating; the grant is named."""
-    connections["default"].close()
-    settings_dict.update(
-        HOST=local.facts["host"],
-        USER=local.facts["native_user"],
-        PASSWORD=local.facts["native_password"],
-        OPTIONS={"hostaddr": local.facts["hostaddr"], "options": "-c search_path=x"},
-    )
-
-    status, out = check("--format", "json")
+    with local.fault("no-grants", what="schema"):
+        status, out = check("--format", "json")
     database = steps_of(out)["database"]
 
     assert (status, database["status"]) == (0, "warn")
-    assert "GRANT USAGE, CREATE ON SCHEMA" in database["mend"]
+    assert 'GRANT USAGE, CREATE ON SCHEMA "public"' in database["mend"]
 
 
 def test_wait_repeats_what_may_pass(check, local, monkeypatch):

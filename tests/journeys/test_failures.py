@@ -155,6 +155,7 @@ def test_clock_skew_alone_is_only_a_warning(new_wrapper, local, caplog):
         ({"OPTIONS": {"workspace": {"hots": "x"}}}, "unknown keys: hots"),
         ({"OPTIONS": {"workspace": "no.such.path"}}, "cannot be imported"),
         ({"OPTIONS": {"workspace": "builtins.list"}}, "returned a list"),
+        ({"OPTIONS": {"pool": {"max_sise": 3}}}, 'OPTIONS["pool"]'),
         ({"OPTIONS": {"connect_budget": 0}}, 'OPTIONS["connect_budget"] is 0'),
         ({"PORT": "many"}, 'PORT is "many"'),
         ({"PASSWORD": "p", "USER": "u"}, "HOST is not in the settings"),
