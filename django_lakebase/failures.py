@@ -20,7 +20,14 @@ _server = partial(Failure, source=Source.SERVER)
 
 CREATE_ROLE = (
     "CREATE EXTENSION IF NOT EXISTS databricks_auth; "
-    "SELECT databricks_create_role('{user}', 'SERVICE_PRINCIPAL');"
+    "SELECT databricks_create_role('{user_in_sql}', '{user_type}');"
+)
+# What the old role owns goes over to the new one: dropping it would drop tables.
+REPLACE_ROLE = (
+    'ALTER ROLE "{user}" RENAME TO "{user} old"; '
+    + CREATE_ROLE
+    + ' GRANT "{user}", "{user} old" TO CURRENT_USER; '
+    'REASSIGN OWNED BY "{user} old" TO "{user}";'
 )
 
 FAILURES = (
@@ -259,8 +266,10 @@ FAILURES = (
         means='"{user}" is not the identity that the token was issued to, or its role '
         "was made by CREATE ROLE and takes no tokens.",
         mend="Set USER (PGUSER) to the identity that logs in to the workspace (the "
-        "service principal's application id), or remove it. If it is right, drop the "
-        "role and, as the project's owner, run: " + CREATE_ROLE,
+        "service principal's application id), or remove it. If it is right, "
+        "replace the role: as the project's owner, run: "
+        + REPLACE_ROLE
+        + " Then grant it what docs/howto/connect.md lists.",
     ),
     _server(
         id="token-expired",
@@ -300,8 +309,9 @@ FAILURES = (
         r"missing key id|invalid JWT token",
         means='the server refused "{user}" twice, the second time with a token made '
         "just now.",
-        mend="The role is probably missing, or takes no tokens. As the project's "
-        "owner, in the branch of {endpoint}, run: " + CREATE_ROLE,
+        mend="If that is the identity of the login (else correct USER, PGUSER), its "
+        "role is probably missing, or takes no tokens. As the project's owner, in the "
+        "branch of {endpoint}, run: " + CREATE_ROLE,
         then=Then.RENEW,
     ),
     _server(

@@ -63,11 +63,12 @@ def run_the_guide_s_sql(patient, error):
     as_owner(patient, sql + grants(patient))
 
 
-def drop_first(patient, error):
-    """Drop the role that takes no tokens, then make it as the error says."""
+def replace_the_role(patient, error):
+    """Replace the role as the error says; the second time there is an old one."""
     role = patient.facts["service_principal"]
-    as_owner(patient, f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
-    run_the_guide_s_sql(patient, error)
+    [sql] = re.findall(r"run: (ALTER ROLE .*?) Then grant", str(error))
+    as_owner(patient, sql + grants(patient))
+    as_owner(patient, f'DROP OWNED BY "{role} old"; DROP ROLE "{role} old"')
 
 
 def run_the_grant(patient, error):
@@ -118,7 +119,7 @@ MENDS: list[tuple[Any, ...]] = [
     ("too-many-connections", {}, "too-many-connections", "login", wait),
     # What is wrong with the role.
     ("role-missing", {}, "role-missing", "login", run_the_guide_s_sql),
-    ("role-unlabelled", {}, "wrong-user", "login", drop_first),
+    ("role-unlabelled", {}, "wrong-user", "login", replace_the_role),
     ("no-grants", {}, "permission-denied", "login", run_the_grant),
 ]
 
@@ -212,3 +213,21 @@ def test_every_dialect_is_understood(new_wrapper, local, dialect):
             with own.fault(fault), pytest.raises(LakebaseError) as caught:
                 one(connect(), "SELECT 1")
             assert "databricks_create_role" in str(caught.value)
+
+
+def test_a_replaced_role_still_has_its_tables(connect, patient):
+    """What the mend moves over is not lost."""
+    with connect().cursor() as cursor:
+        cursor.execute("CREATE TABLE kept AS SELECT 7 AS seven")
+    patient.set_fault("role-unlabelled")
+
+    with pytest.raises(LakebaseError) as caught:
+        one(connect(), "SELECT 1")
+    replace_the_role(patient, caught.value)
+    with connect().cursor() as cursor:
+        cursor.execute("ALTER TABLE kept RENAME TO kept_too")
+        cursor.execute("SELECT seven FROM kept_too")
+        [row] = cursor.fetchall()
+        cursor.execute("DROP TABLE kept_too")
+
+    assert row == (7,)
