@@ -100,7 +100,17 @@ class _Facts(dict[str, object]):
 def words(failure: Failure, facts: Mapping[str, object]) -> tuple[str, str]:
     """Return what *failure* means and its mend, filled with *facts*."""
     known = _Facts(facts)
+    user = str(known["user"])
+    known["user_in_sql"] = user.replace("'", "''")
+    known["user_type"] = "USER" if "@" in user else "SERVICE_PRINCIPAL"
     return failure.means.format_map(known), failure.mend.format_map(known)
+
+
+def _said(seen: object) -> str:
+    """Return the text of *seen*, and why the SDK tried until its time ran out."""
+    if isinstance(seen, TimeoutError) and seen.__cause__ is not None:
+        return f"{seen}: {type(seen.__cause__).__name__}: {seen.__cause__}"
+    return str(seen)
 
 
 class Explained(Exception):  # noqa: N818 - the concrete classes say Error.
@@ -128,7 +138,7 @@ def explained(
 ) -> E:
     """Return an error of *kind* that tells the user about *failure* of *label*."""
     detail, mend = words(failure, facts)
-    seen = scrub(str(facts.get("seen") or ""))
+    seen = scrub(_said(facts.get("seen") or ""))
     tail = f'\nSeen: "{seen}"' if seen else ""
     error = kind(f"{label}: {detail} {mend}{tail}")
     error.failure_id, error.mend = failure.id, mend

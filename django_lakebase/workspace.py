@@ -17,12 +17,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.utils.module_loading import import_string
 
 from . import __version__, events
-from .config import Login, Target
+from .config import Login, Target, variable
 from .credentials import Credential, CredentialCache, utc_now
 from .errors import Known, explain, scrub
 from .flight import CALL_BOUND, FlightError, SingleFlight
@@ -231,7 +232,20 @@ def _new_client(login: Login) -> "WorkspaceClient":
     except ValueError as exc:
         if "Invalid URL 'None'" in str(exc):
             _reach(login.url)
+        if "cannot configure default credentials" in str(exc):
+            _find_profile(login.arguments)
         raise
+
+
+def _find_profile(arguments: Mapping[str, Any] | None) -> None:
+    """Raise that the profile's file is missing: the SDK passes over it in silence."""
+    own = arguments or {
+        "profile": variable("DATABRICKS_CONFIG_PROFILE"),
+        "config_file": variable("DATABRICKS_CONFIG_FILE"),
+    }
+    file = own.get("config_file") or "~/.databrickscfg"
+    if own.get("profile") and not Path(file).expanduser().exists():
+        raise Known("unknown-profile", seen=f"there is no file {file}")
 
 
 def _reach(url: str) -> None:

@@ -201,3 +201,34 @@ def test_a_loop_of_causes_ends():
     error.__cause__ = error
 
     assert len(list(chain(error))) == 8
+
+
+def test_the_reason_of_a_timeout_is_quoted():
+    """The SDK's own text only says how long it tried."""
+    error = TimeoutError("Timed out after 0:00:01")
+    error.__cause__ = named("TooManyRequests", "slow down")
+
+    explained_error = explained(
+        SettingsError, table()["api-throttled"], "it", {"seen": error}
+    )
+
+    assert 'Seen: "Timed out after 0:00:01: TooManyRequests: slow down"' in str(
+        explained_error
+    )
+
+
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        (
+            "11111111-2222",
+            "databricks_create_role('11111111-2222', 'SERVICE_PRINCIPAL')",
+        ),
+        ("pat.o'hara@x.com", "databricks_create_role('pat.o''hara@x.com', 'USER')"),
+    ],
+)
+def test_the_role_is_made_for_who_logs_in(user, said):
+    """The SQL runs as it stands there, for people too."""
+    error = explained(SettingsError, table()["role-missing"], "it", {"user": user})
+
+    assert said in error.mend

@@ -114,6 +114,35 @@ def test_an_unknown_profile(new_wrapper, local, tmp_path):
     assert error.failure_id == "unknown-profile"
 
 
+def test_a_profile_without_a_file(new_wrapper, local, tmp_path):
+    """The SDK passes over it in silence, and we do not."""
+    workspace = {"profile": "prod", "config_file": str(tmp_path / "none")}
+
+    error = failure_of(new_wrapper(OPTIONS={"workspace": workspace}))
+
+    assert error.failure_id == "unknown-profile"
+    assert f"there is no file {tmp_path / 'none'}" in str(error)
+
+
+def test_blanks_around_the_variables_of_the_login(new_wrapper, local, monkeypatch):
+    """They come with pasting, and the SDK would send them."""
+    for name in ("HOST", "CLIENT_ID", "CLIENT_SECRET"):
+        value = local.env[f"DATABRICKS_{name}"]
+        monkeypatch.setenv(f"DATABRICKS_{name}", f" {value} \n")
+
+    assert one(new_wrapper(), "SELECT 1") == 1
+
+
+def test_a_role_that_cannot_be_assumed(new_wrapper, local):
+    """Without a pool too: the alias and the setting are named."""
+    wrapper = new_wrapper(OPTIONS={"assume_role": "nobody-has-it"})
+
+    error = failure_of(wrapper)
+
+    assert error.failure_id == "setup-failed"
+    assert 'OPTIONS["assume_role"]' in str(error)
+
+
 def test_an_unreachable_workspace_takes_no_longer_than_it_may(
     new_wrapper, local, monkeypatch
 ):
