@@ -99,6 +99,8 @@ class CredentialCache:
     ) -> None:
         self.name = name
         self.issued = 0
+        # What the newest one said about the clocks.
+        self.skew = ""
         self._now, self._chance = now, chance
         self._flight = SingleFlight(
             fetch, prepare=prepare, landed=self._land, failed=self._note_failure
@@ -204,7 +206,7 @@ class CredentialCache:
 
     def _receive(self, credential: Credential) -> Credential:
         self.issued += 1
-        skew = credential.skew()
+        skew = self.skew = credential.skew()
         if skew:
             logger.warning(
                 "clock skew with the credential of %s: %s",
