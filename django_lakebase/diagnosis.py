@@ -127,6 +127,8 @@ class Diagnosis:
             mend = "Report it, with this line, as an issue of django_lakebase."
         if detail is None:
             status, detail = Status.SKIPPED, "PASSWORD is set: no token is used"
+            if name == "tls":
+                detail = "libpq's service file says where"
         return Step(
             id=name,
             status=status,
@@ -181,14 +183,16 @@ class Diagnosis:
             return None
         credentials = access_to(target).credentials
         credential = ask_workspace(target, lambda: credentials.get(CALL_BOUND))
-        if credential.skew():
-            raise _Doubt(f"clock skew: {credential.skew()}", table()["clock-skew"].mend)
+        if credentials.skew:
+            raise _Doubt(f"clock skew: {credentials.skew}", table()["clock-skew"].mend)
         left = int(credential.left(utc_now()).total_seconds())
         return f"expires {credential.expires_at:%Y-%m-%d %H:%M:%S} UTC, in {left} s"
 
-    def _tls(self) -> str:
+    def _tls(self) -> str | None:
         ladder = Ladder(self._target.connect_budget)
         host = resolve_host(self._target)
+        if not host:
+            return None
         while True:
             try:
                 return _described(shake_hands(self._target, host, ladder.left()))

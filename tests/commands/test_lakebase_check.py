@@ -173,14 +173,51 @@ def test_mends_are_below_their_step(check, local):
     assert "databricks_create_role" in lines[at + 1]
 
 
-def test_what_is_odd_but_works_is_a_warning(check, settings_dict, local):
-    """A host that is not the endpoint's, and a clock that is wrong."""
-    with local.fault("clock-skew", seconds=-7200):
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(-7200, "ahead of the service's"), (7200, "behind the serv")]
+)
+def test_a_wrong_clock_is_a_warning(check, local, seconds, said):
+    """It works all the same, this way and that."""
+    with local.fault("clock-skew", seconds=seconds):
         status, out = check("--format", "json")
 
     credential = steps_of(out)["credential"]
     assert (status, credential["status"]) == (0, "warn")
-    assert "ahead of the service's" in credential["detail"]
+    assert said in credential["detail"]
+
+
+def test_a_search_path_that_leads_nowhere_is_a_warning(check, settings_dict):
+    """No grant would mend it."""
+    settings_dict["OPTIONS"] = {"options": "-c search_path=nowhere"}
+
+    status, out = check("--format", "json")
+    database = steps_of(out)["database"]
+
+    assert (status, database["status"]) == (0, "warn")
+    assert "search_path" in database["mend"]
+
+
+def test_a_service_file_says_where(check, settings_dict, local, tmp_path, monkeypatch):
+    """So there is no host to shake hands with."""
+    for name in ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE"):
+        monkeypatch.delenv(name)
+    facts = local.facts
+    file = tmp_path / "services"
+    file.write_text(
+        f"[own]\nhost={facts['host']}\nport={facts['port']}\n"
+        f"dbname={facts['database']}\nuser={facts['native_user']}\n"
+        f"password={facts['native_password']}\n"
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    options = {"service": "own", "hostaddr": "127.0.0.1", "sslmode": "require"}
+    settings_dict.update(HOST="", PORT="", USER="", NAME="", OPTIONS=options)
+
+    status, out = check("--format", "json")
+    steps = steps_of(out)
+
+    assert status == 0
+    assert (steps["tls"]["status"], steps["login"]["status"]) == ("skipped", "ok")
+    assert "service file" in steps["tls"]["detail"]
 
 
 def test_a_user_who_is_not_the_login_is_warned_of(check, settings_dict, local):
@@ -246,8 +283,15 @@ def test_wait_does_not_repeat_what_stays(check, local):
 @pytest.mark.parametrize("seconds", ["-1", "inf", "soon"])
 def test_wait_takes_seconds(check, seconds):
     """Anything else is refused."""
-    with pytest.raises(CommandError, match="--wait"):
+    with pytest.raises(CommandError, match=r"--wait: .* is not a number of seconds"):
         check(f"--wait={seconds}")
+
+
+def test_an_alias_that_is_named_twice_is_checked_once(check):
+    """The report has one entry for each."""
+    _, out = check("--format", "json", "--database", "default", "--database", "default")
+
+    assert len(json.loads(out)["aliases"]) == 1
 
 
 def test_an_unknown_alias_is_refused(check):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -71,7 +72,7 @@ class Command(BaseCommand):
 
     def _wrappers(self, aliases: list[str] | None) -> list[tuple[str, LakebaseMixin]]:
         chosen = []
-        for alias in aliases or connections:
+        for alias in dict.fromkeys(aliases or connections):
             try:
                 wrapper = connections[alias]
             except ConnectionDoesNotExist as exc:
@@ -116,9 +117,12 @@ class Command(BaseCommand):
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise ValueError(text)
+        raise ArgumentTypeError(f'"{text}" is not a number of seconds from 0 on.')
     return seconds
 
 
