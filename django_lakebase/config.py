@@ -33,7 +33,7 @@ PASSWORD_OPTIONS = ("password", "passfile", "service")
 # The keys of OPTIONS that are switches, and how URLs write them.
 SWITCH_OPTIONS = ("pool", "server_side_binding")
 SWITCHES = {"true": True, "1": True, "false": False, "0": False}
-WEAK_SSLMODES = ("disable", "allow", "prefer")
+STRONG_SSLMODES = ("require", "verify-ca", "verify-full")
 ENDPOINT_VARIABLES = ("ENDPOINT_NAME", "LAKEBASE_ENDPOINT")
 # The SDK's arguments that say who logs in, and those that say where.
 LOGIN_ARGUMENTS = ("client_id", "client_secret", "token", "username", "auth_type")
@@ -326,7 +326,7 @@ class _Reader:
         if not mode and self.option("service"):
             # libpq would let ours win over a stricter one in the service file.
             raise self.refuse("sslmode-weak", name='OPTIONS["sslmode"]', value="")
-        if mode in WEAK_SSLMODES:
+        if mode and mode not in STRONG_SSLMODES:
             raise self.refuse("sslmode-weak", name=name, value=mode)
         return mode or "require"
 

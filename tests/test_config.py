@@ -257,3 +257,8 @@ def test_the_local_address_belongs_to_the_endpoint():
 def test_our_options_are_all_known_to_the_rest():
     """One list serves the engine, the checks and the documentation."""
     assert config.OWN_OPTIONS == ("workspace", "endpoint", "connect_budget")
+
+
+def test_an_sslmode_that_libpq_does_not_know_is_refused():
+    """Before anything connects, with the variable's name."""
+    assert 'PGSSLMODE is "verify"' in refused({**NINE, "PGSSLMODE": "verify"})
