@@ -27,7 +27,7 @@ from .connection import (
 )
 from .errors import Explained, table
 from .kinds import Then
-from .workspace import access_to
+from .workspace import access_to, import_sdk
 
 # Seconds. Databricks' own examples replace pooled connections after 45 minutes.
 LONGEST_LIFETIME = 2700.0

@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from django_lakebase import connection
-from django_lakebase.connection import LakebaseError, is_readable
+from django_lakebase.connection import LakebaseError, Opening, is_readable
+from django_lakebase.kinds import Then
 from django_lakebase.workspace import access_to
 from tests.support import cache_of, forget_all, one, put
 
@@ -141,3 +142,15 @@ def test_loading_the_sdk_is_not_taken_from_the_budget(new_wrapper, monkeypatch):
     one(new_wrapper(), "SELECT 1")
 
     assert order == ["sdk", "budget"]
+
+
+def test_a_native_login_has_no_credential_to_renew(new_wrapper, local):
+    """Whatever is asked for, there is none to drop and none to fetch."""
+    facts = local.facts
+    wrapper = new_wrapper(
+        USER=facts["native_user"], PASSWORD="p", HOST=facts["host"], NAME="x"
+    )
+
+    opening = Opening(wrapper.get_target(), {}, pytest.fail)
+
+    assert not opening._renew(Then.RENEW)
