@@ -21,8 +21,17 @@ if TYPE_CHECKING:
     from .emulator import Emulator
 
 NEEDED = {"aiohttp": "aiohttp", "trustme": "trustme", "jwt": "pyjwt[crypto]"}
+# All that would end us by default, and that a command may want to hear.
+SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 EPILOG = "faults:\n" + "\n".join(
-    f"  {name:<20}{fault.means}" for name, fault in FAULTS.items()
+    f"  {name:<22}{fault.means}" for name, fault in FAULTS.items()
 )
 
 
@@ -242,7 +251,7 @@ class _Stop:
         self._received: signal.Signals | None = None
         self._process: asyncio.subprocess.Process | None = None
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS:
             loop.add_signal_handler(number, self._receive, number)
 
     async def guard(self, work: Coroutine[Any, Any, None]) -> None:
@@ -274,14 +283,15 @@ class _Stop:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        if number is signal.SIGINT and _terminal_has_told_all():
+        is_key = number in (signal.SIGINT, signal.SIGQUIT)
+        if is_key and _terminal_has_told_all():
             return
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(number)
 
 
 def _terminal_has_told_all() -> bool:
-    """Whether Ctrl-C came from the terminal, which tells our command too."""
+    """Whether a key was pressed in the terminal, which tells our command too."""
     with contextlib.suppress(OSError):
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     return False

@@ -89,7 +89,10 @@ def test_run_says_what_cannot_be_run(place):
     assert "no-such-command cannot be run" in found.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1],
+)
 def test_signals_are_passed_on_and_nothing_stays(place, number):
     """The command hears them, and the end is clean."""
     code = (
