@@ -6,6 +6,7 @@ connections are opened by `Opening`, a caller learns the true reason instead of 
 PoolTimeout, and a connection that the server has cut is not handed out.
 """
 
+import contextlib
 import copy
 import os
 import threading
