@@ -1,5 +1,6 @@
 """Django's source distribution, and an environment to run its tests in."""
 
+import platform
 import subprocess
 import sys
 import tarfile
@@ -61,7 +62,8 @@ def _environment(folder: Path, version: str) -> Path:
     """Return the Python of an environment with this Django and this checkout."""
     home = CHECKOUT / f".venv-suite-{version}"
     python, stamp = home / "bin" / "python", home / "complete"
-    if stamp.exists():
+    project = CHECKOUT / "pyproject.toml"
+    if stamp.exists() and stamp.stat().st_mtime > project.stat().st_mtime:
         return python
     print(f"making {home.name}", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
@@ -82,6 +84,11 @@ def _environment(folder: Path, version: str) -> Path:
 
 def _pip(python: str, *arguments: str) -> None:
     command = [python, "-m", "pip", arguments[0], "--quiet"]
-    subprocess.run(
-        [*command, "--disable-pip-version-check", *arguments[1:]], check=True
+    done = subprocess.run(
+        [*command, "--disable-pip-version-check", *arguments[1:]], check=False
     )
+    if done.returncode:
+        raise SystemExit(
+            f"pip {arguments[0]} failed, with the message above. This is Python "
+            f"{platform.python_version()}; Django 6 needs 3.12 or newer."
+        )
