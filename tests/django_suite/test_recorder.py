@@ -7,48 +7,47 @@ from tests.django_suite.comparison import Outcome, read
 from tests.django_suite.recorder import Record
 
 
-def examples():
-    """Return tests of every kind, out of pytest's sight."""
+class Examples(unittest.TestCase):
+    """Tests of every kind, of which pytest runs none."""
 
-    class Tests(unittest.TestCase):
-        def test_good(self):
-            pass
+    __test__ = False
 
-        def test_error(self):
-            raise ValueError("first line\nsecond line")
+    def test_good(self):
+        pass
 
-        def test_failure(self):
-            self.fail("no")
+    def test_error(self):
+        raise ValueError("first line\nsecond line")
 
-        @unittest.skip("why")
-        def test_skipped(self):
-            pass
+    def test_failure(self):
+        self.fail("no")
 
-        @unittest.expectedFailure
-        def test_expected(self):
-            self.fail("known")
+    @unittest.skip("why")
+    def test_skipped(self):
+        pass
 
-        @unittest.expectedFailure
-        def test_unexpected(self):
-            pass
+    @unittest.expectedFailure
+    def test_expected(self):
+        self.fail("known")
 
-        def test_failed_part(self):
-            with self.subTest(part=1):
-                self.fail("in part")
+    @unittest.expectedFailure
+    def test_unexpected(self):
+        pass
 
-        def test_skipped_part(self):
-            with self.subTest(part=1):
-                self.skipTest("in part")
+    def test_failed_part(self):
+        with self.subTest(part=1):
+            self.fail("in part")
 
-    return unittest.defaultTestLoader.loadTestsFromTestCase(Tests)
+    def test_skipped_part(self):
+        with self.subTest(part=1):
+            self.skipTest("in part")
 
 
 def test_each_outcome_of_a_test_is_written_down(tmp_path, monkeypatch):
     """Failed and skipped parts count for their test, as other processes report them."""
-
     record = tmp_path / "record.jsonl"
     monkeypatch.setenv("DJANGO_SUITE_RECORD", str(record))
-    unittest.TextTestRunner(stream=io.StringIO(), resultclass=Record).run(examples())
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(Examples)
+    unittest.TextTestRunner(stream=io.StringIO(), resultclass=Record).run(suite)
 
     found = read(record.read_text().splitlines())
     assert {test.rpartition(".test_")[2]: found[test] for test in found} == {
