@@ -16,7 +16,16 @@ from tests.local.conftest import dialled
 
 FOLDER = Path(__file__).parent / "projects" / "shop"
 MANAGE = (sys.executable, "manage.py", "test", "--noinput")
-PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
+# With the two plugins that its user has, and not with all that are installed here.
+PLUGINS = ("-p", "pytest_django.plugin", "-p", "xdist.plugin")
+PYTEST = (sys.executable, "-m", "pytest", *PLUGINS, "-p", "no:cacheprovider")
+# Patient, for several processes import the SDK at once, on whatever machine.
+POOLED: dict[str, Any] = {
+    "ENGINE": "django_lakebase",
+    "OPTIONS": {"pool": True, "connect_budget": 120},
+}
+# A query while Django starts, so that a pool is open on the real database.
+EARLY = {"SHOP_READS_EARLY": "yes"}
 # What this process was told by its own test runner.
 OURS = ("DJANGO_", "PYTEST_", "PG", "SHOP_")
 KEPT = ("a real row",)
@@ -55,6 +64,7 @@ class Shop:
         """Run *command* in the project's folder to its end."""
         env = {k: v for k, v in os.environ.items() if not k.startswith(OURS)}
         env |= {**self.local.env, "PGDATABASE": self.name, **variables}
+        env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         env["SHOP_NOTES"] = str(self._notes)
         if "--parallel=2" in command or "-n" in command:
             env["SHOP_WORKERS"] = "2"

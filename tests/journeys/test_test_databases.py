@@ -8,9 +8,7 @@ import psycopg
 import pytest
 
 from tests.local.conftest import Api
-from tests.shop import MANAGE, PYTEST, Shop, opened
-
-EARLY = {"SHOP_READS_EARLY": "yes"}
+from tests.shop import EARLY, MANAGE, POOLED, PYTEST, Shop, opened
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +40,7 @@ class Branch:
             "OPTIONS": {
                 "endpoint": endpoint["name"],
                 "hostaddr": shop.local.facts["hostaddr"],
+                "connect_budget": 120,
             },
         }
 
@@ -112,10 +111,9 @@ def test_the_name_and_the_template_of_a_test_database(shop, prepared):
 
 def test_aliases_of_one_database_share_its_test_database(shop):
     """None stays in the real one, or in that which Django is to drop."""
-    pooled = {"ENGINE": "django_lakebase", "OPTIONS": {"pool": True}}
     databases = {
-        "default": pooled,
-        "mirror": {**pooled, "TEST": {"MIRROR": "default"}},
+        "default": POOLED,
+        "mirror": {**POOLED, "TEST": {"MIRROR": "default"}},
         "same": {"ENGINE": "django_lakebase"},
     }
 
@@ -131,12 +129,12 @@ def test_aliases_of_one_database_share_its_test_database(shop):
 
 def test_two_endpoints_have_a_test_database_each(shop, branch):
     """Where no HOST tells them apart either, and in every worker."""
+    facts = shop.local.facts
+    here = {"endpoint": facts["endpoint"], "hostaddr": facts["hostaddr"]}
     databases = {
-        "default": {"ENGINE": "django_lakebase", "OPTIONS": {"pool": True}},
+        "default": {**POOLED, "OPTIONS": {**POOLED["OPTIONS"], **here}},
         "other": branch.settings,
     }
-    databases["default"]["OPTIONS"]["endpoint"] = shop.local.facts["endpoint"]
-    databases["default"]["OPTIONS"]["hostaddr"] = shop.local.facts["hostaddr"]
 
     run = shop.run(*MANAGE, "--parallel=2", databases=databases, **EARLY)
 
@@ -171,7 +169,7 @@ def test_a_role_without_createdb_is_told_what_to_run(shop, poor):
 
 
 def test_a_role_without_createdb_may_use_a_database_of_the_owner_s(shop, poor):
-    """The other way that the user is told, by pytest too; he keeps it."""
+    """The other way that the user is told, by pytest too; it is used and kept."""
     databases = {"default": poor.settings}
     name = f"test_{shop.name}"
 
