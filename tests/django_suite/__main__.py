@@ -79,7 +79,7 @@ def _compare(
     forks = 1 if options.pool else options.parallel
     backends = (
         runs.ours(options.engine, local, extra, options.parallel),
-        runs.stock(local, extra, forks),
+        runs.stock(options.engine, local, extra, forks),
     )
     first = _both(backends, source, labels, local, stage=f"{mode}-first")
     found = compare(first[0].results, first[1].results, DESIGNED)

@@ -18,6 +18,8 @@ from .source import CACHE, CHECKOUT, Source
 
 # PostgreSQL lets superusers alone make it; the service's list of extensions has it.
 UNTRUSTED = "bloom"
+# Django's own engines, by ours; the others' is its PostgreSQL one.
+TWINS = {"django_lakebase.postgis": "django.contrib.gis.db.backends.postgis"}
 # Seconds: longer than any run.
 A_DAY = 86400.0
 
@@ -85,11 +87,13 @@ def ours(engine: str, local: LocalLakebase, options: dict[str, Any], processes: 
     )
 
 
-def stock(local: LocalLakebase, options: dict[str, Any], processes: int) -> Backend:
+def stock(
+    engine: str, local: LocalLakebase, options: dict[str, Any], processes: int
+) -> Backend:
     """Return Django's own, as the same role on the same gateway, with a long token."""
     env = local.env
     own = {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": TWINS.get(engine, "django.db.backends.postgresql"),
         "HOST": env["PGHOST"],
         "PORT": env["PGPORT"],
         "USER": env["PGUSER"],
