@@ -34,9 +34,11 @@ class DatabaseClient(PostgreSQLDatabaseClient):
         Raises LakebaseError, or ImproperlyConfigured.
         """
         target = config.read(settings_dict, _alias_of(settings_dict))
-        password = lazy_params(target).get("password", settings_dict.get("PASSWORD"))
+        options = settings_dict["OPTIONS"]
+        native = settings_dict.get("PASSWORD") or options.get("password")
+        password = lazy_params(target).get("password", native)
         options = {
-            **settings_dict["OPTIONS"],
+            **options,
             "sslmode": target.sslmode,
             "sslrootcert": target.sslrootcert,
         }

@@ -101,6 +101,15 @@ def test_psql_gets_what_the_project_s_own_settings_say_of_tls(new_wrapper):
     assert environment["PGHOSTADDR"] == "::1"
 
 
+def test_a_native_password_among_the_options_reaches_psql(new_wrapper):
+    """It is a password wherever the settings hold it."""
+    wrapper = new_wrapper(HOST="h", USER="u", OPTIONS={"password": "native"})
+
+    _, environment = wrapper.client.settings_to_cmd_args_env(wrapper.settings_dict, [])
+
+    assert environment["PGPASSWORD"] == "native"
+
+
 def test_an_expired_token_is_not_handed_to_psql(new_wrapper):
     """A process that lives long, and opens a shell late, asks for another one."""
     wrapper = new_wrapper()
