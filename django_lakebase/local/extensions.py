@@ -38,6 +38,7 @@ def trusting_program(folder: Path, tree: Path) -> Path:
     shutil.copy(own, program)
     (tree / libraries.relative_to(top)).symlink_to(libraries)
     _link_share(share, tree / share.relative_to(top), untrusted)
+    _let_read(tree)
     # Not so where the file system lets no program run.
     return program if os.access(program, os.X_OK) else own
 
@@ -70,3 +71,12 @@ def _link_share(share: Path, own: Path, untrusted: list[Path]) -> None:
         if file in untrusted:
             text += "trusted = true\n"
         (controls / file.name).write_text(text)
+
+
+def _let_read(tree: Path) -> None:
+    """Open *tree* to the server's account, whatever our umask is."""
+    for folder, _, files in os.walk(tree):
+        Path(folder).chmod(0o755)
+        for file in (Path(folder, name) for name in files):
+            if not file.is_symlink():
+                file.chmod(file.stat().st_mode | 0o444)

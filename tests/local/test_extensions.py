@@ -1,5 +1,7 @@
 """What the service lets ordinary roles create, the local Lakebase lets them create."""
 
+import os
+
 import psycopg
 import pytest
 
@@ -49,14 +51,21 @@ def test_what_is_trusted_anyway_is_still_found(dial):
 
 
 def test_the_system_s_own_files_stay_as_they_are(system, tmp_path):
-    """The copy is amid links and control files, and made anew each time."""
-    for _ in range(2):
-        program = trusting_program(system, tmp_path / "program")
+    """The copy is amid links and control files, made anew, and readable to all."""
+    umask = os.umask(0o077)
+    try:
+        for _ in range(2):
+            program = trusting_program(system, tmp_path / "program")
+    finally:
+        os.umask(umask)
     if program == system / "postgres":
         pytest.skip("there is nothing to be trusted here")
     [own] = tmp_path.glob("program/**/extension")
 
     assert program.is_relative_to(tmp_path)
+    assert program.stat().st_mode & 0o777 == 0o755
+    assert own.stat().st_mode & own.parent.stat().st_mode & 0o777 == 0o755
+    assert all(file.stat().st_mode & 0o444 == 0o444 for file in own.iterdir())
     assert not program.is_symlink()
     assert {file.suffix for file in own.iterdir()} == {".control"}
     assert any(own.glob(f"{name}.control") for name in TRUSTED)
