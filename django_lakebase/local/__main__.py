@@ -30,6 +30,7 @@ SIGNALS = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
+LAST_PORT = 65535
 EPILOG = "faults:\n" + "\n".join(
     f"  {name:<22}{fault.means}" for name, fault in FAULTS.items()
 )
@@ -88,11 +89,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > LAST_PORT:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a port: 0 to {LAST_PORT}.')
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f'"{text}" is not a number of seconds above 0.')
+
+
 def _add_server_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--token-ttl",
-        type=float,
+        type=_seconds,
         default=3600.0,
         metavar="SECONDS",
         help="life of a credential; may be below the service's minimum (default 3600)",
@@ -104,8 +118,8 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto: the system's from version 15 on, else the embedded one",
     )
-    add("--pg-port", type=int, default=0, metavar="PORT", help="default: a free one")
-    add("--api-port", type=int, default=0, metavar="PORT", help="default: a free one")
+    add("--pg-port", type=_port, default=0, metavar="PORT", help="default: a free one")
+    add("--api-port", type=_port, default=0, metavar="PORT", help="default: a free one")
     add(
         "--libpq",
         action="store_true",
@@ -128,7 +142,7 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--suspend-after",
-        type=float,
+        type=_seconds,
         default=86400.0,
         metavar="SECONDS",
         help="idle time after which new endpoints scale to zero; may be below the "
@@ -157,8 +171,6 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
     from .emulator import Emulator, Options
     from .voices import Dialect
 
-    if options.token_ttl <= 0:
-        raise ClientError("--token-ttl is a number of seconds above 0.")
     return Emulator(
         Options(
             token_ttl=options.token_ttl,

@@ -1,6 +1,7 @@
 """A running local Lakebase, as a test or a script uses it: over HTTP."""
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -27,22 +28,23 @@ class ClientError(Exception):
 def call(url: str, method: str, path: str, body: object = None) -> Any:
     """Send a request under ``/_local/`` of *url* and return its answer."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(  # noqa: S310 - an http address of our own.
-        f"{url}/_local/{path}",
-        data=data,
-        method=method,
-        headers={"Content-Type": "application/json"},
-    )
     # A proxy of the environment must not be asked for this machine's own port.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
+        request = urllib.request.Request(  # noqa: S310 - an http address of our own.
+            f"{url}/_local/{path}",
+            data=data,
+            method=method,
+            headers={"Content-Type": "application/json"},
+        )
         with opener.open(request, timeout=TIMEOUT) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as exc:
-        with exc:
-            text = json.load(exc)["message"]
-        raise ClientError(text) from None
-    except OSError as exc:
+        with exc, contextlib.suppress(ValueError, KeyError, TypeError):
+            raise ClientError(json.load(exc)["message"]) from None
+        raise ClientError(f"What answers at {url} is no local Lakebase.") from None
+    # A ValueError: no address, or an answer that is no JSON.
+    except (OSError, ValueError, http.client.HTTPException) as exc:
         raise ClientError(
             f"No local Lakebase answers at {url} ({exc}). Is it still running?"
         ) from exc

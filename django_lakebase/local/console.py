@@ -2,7 +2,7 @@
 
 import html
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -78,7 +78,7 @@ class Console:
                 (name, ", ".join(f"{k}={v}" for k, v in settings.items()))
                 for name, settings in on.items()
             ),
-            counters=_entries((k, str(v)) for k, v in self._count().items()),
+            counters=_entries(_told(self._count())),
             faults=_entries((name, fault.means) for name, fault in FAULTS.items()),
         )
         return web.Response(text=text, content_type="text/html")
@@ -148,6 +148,14 @@ class Console:
         token, expires_at = self._signer.sign(Kind.DATABASE, subject, life)
         left = expires_at - time.time()
         return web.json_response({"token": token, "seconds": left})
+
+
+def _told(counters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the counters in words: the requests by path, one a line."""
+    for name, value in counters.items():
+        by_path = value.items() if isinstance(value, Mapping) else ()
+        lines = "\n".join(f"{count} x {path}" for path, count in by_path)
+        yield name, lines or str(value or 0)
 
 
 def _entries(pairs: Iterable[tuple[str, str]]) -> str:

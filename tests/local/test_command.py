@@ -261,7 +261,6 @@ def test_a_port_that_is_taken(place, option):
     [
         (["run"], "run needs a command"),
         (["run", "--fault", "no-such", "--", "true"], "There is no fault"),
-        (["run", "--token-ttl", "0", "--", "true"], "--token-ttl"),
         (["fault", "list"], "LAKEBASE_LOCAL_URL is not set"),
         (["fault", "set"], "LAKEBASE_LOCAL_URL is not set"),
     ],
@@ -274,6 +273,35 @@ def test_mistakes_are_told(arguments, said, monkeypatch):
 
     assert found.returncode == 1
     assert said in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--token-ttl", "0"),
+        ("--token-ttl", "nan"),
+        ("--suspend-after", "-1"),
+        ("--api-port", "99999"),
+        ("--pg-port", "-5"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(option, value):
+    """Before anything starts, and with what may be given."""
+    found = run("run", f"{option}={value}", "--", "true")
+
+    assert found.returncode == 2
+    assert f'argument {option}: "{value}" is not a' in found.stderr
+
+
+def test_an_address_that_is_none_is_told(monkeypatch):
+    """In a sentence, and not as urllib's error."""
+    monkeypatch.setenv("LAKEBASE_LOCAL_URL", "nonsense")
+
+    found = run("fault", "list")
+
+    assert found.returncode == 1
+    assert "No local Lakebase answers at nonsense" in found.stderr
+    assert "Traceback" not in found.stderr
 
 
 def test_faults_are_set_from_a_shell(local):
