@@ -1,5 +1,8 @@
 """Django's own pool option, over credentials that come and go."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import psycopg
@@ -236,3 +239,35 @@ def test_fifty_threads_fetch_one_credential(new_wrapper, local):
 
     assert found == [1] * 50
     assert local.counters()["credentials_issued"] == 1
+
+
+def test_the_caller_imports_the_sdk_and_not_a_worker():
+    """It takes seconds, and a fork meanwhile would leave half a module behind."""
+    code = (
+        "import sys, threading\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'databricks.sdk':\n"
+        "            print(threading.current_thread().name)\n"
+        "            raise ImportError('databricks, for the test')\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from django.conf import settings\n"
+        "own = {'ENGINE': 'django_lakebase', 'OPTIONS': {'pool': {'timeout': 30}}}\n"
+        "settings.configure(DATABASES={'default': own})\n"
+        "from django.db import DatabaseError, connection\n"
+        "try:\n"
+        "    connection.ensure_connection()\n"
+        "except DatabaseError as exc:\n"
+        "    print(exc.failure_id)\n"
+    )
+    variables = {**os.environ, "ENDPOINT_NAME": "projects/p/branches/b/endpoints/e"}
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    first, *_, last = said.stdout.split()
+    assert (first, last) == ("MainThread", "sdk-missing")
