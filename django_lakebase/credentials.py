@@ -2,9 +2,9 @@
 Short-lived database credentials, kept fresh for the whole process.
 
 Theory of operation. A cache holds one credential. *get* answers from memory while
-that credential has more than a margin of its life left; past half of its life it
-also starts one fetch in the background. Only when nothing usable is left does a
-caller wait, and all callers then wait for the same fetch.
+that credential has more than a margin of its life left; past half to three quarters
+of its life it also starts one fetch in the background. Only when nothing usable is
+left does a caller wait, and all callers then wait for the same fetch.
 
 Rules of this file. No lock is held during a fetch. Life is what the service says
 (*expires_at*), never an assumption. A failed fetch never takes away a credential that
@@ -28,6 +28,10 @@ CLOCK_TOLERANCE = timedelta(minutes=5)
 # Handed out without a second thought while more than this is left.
 MARGIN = timedelta(seconds=60)
 MARGIN_OF_LIFE = 0.1
+# The share of its life after which it is renewed, by chance: processes that started
+# together must not ask together for ever after. The more chance the sooner they part;
+# a quarter of the life is left for the service to come back.
+EARLIEST, LATEST = 0.5, 0.75
 # Seconds between tries of the background renewal, doubled after each failure.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 PROBE_EVERY = timedelta(seconds=30)
@@ -232,9 +236,8 @@ class CredentialCache:
         return credential
 
     def _keep(self, credential: Credential) -> None:
-        # Half of its life, and a little by chance: processes that started together
-        # must not ask together for ever after.
-        ahead = credential.life * (0.5 + 0.1 * self._chance())
+        share = EARLIEST + (LATEST - EARLIEST) * self._chance()
+        ahead = credential.life * share
         self._refresh_at = credential.issued_at + ahead
         self._current = credential
         self._error = self._retry_at = self._throttled_until = None

@@ -129,10 +129,10 @@ def test_before_half_of_its_life_nothing_is_asked(cache, service, clock):
 
 
 def test_chance_spreads_the_renewals(service, clock):
-    """Processes that started together do not ask together."""
+    """Processes that started together part within a quarter of a life."""
     cache = CredentialCache(service, name="it", now=clock, chance=lambda: 1.0)
     cache.get()
-    clock.move(minutes=35)
+    clock.move(minutes=44)
     cache.get()
     assert service.calls == 1
 
@@ -220,7 +220,7 @@ def test_those_who_were_told_the_same_do_not_come_together(service, clock):
     """Retry-After is the same for all: chance is added to it."""
     cache = CredentialCache(service, name="it", now=clock, chance=lambda: 1.0)
     cache.get()
-    clock.move(minutes=40)
+    clock.move(minutes=46)
     service.error = OSError("busy")
     service.error.retry_after_secs = 30
     cache.get()

@@ -66,7 +66,7 @@ class Fleet:
         os.close(tell)
 
     def serve(self, local, what):
-        """Have all serve a request; print what it took, return whether all did."""
+        """Have all serve one request now; print what it took, return if all did."""
         local.reset_counters()
         for start in self._starts:
             os.write(start, b"!")
