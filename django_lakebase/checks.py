@@ -110,7 +110,7 @@ def unusable_settings(alias: Alias) -> Iterator[CheckMessage]:
     if refusal is not None:
         number = REFUSALS[refusal.failure_id]
         kind = Warning if ".W" in number else Error
-        yield kind(f"{alias.label}: {refusal.detail}", hint=refusal.mend, id=number)
+        yield kind(f"{alias.label}: {refusal.finding}", hint=refusal.mend, id=number)
 
 
 def unusable_pool(alias: Alias) -> Iterator[CheckMessage]:

@@ -119,7 +119,7 @@ class Diagnosis:
         except _Doubt as exc:
             status, detail, mend = Status.WARN, exc.detail, exc.mend
         except Explained as exc:
-            status, detail, mend = Status.FAIL, exc.detail, exc.mend
+            status, detail, mend = Status.FAIL, exc.finding, exc.mend
             may_pass = exc.failure.may_pass
         except Exception as exc:  # noqa: BLE001 - this command is for what nobody foresaw.
             seen = f"{type(exc).__name__}: {scrub(str(exc))}"

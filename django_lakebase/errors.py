@@ -117,7 +117,8 @@ class Explained(Exception):  # noqa: N818 - the concrete classes say Error.
     """An error with its row of docs/errors.md: what it means and how it is mended."""
 
     failure_id = ""
-    detail = ""
+    # Neither *message* nor *detail*: error trackers show these in the text's place.
+    finding = ""
     mend = ""
 
     @property
@@ -142,5 +143,5 @@ def explained(
     tail = f'\nSeen: "{seen}"' if seen else ""
     error = kind(f"{label}: {detail} {mend}{tail}")
     error.failure_id, error.mend = failure.id, mend
-    error.detail = detail + tail.replace("\n", " ")
+    error.finding = detail + tail.replace("\n", " ")
     return error

@@ -195,6 +195,15 @@ def test_the_sdk_s_configuration_is_cut_off():
     assert scrub("invalid. Config: host=x, client_secret=***") == "invalid"
 
 
+def test_an_error_has_no_other_text_than_its_own():
+    """Sentry shows a *message* or *detail* in its place: no alias, and no mend."""
+    error = explained(SettingsError, table()["endpoint-missing"], "alias", {})
+
+    assert str(error).startswith("alias: ")
+    assert not hasattr(error, "message")
+    assert not hasattr(error, "detail")
+
+
 def test_a_loop_of_causes_ends():
     """An error may be its own cause, by accident."""
     error = ValueError("again")
