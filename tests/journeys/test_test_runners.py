@@ -6,8 +6,8 @@ import pytest
 from tests.shop import EARLY, MANAGE, POOLED, PYTEST, opened
 
 PARALLEL = (*MANAGE, "--parallel=2")
-# Seconds.
-SHORT_LIFE = 2
+# Seconds. A new credential has as long to log in, on whatever machine.
+SHORT_LIFE = 8
 
 
 @pytest.fixture(scope="module")
