@@ -7,6 +7,8 @@ STAMPS = yes
 PORT ?=
 ONCE ?=
 ARGS ?=
+SECONDS = 60
+SEED =
 # Each has a local Lakebase of its own; WORKERS= is one process for all.
 WORKERS = -n auto --maxprocesses 4 --dist loadfile
 TTL = $(if $(ONCE),6,20)
@@ -16,7 +18,7 @@ DJANGO = 5.2
 POOL =
 LABELS =
 
-.PHONY: help demo test django-suite bench lint docs clean always
+.PHONY: help demo test django-suite chaos soak fleet bench lint docs clean always
 
 help:
 	@echo "make demo          the example site on a local Lakebase; Ctrl-C ends it"
@@ -26,6 +28,10 @@ help:
 	@echo "make test          the whole test suite; ARGS='...' goes to pytest"
 	@echo "make django-suite  Django's own tests on both backends, and the difference;"
 	@echo "                   DJANGO=6.1 POOL=1 LABELS='database' choose what is run"
+	@echo "make chaos         every fault while rows are written, then the books"
+	@echo "                   SECONDS=600 SEED=7 for a long run, or one again"
+	@echo "make soak          an hour of short-lived credentials; SECONDS=3600"
+	@echo "make fleet         200 processes that start at once, and 10,000 simulated"
 	@echo "make bench         the measured figures, as ratios"
 	@echo "make lint          formatting, rules and types"
 	@echo "make docs          the documentation, in docs/_build"
@@ -42,6 +48,19 @@ test: $(VENV)/local,test
 django-suite: $(VENV)/local
 	$(BIN)/python -m tests.django_suite --django $(DJANGO) $(if $(POOL),--pool) \
 		$(ARGS) $(LABELS)
+
+# Half of the time without a pool, half with one.
+chaos: $(VENV)/local
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --share 2 $(SEED:%=--seed %)
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --share 2 $(SEED:%=--seed %) --pool
+
+soak: SECONDS = 3600
+soak: $(VENV)/local
+	$(BIN)/python -m tests.chaos.soak --seconds $(SECONDS)
+
+fleet: $(VENV)/local
+	$(BIN)/python -m tests.chaos.fleet
+	$(BIN)/python -m tests.chaos.simulation
 
 bench: $(VENV)/local
 	$(BIN)/python -m tests.bench $(ARGS)

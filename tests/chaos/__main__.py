@@ -12,13 +12,16 @@ def main():
     """Run, print the figures, and end with 1 where something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--share", type=int, default=1, help="use 1/SHARE of it")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     parser.add_argument("--pool", action="store_true")
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--threads", type=int, default=4, help="of each process")
     parser.add_argument("--budget", type=float, default=3.0, help="connect_budget, s")
     parser.add_argument("--only", default="", help="troubles with this in their names")
-    plan = Plan(**vars(parser.parse_args()))
+    arguments = vars(parser.parse_args())
+    arguments["seconds"] /= arguments.pop("share")
+    plan = Plan(**arguments)
     way = "with a pool" if plan.pool else "without a pool"
     print(
         f"chaos, {way}: seed {plan.seed}, {plan.processes} processes of "

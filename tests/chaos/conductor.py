@@ -89,6 +89,9 @@ class Writers:
             if process.is_alive():
                 process.kill()
                 process.join()
+            pipe.close()
+            process.close()
+        self._pipes, self._processes = [], []
         return late
 
     @property

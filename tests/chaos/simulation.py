@@ -15,7 +15,6 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any
 
 from django_lakebase import flight
 from django_lakebase.credentials import Credential, CredentialCache, CredentialError
@@ -34,7 +33,7 @@ class TooMany(Exception):  # noqa: N818 - as the SDK calls it.
     retry_after_secs = RETRY_AFTER
 
 
-class Inline(flight._Call[Any]):
+class Inline(flight._Call[Credential]):
     """A call that is over when it was started: the control plane takes no time."""
 
     def start(self):

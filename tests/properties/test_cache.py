@@ -1,0 +1,190 @@
+"""The cache against a model: any order of callers, answers, failures and clocks."""
+
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from django_lakebase import flight
+from django_lakebase.credentials import (
+    LATEST,
+    MARGIN,
+    MARGIN_OF_LIFE,
+    Credential,
+    CredentialCache,
+    CredentialError,
+)
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class ThrottledError(Exception):
+    """A 429."""
+
+    def __init__(self, seconds):
+        super().__init__("slow down")
+        self.retry_after_secs = seconds
+
+
+class Held(flight._Call[Credential]):
+    """A call that is answered when the test says so."""
+
+    open: ClassVar[list["Held"]] = []
+
+    def start(self):
+        self.open.append(self)
+
+    def is_running(self):
+        return not self.done.is_set()
+
+
+def is_asking(_):
+    """Return whether a request is under way."""
+    return bool(Held.open)
+
+
+class Cache(RuleBasedStateMachine):
+    """Callers, a service and a clock, in any order."""
+
+    def __init__(self):
+        super().__init__()
+        self.now, self.number = START, 0
+        self.answer = None
+        self.real, flight._Call = flight._Call, Held
+        Held.open = []
+        self.luck = 0.0
+        self.cache = CredentialCache(
+            self.fetch, name="it", now=lambda: self.now, chance=lambda: self.luck
+        )
+        # The model: what was handed over and not dropped, and until when not to ask.
+        self.known, self.dropped, self.quiet_until = None, set(), START
+        self.was_asked_while_quiet = False
+
+    def teardown(self):
+        flight._Call = self.real
+
+    def fetch(self):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        self.number += 1
+        return Credential(
+            token=str(self.number),
+            issued_at=self.now,
+            expires_at=self.now + self.answer,
+        )
+
+    def is_fresh(self):
+        if self.known is None:
+            return False
+        life = self.known.life
+        return self.known.left(self.now) > min(MARGIN, life * MARGIN_OF_LIFE)
+
+    @rule(seconds=st.sampled_from([0.1, 1, 29, 61, 600, 1799, 1801, 2700, 3541, 3600]))
+    def time_passes(self, seconds):
+        self.now += timedelta(seconds=seconds)
+
+    @rule(luck=st.floats(0, 1))
+    def luck_turns(self, luck):
+        self.luck = luck
+
+    @rule()
+    def somebody_asks(self):
+        """Without time to wait: what is at hand, or an error."""
+        was_open = len(Held.open)
+        try:
+            got = self.cache.get(timeout=0)
+        except CredentialError:
+            assert not self.is_fresh()
+            assert self.known is None or self.known.left(self.now) <= timedelta()
+        else:
+            assert got is self.known
+            assert got.left(self.now) > timedelta()
+        if len(Held.open) > was_open:
+            assert self.now >= self.quiet_until
+
+    @precondition(is_asking)
+    @rule(
+        answer=st.one_of(
+            st.sampled_from([3600, 600, 20]).map(lambda s: timedelta(seconds=s)),
+            st.just(OSError("down")),
+            st.sampled_from([1, 30]).map(ThrottledError),
+        )
+    )
+    def the_service_answers(self, answer):
+        self.answer = answer
+        call = Held.open.pop(0)
+        call._run()
+        if isinstance(answer, ThrottledError):
+            until = self.now + timedelta(seconds=answer.retry_after_secs)
+            self.quiet_until = max(self.quiet_until, until)
+        elif call.has_result:
+            self.known, self.quiet_until = call.result, START
+
+    @precondition(is_asking)
+    @rule()
+    def the_thread_is_killed(self):
+        self.answer = None
+        call = Held.open.pop(0)
+
+        def die(_):
+            raise SystemExit
+
+        call._work = die
+        with pytest.raises(SystemExit):
+            call._run()
+
+    @precondition(lambda self: self.known is not None)
+    @rule()
+    def the_server_refuses(self):
+        self.cache.drop(self.known)
+        self.dropped.add(self.known.token)
+        self.known = None
+
+    @rule()
+    def an_old_one_is_refused(self):
+        """Which has been replaced: the one at hand stays."""
+        old = Credential(token="0", issued_at=START, expires_at=START)
+        self.cache.drop(old)
+
+    @rule(seconds=st.sampled_from([20, 3600]))
+    def another_one_is_proven(self, seconds):
+        self.number += 1
+        self.known = Credential(
+            token=f"proven {self.number}",
+            issued_at=self.now,
+            expires_at=self.now + timedelta(seconds=seconds),
+        )
+        self.cache.adopt(self.known)
+        self.quiet_until = START
+
+    @precondition(lambda self: self.is_fresh() and not Held.open)
+    @rule()
+    def it_is_renewed_in_time(self):
+        """In the last quarter of its life, unless it was told not to ask."""
+        known = self.known
+        due = known.issued_at + known.life * LATEST
+        if self.now < due or self.cache._retry_at is not None:
+            return
+        assert self.cache.get(timeout=0) is known
+        assert len(Held.open) == 1
+
+    @invariant()
+    def one_request_at_a_time(self):
+        assert len(Held.open) <= 1
+
+    @invariant()
+    def a_fresh_one_is_handed_out_whatever_the_service_does(self):
+        if self.is_fresh():
+            assert self.cache.get(timeout=0) is self.known
+
+    @invariant()
+    def a_refused_one_is_never_handed_out_again(self):
+        ready = self.cache.ready()
+        assert ready is None or ready.token not in self.dropped
+
+
+TestCache = Cache.TestCase
+TestCache.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

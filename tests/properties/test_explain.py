@@ -1,0 +1,69 @@
+"""Whatever fails in whatever words: it is explained, and no secret is told."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_lakebase.config import Target
+from django_lakebase.connection import LakebaseError
+from django_lakebase.errors import chain, explain, explained, retry_after, scrub
+from django_lakebase.failures import FAILURES
+from django_lakebase.kinds import Source
+
+# Words of the table's own, so that a text comes near to several rows at once.
+WORDS = sorted({word for row in FAILURES for word in row.pattern.split() if word})
+TEXTS = st.one_of(
+    st.text(max_size=200), st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
+)
+KINDS = st.sampled_from([OSError, ValueError, TimeoutError, ConnectionError, KeyError])
+ERRORS = st.builds(lambda kind, text: kind(text), KINDS, TEXTS)
+SOURCES = st.sampled_from([Source.WORKSPACE, Source.SERVER])
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+PART = st.text(LETTERS, min_size=20, max_size=60)
+TOKENS = st.one_of(
+    st.builds("eyJ{}.eyJ{}.{}".format, PART, PART, PART),
+    st.builds("dose{}".format, st.text("0123456789abcdef", min_size=32, max_size=32)),
+)
+
+
+@given(st.lists(ERRORS, min_size=1, max_size=12), SOURCES, st.booleans(), st.data())
+def test_every_error_has_a_row(errors, source, native, data):
+    """Chains of any length and in a ring too; the row speaks in whole sentences."""
+    for error in errors:
+        error.__cause__ = data.draw(st.sampled_from([None, *errors]))
+        error.__context__ = data.draw(st.sampled_from([None, *errors]))
+    target = Target(alias="default", label='DATABASES["default"]', login=None)
+
+    failure = explain(errors[0], source, native=native)
+    told = explained(LakebaseError, failure, target.label, target.facts(seen=errors[0]))
+
+    assert failure in FAILURES
+    assert len(list(chain(errors[0]))) <= 8
+    assert retry_after(errors[0]) == 0
+    assert str(told).startswith('DATABASES["default"]: ')
+
+
+@given(TEXTS, TOKENS, TEXTS, SOURCES)
+def test_no_token_in_whatever_text_is_told(before, token, after, source):
+    """It may stand anywhere in what a server or a proxy says."""
+    error = OSError(f"{before} {token} {after}")
+    target = Target(alias="default", label='DATABASES["default"]', login=None)
+
+    told = explained(
+        LakebaseError,
+        explain(error, source),
+        target.label,
+        target.facts(seen=error),
+    )
+
+    shown = f"{told} {told.detail}"
+    parts = [part for part in token.split(".") if part not in before + after]
+    assert not [part for part in parts if part in shown]
+
+
+@given(st.text())
+def test_scrubbing_twice_changes_nothing(text):
+    """What is scrubbed stays readable, on one line."""
+    once = scrub(text)
+
+    assert scrub(once) == once
+    assert "\n" not in once

@@ -1,0 +1,154 @@
+"""Any settings and any environment: a Target or an error of ours, and no network."""
+
+import contextlib
+import os
+import socket
+import warnings
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from django_lakebase import config
+from django_lakebase.base import DatabaseWrapper
+from django_lakebase.errors import SettingsError
+
+ENDPOINT = "projects/p/branches/b/endpoints/e"
+SECRET = "open sesame"
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-1, 70000),
+    st.floats(),
+    st.text(max_size=20),
+    st.just({}),
+    st.just([]),
+)
+TEXT = st.one_of(st.sampled_from(["", " ", "x", "/run", "@x"]), st.text(max_size=20))
+SETTINGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "NAME": TEXT,
+        "USER": TEXT,
+        "HOST": TEXT,
+        "PORT": st.one_of(st.sampled_from(["", "0", "5432", 5432, "65536"]), TEXT),
+        "PASSWORD": st.sampled_from(["", SECRET]),
+        "CONN_MAX_AGE": st.sampled_from([0, 60, None]),
+    },
+)
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "endpoint": st.one_of(st.just(ENDPOINT), ODD),
+        "workspace": st.one_of(
+            ODD,
+            st.sampled_from(["no.such.path", "os.path"]),
+            st.dictionaries(
+                st.sampled_from(["host", "profile", "client_secret", "hots"]), ODD
+            ),
+        ),
+        "connect_budget": ODD,
+        "sslmode": st.one_of(st.sampled_from(["verify-full", "prefer"]), ODD),
+        "sslrootcert": ODD,
+        "hostaddr": ODD,
+        "password": st.sampled_from([None, SECRET]),
+        "service": st.sampled_from([None, "", "mine"]),
+        "options": ODD,
+        "no_such_key": ODD,
+    },
+)
+NAMES = [
+    "ENDPOINT_NAME",
+    "LAKEBASE_ENDPOINT",
+    "LAKEBASE_HOSTADDR",
+    "PGHOST",
+    "PGPORT",
+    "PGDATABASE",
+    "PGUSER",
+    "PGSSLMODE",
+    "PGSSLROOTCERT",
+    "PGOPTIONS",
+    "DATABRICKS_HOST",
+    "DATABRICKS_CLIENT_ID",
+    "DATABRICKS_CLIENT_SECRET",
+]
+# What an environment variable can hold.
+VALUES = st.one_of(
+    st.sampled_from(["", ENDPOINT, "5432", "prefer", "/var/run"]),
+    st.text(
+        st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20
+    ),
+)
+ENVIRONMENTS = st.dictionaries(st.sampled_from(NAMES), VALUES)
+
+
+def no_network(*_, **__):
+    """Take the place of what would speak to somebody."""
+    raise AssertionError("the network was used")
+
+
+@contextlib.contextmanager
+def surroundings(variables):
+    """Have these variables and no network."""
+    before = dict(os.environ)
+    real = socket.socket.connect, socket.getaddrinfo
+    for name in [n for n in os.environ if n.startswith(("PG", "DATABRICKS_"))]:
+        del os.environ[name]
+    for name in NAMES:
+        os.environ.pop(name, None)
+    os.environ.update(variables)
+    socket.socket.connect = socket.getaddrinfo = no_network
+    try:
+        yield
+    finally:
+        socket.socket.connect, socket.getaddrinfo = real
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def configured(settings, options):
+    """Return the settings as Django makes them."""
+    own = {"ENGINE": "django_lakebase", **settings, "OPTIONS": options}
+    return connections.configure_settings({"default": {}, "some": own})["some"]
+
+
+def read(made, variables):
+    """Return the Target, or the refusal; anything else is a failure."""
+    try:
+        return config.read(made, "some", variables)
+    except SettingsError as exc:
+        return exc
+
+
+@given(SETTINGS, OPTIONS, ENVIRONMENTS)
+@example({}, {"endpoint": ENDPOINT}, {})
+@example({"HOST": "h"}, {}, {"ENDPOINT_NAME": ENDPOINT})
+def test_settings_are_read_or_refused_in_our_words(settings, options, variables):
+    """A second reading finds the same, and nothing shows a secret."""
+    made = configured(settings, options)
+    target = read(made, variables)
+    if isinstance(target, SettingsError):
+        assert str(target).startswith('DATABASES["some"]: ')
+        assert SECRET not in str(target)
+        return
+
+    assert config.read(made, "some", variables) == target
+    assert hash(target) is not None
+    assert SECRET not in repr(target)
+    assert target.is_native or target.endpoint
+    assert target.sslmode not in config.WEAK_SSLMODES
+
+
+@given(SETTINGS, OPTIONS, ENVIRONMENTS)
+def test_parameters_cost_no_network(settings, options, variables):
+    """Neither a connection's making nor its parameters ask anybody."""
+    with surroundings(variables), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapper = DatabaseWrapper(configured(settings, options), "some")
+        try:
+            params = wrapper.get_connection_params()
+        except ImproperlyConfigured:
+            return
+
+    assert SECRET not in repr({k: v for k, v in params.items() if k != "passfile"})
