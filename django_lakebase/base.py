@@ -38,6 +38,7 @@ from .connection import (
 from .creation import DatabaseCreation
 from .credentials import utc_now
 from .errors import SettingsError, explained, table
+from .reading import Reading
 from .workspace import access_to
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class LakebaseMixin(Base):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._reading = Reading()
+        self._pooled: tuple[config.Target, str | None, int, LakebasePool] | None = None
         config.fill(self.settings_dict)
         self._close_at_by_settings: float | None = None
         self._has_warned = False
@@ -109,7 +112,7 @@ class LakebaseMixin(Base):
 
     def get_target(self) -> config.Target:
         """Return where the settings and the environment lead; no I/O."""
-        return config.read(self.settings_dict, self.alias)
+        return self._reading.target(self.settings_dict, self.alias)
 
     @property
     def lease(self) -> Lease | None:
@@ -137,7 +140,18 @@ class LakebaseMixin(Base):
         options = self.settings_dict["OPTIONS"].get("pool")
         if self.alias == NO_DB_ALIAS or not options:
             return None
-        target = self.get_target()
+        target, zone, pid = self.get_target(), self.timezone_name, os.getpid()
+        # Asked for eight times in a request.
+        kept = self._pooled
+        if kept is not None and kept[0] is target and kept[1:3] == (zone, pid):
+            pool = kept[3]
+            if not pool.is_finished and not pool.is_retired:
+                return pool
+        pool = self._find_pool(target, options)
+        self._pooled = target, zone, pid, pool
+        return pool
+
+    def _find_pool(self, target: config.Target, options: Any) -> "LakebasePool":
         try:
             from .pool import LakebasePool, pool_for
         except ImportError as exc:

@@ -21,6 +21,7 @@ ROOMS = [
     "flight",
     "credentials",
     "config",
+    "reading",
     "workspace",
     "connection",
     "creation",
