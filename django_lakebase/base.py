@@ -6,7 +6,6 @@ environment, the password is a credential of the workspace, and Django does the 
 """
 
 import logging
-import os
 import random
 import time
 import weakref
@@ -19,7 +18,7 @@ from django.db.backends.postgresql.base import (
 )
 from psycopg import DataError, ProgrammingError, sql
 
-from . import config
+from . import config, forks
 from .client import DatabaseClient
 from .connection import (
     TIMEZONE_OPTION,
@@ -191,6 +190,11 @@ class LakebaseMixin(Base):
 
             close_pools(self.alias)
 
+    def ensure_connection(self) -> None:
+        """Connect, unless this process has done so."""
+        forks.notice()
+        super().ensure_connection()
+
     def leave_to_parent(self) -> None:
         """
         Forget the connection that a fork has brought here; its socket is not touched.
@@ -209,6 +213,7 @@ class LakebaseMixin(Base):
         One that is too old only by the cap stays while no other credential can be
         had: the server checks expiry at login alone.
         """
+        forks.notice()
         own = self.close_at
         if self._outlives_cap():
             self.close_at = self._close_at_by_settings
@@ -290,10 +295,7 @@ class DatabaseWrapper(LakebaseMixin, PostgreSQLDatabaseWrapper):
     """Django's PostgreSQL backend, logging in with Databricks credentials."""
 
 
+@forks.in_child
 def _leave_all_to_parent() -> None:
     for wrapper in list(_connected):
         wrapper.leave_to_parent()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_all_to_parent)

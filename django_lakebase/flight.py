@@ -5,12 +5,13 @@ The SDK's token request has no timeout of its own, so a call runs in a daemon th
 its callers wait as long as they can afford, then leave it behind.
 """
 
-import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+
+from .forks import in_child
 
 # Seconds that one call to the workspace may take.
 CALL_BOUND = 10.0
@@ -157,10 +158,7 @@ class SingleFlight(Generic[T]):
 _flights: "weakref.WeakSet[SingleFlight[Any]]" = weakref.WeakSet()
 
 
+@in_child
 def _reset_after_fork() -> None:
     for flight in list(_flights):
         flight.reset_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -27,6 +27,7 @@ from .connection import (
     refusal,
 )
 from .errors import Explained, table
+from .forks import in_child
 from .kinds import Then
 from .workspace import access_to, import_sdk
 
@@ -330,10 +331,7 @@ def close_pools(alias: str) -> None:
         pool.close()
 
 
+@in_child
 def _new_lock_after_fork() -> None:
     global _lock  # noqa: PLW0603 - another thread of the parent may hold it.
     _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_lock_after_fork)

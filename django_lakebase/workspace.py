@@ -27,6 +27,7 @@ from .config import Login, Target, variable
 from .credentials import Credential, CredentialCache, utc_now
 from .errors import Known, explain, scrub
 from .flight import CALL_BOUND, FlightError, SingleFlight
+from .forks import in_child
 from .kinds import Source
 
 if TYPE_CHECKING:
@@ -322,16 +323,21 @@ def _pasted(kind: type) -> dict[str, str]:
     return {n: v.strip() for n, v in variables.items() if v != v.strip()}
 
 
+@in_child
 def _let_go_after_fork() -> None:
-    global _registry_lock  # noqa: PLW0603 - another thread of the parent may hold it.
-    _registry_lock = threading.Lock()
+    # Another thread of the parent may hold them.
+    global _registry_lock, _import_lock
+    _registry_lock, _import_lock = threading.Lock(), threading.RLock()
     _clients.clear()
+
+
+def _hold_imports() -> None:
+    _import_lock.acquire()
+
+
+def _go_on_importing() -> None:
     _import_lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_import_lock.acquire,
-        after_in_parent=_import_lock.release,
-        after_in_child=_let_go_after_fork,
-    )
+    os.register_at_fork(before=_hold_imports, after_in_parent=_go_on_importing)

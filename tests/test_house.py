@@ -12,6 +12,7 @@ import django_lakebase
 HOUSE = Path(django_lakebase.__file__).parent
 # From the ground up: a room imports rooms before it, and none after it.
 ROOMS = [
+    "forks",
     "kinds",
     "signals",
     "events",
