@@ -1,12 +1,12 @@
 """What happens to connections and credentials: counted, logged, signalled."""
 
 import logging
-import os
 import threading
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from . import signals
+from .forks import in_child
 from .kinds import Then
 
 logger = logging.getLogger("django_lakebase")
@@ -139,11 +139,8 @@ def _extra(connect: Connect, *, failure: str = "") -> dict[str, object]:
     }
 
 
+@in_child
 def _count_anew_after_fork() -> None:
     global _lock  # noqa: PLW0603 - another thread of the parent may hold it.
     _lock = threading.Lock()
     _tallies.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_count_anew_after_fork)
