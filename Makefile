@@ -18,7 +18,8 @@ DJANGO = 5.2
 POOL =
 LABELS =
 
-.PHONY: help demo test django-suite chaos soak fleet bench lint docs clean always
+.PHONY: help demo test django-suite packages packages-newest packages-lts chaos soak fleet
+.PHONY: bench lint docs clean always
 
 help:
 	@echo "make demo          the example site on a local Lakebase; Ctrl-C ends it"
@@ -32,6 +33,8 @@ help:
 	@echo "                   SECONDS=600 SEED=7 for a long run, or one again"
 	@echo "make soak          an hour of short-lived credentials; SECONDS=3600"
 	@echo "make fleet         200 processes that start at once, and 10,000 simulated"
+	@echo "make packages      journeys with other packages, on the newest Django"
+	@echo "                   and on the LTS; ARGS='wagtail procrastinate' chooses"
 	@echo "make bench         the measured figures, as ratios"
 	@echo "make lint          formatting, rules and types"
 	@echo "make docs          the documentation, in docs/_build"
@@ -62,6 +65,14 @@ fleet: $(VENV)/local
 	$(BIN)/python -m tests.chaos.fleet
 	$(BIN)/python -m tests.chaos.simulation
 
+packages: packages-newest packages-lts
+
+# Tokens end within each journey.
+packages-newest packages-lts:
+	@$(MAKE) --no-print-directory VENV=.venv-$@ .venv-$@/local,test,$@
+	@.venv-$@/bin/lakebase-local run --token-ttl 5 -- \
+		.venv-$@/bin/python -m tests.packages $(ARGS)
+
 bench: $(VENV)/local
 	$(BIN)/python -m tests.bench $(ARGS)
 	$(BIN)/python -m tests.bench.gateway
@@ -76,10 +87,11 @@ docs: $(STAMPS:%=$(VENV)/local,docs)
 	$(BIN)/python -m sphinx -W -n -b html docs docs/_build
 
 clean:
-	rm -rf $(VENV) docs/_build
+	rm -rf $(VENV) .venv-packages-* docs/_build
 
 # One environment; each stamp is named by the extras that are in it.
-$(VENV)/local $(VENV)/local,test $(VENV)/local,test,lint $(VENV)/local,docs: \
+$(VENV)/local $(VENV)/local,test $(VENV)/local,test,lint $(VENV)/local,docs \
+		$(VENV)/local,test,packages-newest $(VENV)/local,test,packages-lts: \
 		pyproject.toml $(VENV)/pyvenv.cfg
 	@echo "installing django_lakebase[$(@F)]"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(@F)]"

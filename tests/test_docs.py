@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,25 @@ def test_the_tables_are_made_from_the_code():
     for name in ("settings", "workspace", "server"):
         assert f"_made/{name}.md" in page("errors")
     assert "_made/faults.md" in page("local")
+
+
+@pytest.mark.parametrize("extra", ["packages-newest", "packages-lts"])
+def test_each_package_that_is_run_has_its_row(extra):
+    """With the version that is installed for its journey, and the Django below it."""
+    project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+    needs = project["optional-dependencies"][extra]
+    pins = dict(re.findall(r"^([\w-]+)\S*==(\S+)$", "\n".join(needs), re.MULTILINE))
+    django = pins.pop("django")
+    rows = (TOP / "docs/compatibility.md").read_text().splitlines()
+
+    missing = [
+        name
+        for name, version in pins.items()
+        if not any(name in row and f"| {version} | {django} |" in row for row in rows)
+    ]
+
+    assert pins
+    assert missing == []
 
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)

@@ -1,0 +1,15 @@
+"""Who has a schema."""
+
+from django.db import models
+from django_tenants.models import DomainMixin, TenantMixin
+
+
+class Customer(TenantMixin):
+    """A tenant, whose schema goes with it."""
+
+    name = models.CharField(max_length=50)
+    auto_drop_schema = True
+
+
+class Domain(DomainMixin):
+    """A tenant's host name."""

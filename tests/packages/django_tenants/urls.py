@@ -1,0 +1,14 @@
+"""A page that reads from the tenant's schema."""
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+from example_project.notes.models import Note
+
+
+def texts(request: HttpRequest) -> HttpResponse:
+    """Answer with the tenant's notes."""
+    return HttpResponse(",".join(note.text for note in Note.objects.all()))
+
+
+urlpatterns = [path("", texts)]
