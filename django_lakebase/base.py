@@ -78,7 +78,7 @@ class LakebaseMixin(Base):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._reading = Reading()
-        self._pooled: tuple[config.Target, str | None, int, LakebasePool] | None = None
+        self._lender: LakebasePool | None = None
         config.fill(self.settings_dict)
         self._close_at_by_settings: float | None = None
         self._has_warned = False
@@ -124,7 +124,8 @@ class LakebaseMixin(Base):
         """Open a connection, retrying within ``OPTIONS["connect_budget"]`` seconds."""
         opener = super().get_new_connection
         _connected.add(self)
-        if self.pool is not None:
+        self._lender = self.pool
+        if self._lender is not None:
             outcome = attempt(opener, conn_params)
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -137,21 +138,13 @@ class LakebaseMixin(Base):
     @property
     def pool(self) -> "LakebasePool | None":
         """The pool of this alias, process and Target; None without OPTIONS["pool"]."""
+        if self.connection is not None and self._lender is not None:
+            # It goes back to where it came from, whatever the settings say by now.
+            return self._lender
         options = self.settings_dict["OPTIONS"].get("pool")
         if self.alias == NO_DB_ALIAS or not options:
             return None
-        target, zone, pid = self.get_target(), self.timezone_name, os.getpid()
-        # Asked for eight times in a request.
-        kept = self._pooled
-        if kept is not None and kept[0] is target and kept[1:3] == (zone, pid):
-            pool = kept[3]
-            if not pool.is_finished and not pool.is_retired:
-                return pool
-        pool = self._find_pool(target, options)
-        self._pooled = target, zone, pid, pool
-        return pool
-
-    def _find_pool(self, target: config.Target, options: Any) -> "LakebasePool":
+        target = self.get_target()
         try:
             from .pool import LakebasePool, pool_for
         except ImportError as exc:

@@ -1,8 +1,8 @@
 """
 A Target that is read again only where what it is read from has changed.
 
-Django asks for a connection's pool eight times in a request, and each time the answer
-hangs on the settings and the environment. Reading both took longer than the request's
+Django asks for a connection's pool again and again in a request, and the answer hangs
+on the settings and the environment. Reading both took longer than the request's
 query; comparing them with a copy takes two microseconds.
 """
 

@@ -271,3 +271,18 @@ def test_the_caller_imports_the_sdk_and_not_a_worker():
 
     first, *_, last = said.stdout.split()
     assert (first, last) == ("MainThread", "sdk-missing")
+
+
+@pytest.mark.parametrize("change", [{"connect_budget": 9}, {"pool": None}])
+def test_a_connection_goes_back_to_the_pool_that_lent_it(new_wrapper, change):
+    """Also if the settings have changed meanwhile, which then hold for the next."""
+    wrapper = pooled(new_wrapper)
+    backend(wrapper)
+    lender = wrapper.pool
+
+    wrapper.settings_dict["OPTIONS"].update(change)
+    wrapper.close()
+
+    assert backend(wrapper)
+    assert wrapper.pool is not lender
+    assert lender.get_stats()["pool_available"] == 1 or lender.is_finished
