@@ -19,7 +19,7 @@ POOL =
 LABELS =
 
 .PHONY: help demo test django-suite packages packages-newest packages-lts chaos soak fleet
-.PHONY: bench lint docs clean always
+.PHONY: bench figures lint docs clean always
 
 help:
 	@echo "make demo          the example site on a local Lakebase; Ctrl-C ends it"
@@ -35,7 +35,8 @@ help:
 	@echo "make fleet         200 processes that start at once, and 10,000 simulated"
 	@echo "make packages      journeys with other packages, on the newest Django"
 	@echo "                   and on the LTS; ARGS='wagtail procrastinate' chooses"
-	@echo "make bench         the measured figures, as ratios"
+	@echo "make bench         the measured figures, in docs/benchmarks.md too (ten minutes);"
+	@echo "                   ARGS='--only NAME' measures one part and writes nothing"
 	@echo "make lint          formatting, rules and types"
 	@echo "make docs          the documentation, in docs/_build"
 	@echo "make clean         remove the environment and what was built"
@@ -73,9 +74,12 @@ packages-newest packages-lts:
 	@.venv-$@/bin/lakebase-local run --token-ttl 5 -- \
 		.venv-$@/bin/python -m tests.packages $(ARGS)
 
-bench: $(VENV)/local
-	$(BIN)/python -m tests.bench $(ARGS)
-	$(BIN)/python -m tests.bench.gateway
+# An environment of its own: what is measured beside us brings forty packages.
+bench:
+	@$(MAKE) --no-print-directory VENV=$(VENV)-bench figures
+
+figures: $(VENV)/local,bench
+	$(BIN)/python -m tests.bench --write $(ARGS)
 
 # The tests are typed too, and import what they need.
 lint: $(STAMPS:%=$(VENV)/local,test,lint)
@@ -87,10 +91,11 @@ docs: $(STAMPS:%=$(VENV)/local,docs)
 	$(BIN)/python -m sphinx -W -n -b html docs docs/_build
 
 clean:
-	rm -rf $(VENV) .venv-packages-* docs/_build
+	rm -rf $(VENV) $(VENV)-bench .venv-packages-* docs/_build
 
 # One environment; each stamp is named by the extras that are in it.
 $(VENV)/local $(VENV)/local,test $(VENV)/local,test,lint $(VENV)/local,docs \
+		$(VENV)/local,bench \
 		$(VENV)/local,test,packages-newest $(VENV)/local,test,packages-lts: \
 		pyproject.toml $(VENV)/pyvenv.cfg
 	@echo "installing django_lakebase[$(@F)]"

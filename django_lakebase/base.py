@@ -6,7 +6,6 @@ environment, the password is a credential of the workspace, and Django does the 
 """
 
 import logging
-import os
 import random
 import time
 import weakref

@@ -1,13 +1,11 @@
-"""
-What the local gateway costs: beside a direct TLS connection to the same PostgreSQL.
-
-    python -m tests.bench.gateway
-"""
+"""What the local gateway costs: beside a direct TLS connection to its PostgreSQL."""
 
 import os
 import pwd
-import statistics
+import socket
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +13,30 @@ import psycopg
 import trustme
 
 from django_lakebase.local.client import LocalLakebase
+from tests.bench import engines
+from tests.bench.measure import Figure, compared, turns
 
-ROUNDS = 7
-STATEMENTS = 2000
+ROUNDS, STATEMENTS = 7, 1000
+# Lines of 100 bytes.
 ROWS = 1_000_000
-COPY_OUT = "COPY (SELECT repeat('x', 99) FROM generate_series(1, 1000000)) TO STDOUT"
+COPY_OUT = "COPY (SELECT repeat('x', 99) FROM generate_series(1, %s)) TO STDOUT"
 PIECE = b"x" * 99 + b"\n"
 
 
-def main() -> None:
-    """Print the figures."""
-    with LocalLakebase.start() as local:
+def gateway(*, quick: bool) -> Iterator[Figure]:
+    """Compare the way through the gateway to the direct one."""
+    scale = 10 if quick else 1
+    with engines.lakebase() as local:
         through, direct = _ways(local)
-        for name, measure in (
-            ("SELECT 1", _select),
-            ("COPY out of 100 MB", _copy_out),
-            ("COPY in of 100 MB", _copy_in),
+        for what, measure, times in (
+            (f"SELECT 1, {STATEMENTS:,} times", _select, STATEMENTS // scale),
+            ("COPY out of 100 MB", _copy_out, ROWS // scale),
+            ("COPY in of 100 MB", _copy_in, ROWS // scale),
         ):
             with psycopg.connect(**through) as one, psycopg.connect(**direct) as two:
-                pairs = [(measure(one), measure(two)) for _ in range(ROUNDS)]
-            ours, theirs = (
-                statistics.median(side) for side in zip(*pairs, strict=True)
-            )
-            ratios = sorted(b / a for a, b in pairs)
-            print(
-                f"{name:<20} through the gateway {ours * 1000:9.3f} ms, direct "
-                f"{theirs * 1000:9.3f} ms, speed {statistics.median(ratios):.2f} "
-                f"({ratios[0]:.2f}-{ratios[-1]:.2f})"
-            )
+                ways = [partial(measure, session, times) for session in (one, two)]
+                taken = turns(ways, ROUNDS)
+            yield compared(f"{what}, over a direct connection", taken)
 
 
 def _ways(local: LocalLakebase) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -55,9 +49,15 @@ def _ways(local: LocalLakebase) -> tuple[dict[str, Any], dict[str, Any]]:
         "sslmode": "require",
         "autocommit": True,
     }
-    socket = Path(facts["postgres_socket"])
-    port = int(socket.suffix[1:])
-    folder = socket.parent.parent
+    door = Path(facts["postgres_socket"])
+    port = int(door.suffix[1:])
+    _switch_tls_on(door, port)
+    through = {**common, "host": facts["host"], "port": facts["port"]}
+    return through, {**common, "host": facts["host"], "port": port}
+
+
+def _switch_tls_on(door: Path, port: int) -> None:
+    folder = door.parent.parent
     certificate = trustme.CA().issue_cert("direct.test")
     for name, blob in (
         ("direct.key", certificate.private_key_pem),
@@ -69,7 +69,7 @@ def _ways(local: LocalLakebase) -> tuple[dict[str, Any], dict[str, Any]]:
             owner = pwd.getpwuid(folder.stat().st_uid)
             os.chown(folder / name, owner.pw_uid, owner.pw_gid)
     with psycopg.connect(
-        host=str(socket.parent),
+        host=str(door.parent),
         port=port,
         user="cloud_admin",
         dbname="postgres",
@@ -79,36 +79,34 @@ def _ways(local: LocalLakebase) -> tuple[dict[str, Any], dict[str, Any]]:
         admin.execute(f"ALTER SYSTEM SET ssl_cert_file = '{folder / 'direct.pem'}'")
         admin.execute("ALTER SYSTEM SET ssl = on")
         admin.execute("SELECT pg_reload_conf()")
-        admin.execute("SELECT pg_sleep(0.5)")
-    through = {**common, "host": facts["host"], "port": facts["port"]}
-    return through, {**common, "host": facts["host"], "port": port}
+    deadline = time.monotonic() + 10
+    while not _takes_tls(port) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
-def _select(session: psycopg.Connection[Any]) -> float:
-    started = time.perf_counter()
-    for _ in range(STATEMENTS):
+def _takes_tls(port: int) -> bool:
+    """Return whether the server has taken its new settings: it says so in a byte."""
+    with socket.create_connection(("127.0.0.1", port)) as probe:
+        # SSLRequest of the protocol.
+        probe.sendall(bytes([0, 0, 0, 8, 4, 210, 22, 47]))
+        return probe.recv(1) == b"S"
+
+
+def _select(session: psycopg.Connection[Any], times: int) -> None:
+    for _ in range(times):
         session.execute("SELECT 1")
-    return (time.perf_counter() - started) / STATEMENTS
 
 
-def _copy_out(session: psycopg.Connection[Any]) -> float:
-    started = time.perf_counter()
-    with session.cursor().copy(COPY_OUT) as rows:
-        for _ in rows:
+def _copy_out(session: psycopg.Connection[Any], rows: int) -> None:
+    with session.cursor().copy(COPY_OUT, [rows]) as lines:
+        for _ in lines:
             pass
-    return time.perf_counter() - started
 
 
-def _copy_in(session: psycopg.Connection[Any]) -> float:
+def _copy_in(session: psycopg.Connection[Any], rows: int) -> None:
     session.execute("CREATE TEMP TABLE IF NOT EXISTS taken (line text)")
     session.execute("TRUNCATE taken")
     block = PIECE * 1000
-    started = time.perf_counter()
-    with session.cursor().copy("COPY taken FROM STDIN") as rows:
-        for _ in range(ROWS // 1000):
-            rows.write(block)
-    return time.perf_counter() - started
-
-
-if __name__ == "__main__":
-    main()
+    with session.cursor().copy("COPY taken FROM STDIN") as lines:
+        for _ in range(rows // 1000):
+            lines.write(block)

@@ -1,0 +1,1 @@
+"""A package by intent: others install one called tests, which would win."""
