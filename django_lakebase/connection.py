@@ -306,7 +306,7 @@ class Opening:
         if failure.id == "wrong-host" and self._has_moved():
             return
         then, pause = self._ladder.next(self._what_then(failure, error))
-        if then is Then.STOP or (then is not Then.WAIT and not self._renew(then)):
+        if then is Then.STOP or (then is Then.RENEW and not self._renew()):
             raise self._refusal(error, Source.SERVER)
         events.connection_retried(
             self._told(), failure_id=failure.id, then=then, pause=pause
@@ -335,28 +335,35 @@ class Opening:
 
     def _what_then(self, failure: Failure, error: BaseException) -> Then:
         """Return what *failure* asks for, where that can be done here."""
-        if failure.then not in (Then.RENEW, Then.PROBE):
-            return failure.then
-        if self._access is None or self._probed is not None:
-            return Then.STOP
-        pgconn = getattr(error, "pgconn", None)
-        used_password = getattr(pgconn, "used_password", False)
-        if failure.then is Then.PROBE and not used_password:
+        if failure.then is Then.PROBE:
+            return self._about_the_unknown(error)
+        if failure.then is Then.RENEW and self._probed is not None:
             return Then.STOP
         return failure.then
 
-    def _renew(self, then: Then) -> bool:
-        """Get another credential for the next attempt; return whether there is one."""
+    def _about_the_unknown(self, error: BaseException) -> Then:
+        # The token may be meant, so a new one is tried. Else it may be a server that
+        # starts, and says so in its own language.
+        used_password = getattr(getattr(error, "pgconn", None), "used_password", False)
+        if used_password and self._probed is None and self._probe():
+            return Then.PROBE
+        is_the_servers = "connection to server" in str(error)
+        return Then.WAIT_BRIEFLY if is_the_servers else Then.STOP
+
+    def _renew(self) -> bool:
+        """Drop the refused credential; return whether there was one."""
         access, refused = self._access, self._credential
         if access is None or refused is None:
             return False
-        if then is Then.RENEW:
-            access.credentials.drop(refused)
-            return True
-        try:
-            self._probed = access.credentials.probe(self._ladder.left())
-        except CredentialError:
+        access.credentials.drop(refused)
+        return True
+
+    def _probe(self) -> bool:
+        """Have a newly issued credential for the next attempt; return whether so."""
+        if self._access is None:
             return False
+        with contextlib.suppress(CredentialError):
+            self._probed = self._access.credentials.probe(self._ladder.left())
         return self._probed is not None
 
     def _retry_without_timezone(self, error: BaseException) -> bool:

@@ -22,7 +22,9 @@ CONNECTING = {
     Then.RENEW: "drops that credential and tries once more with a new one",
     Then.WAIT: "waits and tries again until `connect_budget` is spent",
     Then.WAIT_BRIEFLY: "waits and tries again for 10 seconds at most",
-    Then.PROBE: "tries once more with a new credential, and keeps it if that works",
+    Then.PROBE: "tries once more with a new credential, which is kept if that works; "
+    "then it waits and tries again for 10 seconds at most, for a server that starts "
+    "may say so in another language",
     Then.STOP: "stops at once",
 }
 

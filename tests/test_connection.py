@@ -2,14 +2,13 @@
 
 import copy
 import select
-import socket
+import socketserver
 import threading
 
 import pytest
 
 from django_lakebase import connection
 from django_lakebase.connection import LakebaseError, Opening, is_readable
-from django_lakebase.kinds import Then
 from django_lakebase.workspace import access_to
 from tests.support import cache_of, forget_all, one, put
 
@@ -51,7 +50,7 @@ def test_a_moved_endpoint_while_the_workspace_is_down(new_wrapper, local, monkey
 
 def test_a_probe_for_which_there_is_no_credential(new_wrapper, local):
     """The unknown refusal is the error, and not that of the probe."""
-    wrapper = new_wrapper()
+    wrapper = new_wrapper(OPTIONS={"connect_budget": 0.5})
     kept = put(wrapper, local.issue(local.facts["service_principal"]))
 
     with (
@@ -65,25 +64,28 @@ def test_a_probe_for_which_there_is_no_credential(new_wrapper, local):
     assert cache_of(wrapper).ready() is kept
 
 
+class Refusing(socketserver.BaseRequestHandler):
+    """A gateway that refuses before it has asked for a password."""
+
+    def handle(self):
+        self.request.recv(100)
+        fields = b"SERROR\0CXX000\0Mthe weather is bad\0\0"
+        length = (len(fields) + 4).to_bytes(4, "big")
+        self.request.sendall(b"E" + length + fields)
+        self.request.recv(100)
+
+
 def test_an_unknown_text_before_the_password_is_not_the_token_s_fault(
     new_wrapper, local
 ):
     """No other credential is asked for."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def refuse():
-            client, _ = server.accept()
-            with client:
-                client.recv(100)
-                fields = b"SERROR\0CXX000\0Mthe weather is bad\0\0"
-                client.sendall(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
-                client.recv(100)
-
-        thread = threading.Thread(target=refuse)
-        thread.start()
+    one(new_wrapper("warm"), "SELECT 1")
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        own = {"PORT": str(server.server_address[1])}
         with pytest.raises(LakebaseError) as caught:
-            one(new_wrapper(PORT=str(server.getsockname()[1])), "SELECT 1")
-        thread.join(10)
+            one(new_wrapper(OPTIONS={"connect_budget": 0.5}, **own), "SELECT 1")
+        server.shutdown()
 
     assert caught.value.failure_id == "unexplained"
     assert local.counters()["credentials_issued"] == 1
@@ -153,4 +155,5 @@ def test_a_native_login_has_no_credential_to_renew(new_wrapper, local):
 
     opening = Opening(wrapper.get_target(), {}, pytest.fail)
 
-    assert not opening._renew(Then.RENEW)
+    assert not opening._renew()
+    assert not opening._probe()

@@ -183,8 +183,18 @@ def test_a_token_that_dies_early_is_replaced(connect, patient):
     assert patient.counters()["credentials_issued"] == 1
 
 
-def test_texts_of_another_language(connect, patient):
-    """They are not understood: one probe, then an error that quotes them."""
+def test_texts_of_another_language_are_waited_out(connect, patient):
+    """A server that starts may say so in its own: one probe, then patience."""
+    patient.reset_counters()
+
+    with patient.fault("refuse-logins", voice="german", count=3):
+        assert one(connect(), "SELECT 1") == 1
+
+    assert patient.counters()["refusals"] == 3
+
+
+def test_texts_of_another_language_are_quoted_in_the_end(connect, patient):
+    """Within the budget, for whoever can read them."""
     with (
         patient.fault("refuse-logins", voice="german"),
         pytest.raises(LakebaseError) as caught,
