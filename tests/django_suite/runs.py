@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,16 +129,37 @@ def run(
 
     The record stays, under a name with *stage*.
     """
-    record = CACHE / f"{source.version}-{backend.name}-{stage}.jsonl"
-    record.unlink(missing_ok=True)
+    local.reset_counters()
+    started = time.monotonic()
+    # In a folder of its own: another run may be under way in the same checkout.
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        record = Path(folder) / "record.jsonl"
+        _run_tests(backend, source, labels, record)
+        seconds = time.monotonic() - started
+        if not record.exists():
+            raise UnfinishedError
+        with record.open() as lines:
+            results = read(lines)
+        record.replace(CACHE / f"{source.version}-{backend.name}-{stage}.jsonl")
+    counted = local.counters()
+    return Run(
+        results=results,
+        seconds=seconds,
+        logins=counted["logins"],
+        tokens=counted["credentials_issued"],
+    )
+
+
+def _run_tests(
+    backend: Backend, source: Source, labels: list[str], record: Path
+) -> None:
     environment = clean(dict(os.environ)) | backend.variables
     environment |= {
         "DJANGO_SUITE_DATABASES": json.dumps(backend.databases),
         "DJANGO_SUITE_RECORD": str(record),
         "PYTHONPATH": str(CHECKOUT),
     }
-    local.reset_counters()
-    started = time.monotonic()
+    # Its exit status says that a test failed, which is for the comparison to judge.
     subprocess.run(
         [
             *(source.python, "runtests.py", "--noinput"),
@@ -149,16 +171,4 @@ def run(
         env=environment,
         stdin=subprocess.DEVNULL,
         check=False,
-    )
-    seconds = time.monotonic() - started
-    if not record.exists():
-        raise UnfinishedError
-    with record.open() as lines:
-        results = read(lines)
-    counted = local.counters()
-    return Run(
-        results=results,
-        seconds=seconds,
-        logins=counted["logins"],
-        tokens=counted["credentials_issued"],
     )
