@@ -138,9 +138,18 @@ class Link(asyncio.Protocol):
             # https://www.postgresql.org/support/security/CVE-2021-23214/
             raise EOFError
         loop = asyncio.get_running_loop()
-        secure = await loop.start_tls(
-            self._transport, self, context, server_side=True, ssl_handshake_timeout=20
-        )
+        try:
+            secure = await loop.start_tls(
+                self._transport,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=20,
+            )
+        except BaseException:
+            # asyncio tells nobody of a client that is lost in the handshake.
+            self.connection_lost(None)
+            raise
         self._transport, self.is_secure = secure, True
 
     def join(self, other: "Link") -> None:

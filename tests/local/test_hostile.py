@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import struct
 
 import pytest
 from hypothesis import given, settings
@@ -127,6 +129,26 @@ def test_bytes_before_tls_are_an_attack(context):
             return await send(port, [SSL_REQUEST + b"select"])
 
     assert b"Received unencrypted data after SSL request." in asyncio.run(main())
+
+
+def test_a_client_lost_in_its_handshake_is_forgotten(context):
+    """It is no open connection any more, and holds none of their places."""
+
+    async def main():
+        async with serving(context[0]) as (gateway, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(SSL_REQUEST)
+            await reader.readexactly(1)
+            writer.write(b"\x16\x03\x01\x02\x00\x01")
+            await writer.drain()
+            # As the system does where a process dies with bytes unread.
+            reset = struct.pack("ii", 1, 0)
+            end = writer.get_extra_info("socket")
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            writer.transport.abort()
+        return gateway.links
+
+    assert asyncio.run(main()) == set()
 
 
 def test_the_silent_are_not_waited_for(context, monkeypatch):
