@@ -1,6 +1,5 @@
 """Processes that fork with a warm parent: gunicorn --preload, Celery prefork."""
 
-import ctypes
 import os
 import threading
 import traceback
@@ -16,15 +15,10 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def fork_without_hooks():
-    """Fork as uWSGI does: Python is not told."""
-    return ctypes.PyDLL(None).fork()
-
-
-def in_child(work, fork=os.fork):
+def in_child(work):
     """Run *work* in a forked child and return what it returns, as text."""
     reading, writing = os.pipe()
-    pid = fork()
+    pid = os.fork()
     if not pid:
         try:
             answer = str(work())
@@ -72,24 +66,6 @@ def test_a_child_leaves_an_open_connection_to_its_parent(new_wrapper, options):
     assert working.isdigit(), working
     assert working != str(parents)
     assert one(wrapper, "SELECT pg_backend_pid()") == parents
-
-
-def test_a_child_that_python_was_not_told_of_starts_clean_too(new_wrapper, local):
-    """As in uWSGI: a session and a login to the workspace of its own."""
-    wrapper = new_wrapper("forked", CONN_MAX_AGE=None)
-    parents = one(wrapper, "SELECT pg_backend_pid()")
-
-    def work():
-        wrapper.close_if_unusable_or_obsolete()
-        cache_of(wrapper).issue(10)
-        return one(wrapper, "SELECT pg_backend_pid()")
-
-    childs = in_child(work, fork_without_hooks)
-
-    assert childs.isdigit(), childs
-    assert childs != str(parents)
-    assert one(wrapper, "SELECT pg_backend_pid()") == parents
-    assert local.counters()["requests"]["/oidc/v1/token"] == 2
 
 
 def test_a_child_is_outside_of_its_parents_transaction(new_wrapper):
