@@ -86,6 +86,11 @@ class Cache(RuleBasedStateMachine):
     def time_passes(self, seconds):
         self.now += timedelta(seconds=seconds)
 
+    @precondition(lambda self: self.known is not None)
+    @rule(share=st.sampled_from([0.4, 0.6, 0.8, 0.97]))
+    def its_life_passes(self, share):
+        self.now = max(self.now, self.known.issued_at + self.known.life * share)
+
     @rule(luck=st.floats(0, 1))
     def luck_turns(self, luck):
         self.luck = luck
