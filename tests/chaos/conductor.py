@@ -113,13 +113,14 @@ class Conductor:
         events += [(play.ends, False, play) for play in plays]
         for moment, begins, play in sorted(events, key=lambda event: event[:2]):
             time.sleep(max(0.0, happened.began + moment - time.monotonic()))
-            (self._begin if begins else self._end)(play)
-            now = time.monotonic()
             if begins:
-                happened.troubles.append([play.trouble, now, 0.0])
+                # Before it begins: an error may be quicker than the answer to us.
+                happened.troubles.append([play.trouble, time.monotonic(), 0.0])
+                self._begin(play)
             else:
+                self._end(play)
                 [noted] = [t for t in happened.troubles if t[0] is play.trouble]
-                noted[2] = now
+                noted[2] = time.monotonic()
         self._local.clear_faults()
         happened.ended = time.monotonic()
         happened.well = self._writers.await_progress(happened.ended, RECOVERS_WITHIN)

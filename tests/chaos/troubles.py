@@ -111,7 +111,8 @@ TROUBLES = (
         "no-grants schema",
         "",
         "no-grants",
-        words=r"permission denied for (schema|table)",
+        # PostgreSQL finds no table by its bare name in a schema without USAGE.
+        words=r"permission denied for (schema|table)|relation .* does not exist",
         what="schema",
     ),
     _login("too-many-connections", "too-many-connections"),

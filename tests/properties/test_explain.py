@@ -55,7 +55,7 @@ def test_no_token_in_whatever_text_is_told(before, token, after, source):
         target.facts(seen=error),
     )
 
-    shown = f"{told} {told.detail}"
+    shown = f"{told} {told.finding} {told.mend}"
     pieces = {token[i : i + 12] for i in range(len(token) - 11)}
     assert not [p for p in pieces if p in shown and p not in f"{before} {after}"]
 

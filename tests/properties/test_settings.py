@@ -142,7 +142,7 @@ def test_settings_are_read_or_refused_in_our_words(settings, options, variables)
     assert hash(target) is not None
     assert SECRET not in repr(target)
     assert target.is_native or target.endpoint
-    assert target.sslmode not in config.WEAK_SSLMODES
+    assert target.sslmode in ("require", "verify-ca", "verify-full")
 
 
 @given(DRAWN_SETTINGS, DRAWN_OPTIONS, ENVIRONMENTS)
