@@ -219,6 +219,7 @@ class Opening:
         self._credential: Credential | None = None
         self._probed = credential
         self._host = ""
+        self._answer: BaseException | None = None
         self._started, self._attempts = time.monotonic(), 0
         self._load_sdk()
         self._ladder = Ladder(target.connect_budget, patient=patient)
@@ -315,6 +316,10 @@ class Opening:
 
     def _wait_for_workspace(self, error: BaseException) -> None:
         """Wait until it may be asked again; raises where that is of no use."""
+        if isinstance(error, TimeoutError) and self._ladder.left() <= 0:
+            # The time is up before this answer: the one before says why.
+            error = self._answer or error
+        self._answer = error
         failure = explain(error, Source.WORKSPACE)
         then, pause = self._ladder.next(failure.then, at_least=retry_after(error))
         if then is not Then.WAIT:

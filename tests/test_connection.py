@@ -4,11 +4,13 @@ import copy
 import select
 import socketserver
 import threading
+import time
 
 import pytest
 
 from django_lakebase import connection
 from django_lakebase.connection import LakebaseError, Opening, is_readable
+from django_lakebase.credentials import CredentialError
 from django_lakebase.workspace import access_to
 from tests.support import cache_of, forget_all, one, put
 
@@ -157,3 +159,24 @@ def test_a_native_login_has_no_credential_to_renew(new_wrapper, local):
 
     assert not opening._renew()
     assert not opening._probe()
+
+
+def test_the_error_is_what_the_workspace_said_last(new_wrapper, monkeypatch):
+    """That the time was up before the next answer is its echo."""
+    wrapper = new_wrapper(OPTIONS={"connect_budget": 0.4})
+    busy = type("TooManyRequests", (OSError,), {})("slow down")
+    causes = [busy, TimeoutError("no answer within 0 s")]
+
+    def get(timeout):
+        cause = causes.pop(0)
+        if not causes:
+            time.sleep(max(0.0, timeout))
+        raise CredentialError(str(cause)) from cause
+
+    monkeypatch.setattr(cache_of(wrapper), "get", get)
+
+    with pytest.raises(LakebaseError) as caught:
+        one(wrapper, "SELECT 1")
+
+    assert causes == []
+    assert caught.value.failure_id == "api-throttled"
