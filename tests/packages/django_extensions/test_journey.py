@@ -98,12 +98,12 @@ def test_they_take_a_token_from_the_environment(libpq, local, monkeypatch):
     token = local.issue(local.facts["service_principal"])
     monkeypatch.setenv("PGPASSWORD", token)
 
-    call_command("reset_db", interactive=False, dbname="spare")
+    call_command("reset_db", interactive=False, dbname="test_spare")
     made = databases()
     call_command("drop_test_database", interactive=False, dbname="spare")
 
-    assert "spare" in made
-    assert "spare" not in databases()
+    assert "test_spare" in made
+    assert "test_spare" not in databases()
 
 
 def databases():

@@ -1,8 +1,7 @@
 """What meters say."""
 
 from django.db import models
-from psqlextra.models import PostgresModel, PostgresPartitionedModel
-from psqlextra.types import PostgresPartitioningMethod
+from psqlextra.models import PostgresModel
 
 
 class Meter(PostgresModel):
@@ -13,16 +12,3 @@ class Meter(PostgresModel):
 
     def __str__(self) -> str:
         return self.name
-
-
-class Reading(PostgresPartitionedModel):
-    """What a meter said in a year."""
-
-    year = models.IntegerField()
-
-    class PartitioningMeta:
-        method = PostgresPartitioningMethod.LIST
-        key = ["year"]
-
-    def __str__(self) -> str:
-        return str(self.year)
