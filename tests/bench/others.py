@@ -121,8 +121,8 @@ def _opening(local: LocalLakebase, rounds: int) -> Iterator[Figure]:
             fetched[name] = local.counters()["credentials_issued"]
     for name in (SAMPLE, BRIDGE):
         yield compared(
-            f"{CONNECTIONS} connections opened at an API that takes 150 ms, over "
-            f"{name} ({fetched[OURS]} and {fetched[name]} credentials)",
+            f"{CONNECTIONS} connections opened, {fetched[OURS]} and {fetched[name]} "
+            f"credentials fetched, over {name}",
             (taken[OURS][1:], taken[name][1:]),
         )
 

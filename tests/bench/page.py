@@ -77,7 +77,8 @@ PARTS = {
         "connection class that fetches a credential for each physical connection, as "
         "the service's examples show, and the `LakebasePool` of databricks-ai-bridge, "
         "which caches its token for 15 minutes. Same pool sizes, same queries; its "
-        "opening includes the look-up of its host and user. The last rows give all "
+        "opening includes the look-up of its host and user. The workspace takes 150 ms "
+        "for a credential. The last rows give all "
         "three tokens that live for 5 seconds, which the service never issues: its "
         "own live for an hour, four times as long as that cache. They show what each "
         "does when a token ends before it expects that.",

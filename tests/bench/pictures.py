@@ -6,7 +6,7 @@ from html import escape
 
 from tests.bench.measure import Figure, Step
 
-WIDTH, LABELS, ROW, MARGIN = 900, 440, 26, 20
+WIDTH, LABELS, ROW, MARGIN = 1060, 600, 26, 20
 # Ratios beyond these are in the tables only.
 LOWEST, HIGHEST = 0.25, 4.0
 TICKS = (0.25, 0.5, 1, 2, 4)
@@ -83,7 +83,7 @@ def steps(taken: Sequence[Step]) -> str:
         height += 44
     for number, name in enumerate(names):
         top = height + 10 + ROW * (number // 2)
-        left = 140 + 380 * (number % 2)
+        left = 140 + 440 * (number % 2)
         shade = SHADES[number % len(SHADES)]
         parts.append(
             f'<rect x="{left}" y="{top}" width="14" height="14" fill="{shade}"/>'
