@@ -56,7 +56,7 @@ def test_logs_hold_no_secret(new_wrapper, local, all_logs):
     for fault in ("secret-revoked", "no-workspace-access", "api-down"):
         forget_all()
         with local.fault(fault), pytest.raises(Exception, match="DATABASES"):
-            one(new_wrapper(OPTIONS={"connect_budget": 1}), "SELECT 1")
+            one(new_wrapper(OPTIONS={"connect_budget": 3}), "SELECT 1")
     forget_all()
     one(new_wrapper(), "SELECT 1")
 
@@ -127,7 +127,7 @@ def error_of(wrapper):
 def test_the_debug_page_holds_no_secret(new_wrapper, local, fault, options):
     """Django's page shows every local variable of every frame."""
     settings = settings_with_secrets(local)
-    settings["OPTIONS"].update(options, connect_budget=1)
+    settings["OPTIONS"].update(options, connect_budget=3)
     healthy = new_wrapper(**settings)
     one(healthy, "SELECT 1")
     secrets = secrets_of(local, healthy)
