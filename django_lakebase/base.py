@@ -78,6 +78,7 @@ class LakebaseMixin(Base):
         super().__init__(*args, **kwargs)
         self._reading = Reading()
         self._lender: LakebasePool | None = None
+        self._is_borrowing = False
         config.fill(self.settings_dict)
         self._close_at_by_settings: float | None = None
         self._has_warned = False
@@ -125,7 +126,11 @@ class LakebaseMixin(Base):
         _connected.add(self)
         self._lender = self.pool
         if self._lender is not None:
-            outcome = attempt(opener, conn_params)
+            self._is_borrowing = True
+            try:
+                outcome = attempt(opener, conn_params)
+            finally:
+                self._is_borrowing = False
             if isinstance(outcome, BaseException):
                 raise outcome
             self._cap_age(None)
@@ -137,7 +142,8 @@ class LakebaseMixin(Base):
     @property
     def pool(self) -> "LakebasePool | None":
         """The pool of this alias, process and Target; None without OPTIONS["pool"]."""
-        if self.connection is not None and self._lender is not None:
+        is_in_hand = self._is_borrowing or self.connection is not None
+        if is_in_hand and self._lender is not None:
             # It goes back to where it came from, whatever the settings say by now.
             return self._lender
         options = self.settings_dict["OPTIONS"].get("pool")
