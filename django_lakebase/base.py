@@ -21,22 +21,20 @@ from psycopg import DataError, ProgrammingError, sql
 from . import config, forks
 from .client import DatabaseClient
 from .connection import (
-    TIMEZONE_OPTION,
     Connection,
     LazyValue,
     Lease,
-    Opening,
     Params,
     attempt,
     is_readable,
     lazy_params,
     lease_of,
     refusal,
-    takes_timezone,
 )
 from .creation import DatabaseCreation
 from .credentials import utc_now
 from .errors import SettingsError, explained, table
+from .opening import TIMEZONE_OPTION, Opening, takes_timezone
 from .reading import Reading
 from .workspace import access_to
 

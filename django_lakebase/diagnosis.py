@@ -19,7 +19,6 @@ from .config import Login, Target
 from .connection import (
     Connection,
     LakebaseError,
-    Opening,
     ask_workspace,
     lease_of,
     refusal,
@@ -32,6 +31,7 @@ from .flight import CALL_BOUND
 from .handshake import Handshake, shake_hands
 from .kinds import Source, Then
 from .ladder import Ladder
+from .opening import Opening
 from .workspace import access_to, bounded, fetch_endpoint, fetch_identity, log_in
 
 T = TypeVar("T")

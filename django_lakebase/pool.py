@@ -20,7 +20,6 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from .config import Target
 from .connection import (
     Connection,
-    Opening,
     Params,
     is_readable,
     lease_of,
@@ -29,6 +28,7 @@ from .connection import (
 from .errors import Explained, table
 from .forks import in_child
 from .kinds import Then
+from .opening import Opening
 from .workspace import access_to, import_sdk
 
 # Seconds. Databricks' own examples replace pooled connections after 45 minutes.

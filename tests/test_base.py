@@ -8,10 +8,10 @@ import pytest
 from django.core.management import call_command
 from django.test import override_settings
 
-from django_lakebase import __version__, workspace
-from django_lakebase import connection as opening
+from django_lakebase import __version__, opening, workspace
 from django_lakebase.base import KEEPALIVES
-from django_lakebase.connection import LakebaseError, is_readable, takes_timezone
+from django_lakebase.connection import LakebaseError, is_readable
+from django_lakebase.opening import takes_timezone
 from tests.support import one
 
 

@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from django_lakebase import connection
-from django_lakebase.connection import LakebaseError, Opening, is_readable
+from django_lakebase import opening as rooms
+from django_lakebase.connection import LakebaseError, is_readable
 from django_lakebase.credentials import CredentialError
+from django_lakebase.opening import Opening
 from django_lakebase.workspace import access_to
 from tests.support import cache_of, forget_all, one, put
 
@@ -137,10 +138,10 @@ def test_a_read_only_endpoint_has_no_host_to_follow(new_wrapper, local, monkeypa
 def test_loading_the_sdk_is_not_taken_from_the_budget(new_wrapper, monkeypatch):
     """Else a busy machine's first connect would blame the workspace."""
     order = []
-    monkeypatch.setattr(connection, "import_sdk", lambda: order.append("sdk"))
-    real = connection.Ladder
+    monkeypatch.setattr(rooms, "import_sdk", lambda: order.append("sdk"))
+    real = rooms.Ladder
     monkeypatch.setattr(
-        connection, "Ladder", lambda *a, **k: order.append("budget") or real(*a, **k)
+        rooms, "Ladder", lambda *a, **k: order.append("budget") or real(*a, **k)
     )
 
     one(new_wrapper(), "SELECT 1")

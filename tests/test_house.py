@@ -25,6 +25,7 @@ ROOMS = [
     "reading",
     "workspace",
     "connection",
+    "opening",
     "creation",
     "client",
     "pool",
