@@ -23,6 +23,7 @@ ROOMS = [
     "credentials",
     "config",
     "reading",
+    "login",
     "workspace",
     "connection",
     "opening",
