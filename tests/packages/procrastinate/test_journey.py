@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 
 import pytest
 from django.db import connection
@@ -52,11 +53,13 @@ def end_all_other_sessions():
 
 def test_a_worker_goes_on_past_its_tokens_end(worker, outlive_token):
     """Its pool opens connections with the parameters that it took at its start."""
-    note.defer(text="before")
-    wait_for("before")
+    # The queue outlives the flush between tests: its tables are not Django's.
+    before, after = str(uuid.uuid4()), str(uuid.uuid4())
+    note.defer(text=before)
+    wait_for(before)
     outlive_token()
 
     assert end_all_other_sessions() > 0
-    note.defer(text="after")
+    note.defer(text=after)
 
-    wait_for("after")
+    wait_for(after)

@@ -28,8 +28,10 @@ class Collector(Transport):
 
 
 @pytest.fixture
-def sent():
+def sent(monkeypatch):
     """Give what is sent from now on, with every detail switched on."""
+    # Of a dict with more keys Sentry sends ten.
+    monkeypatch.setattr(sentry_sdk.serializer, "MAX_DATABAG_BREADTH", 1000)
     collector = Collector()
     sentry_sdk.init(
         dsn="http://nobody@localhost/1",
