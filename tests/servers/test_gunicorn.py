@@ -105,7 +105,8 @@ def owners_session(local):
         dbname=env["PGDATABASE"],
         user=env["PGUSER"],
         password=local.issue(env["PGUSER"]),
-        sslmode="require",
+        # Another local Lakebase's may be in the environment.
+        sslrootcert=env["PGSSLROOTCERT"],
         autocommit=True,
     ) as session:
         yield session
