@@ -187,10 +187,10 @@ class LakebaseMixin(Base):
 
             close_pools(self.alias)
 
-    def ensure_connection(self) -> None:
-        """Connect, unless this process has done so."""
+    def close_if_health_check_failed(self) -> None:
+        """Close a connection that is not alive: what each query does first."""
         forks.notice()
-        super().ensure_connection()
+        super().close_if_health_check_failed()
 
     def leave_to_parent(self) -> None:
         """
