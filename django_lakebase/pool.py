@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Hashable
+from datetime import timedelta
 from typing import Any, TypeAlias
 
 import psycopg
@@ -40,7 +41,7 @@ RECONNECT_TIMEOUT = 10.0
 LOOK_EVERY = 0.25
 # How long an old reason is waited out before it is believed.
 BELIEVED_AFTER = 2.0
-# How much longer a connection is kept while no credential can be had.
+# How much longer a connection is kept at most while no credential can be had.
 GRACE = 60.0
 
 Key: TypeAlias = tuple[int, str, Hashable]
@@ -263,7 +264,12 @@ class LakebasePool(ConnectionPool[Any]):
         credentials = access_to(self.target).credentials
         if credentials.ready() is None:
             credentials.renew_soon()
-            connection._expire_at = now + GRACE  # noqa: SLF001
+            # Looked at again before the next credential ends: else that would always
+            # be over by then, where credentials live for less than the grace.
+            lease = lease_of(connection)
+            life = lease.expires_at - lease.opened_at if lease else timedelta()
+            grace = min(GRACE, life.total_seconds() / 4)
+            connection._expire_at = now + grace  # noqa: SLF001
 
 
 def _bringing_password(own_class: Any) -> Any:

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from datetime import timedelta
 
 import psycopg
 import pytest
@@ -12,6 +14,7 @@ from django.db import OperationalError
 from psycopg_pool import PoolTimeout
 
 from django_lakebase.connection import LakebaseError
+from django_lakebase.credentials import Credential, utc_now
 from tests.support import cache_of, hear_from, one, put
 
 POOL = {"min_size": 1, "max_size": 1, "timeout": 60}
@@ -94,6 +97,24 @@ def test_a_connection_past_its_lifetime_is_kept_while_the_workspace_is_down(
         wrapper.connection._expire_at = 0.0
         wrapper.close()
         assert backend(wrapper) == first
+
+
+def test_a_kept_connection_is_looked_at_again_while_the_next_credential_lives(
+    new_wrapper, local
+):
+    """Else short-lived ones were over at every look, and it was kept for ever."""
+    wrapper, now = pooled(new_wrapper), utc_now()
+    token = local.issue(local.facts["service_principal"])
+    ends = now + timedelta(seconds=40)
+    cache_of(wrapper).adopt(Credential(token=token, issued_at=now, expires_at=ends))
+    one(wrapper, "SELECT 1")
+    kept = wrapper.connection
+    put(wrapper, "ended", left=0)
+    kept._expire_at = 0.0
+    before = time.monotonic()
+    wrapper.close()
+
+    assert before < kept._expire_at <= time.monotonic() + 10
 
 
 def test_wrong_settings_are_shown_at_once_and_not_as_a_timeout(new_wrapper, local):
