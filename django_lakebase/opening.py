@@ -153,10 +153,7 @@ class Opening:
         then, pause = self._ladder.next(self._what_then(failure, error))
         if then is Then.STOP or (then is Then.RENEW and not self._renew()):
             raise self._refusal(error, Source.SERVER)
-        events.connection_retried(
-            self._told(), failure_id=failure.id, then=then, pause=pause
-        )
-        time.sleep(pause)
+        self._wait(failure, then, pause)
 
     def _wait_for_workspace(self, error: BaseException) -> None:
         """Wait until it may be asked again; raises where that is of no use."""
@@ -168,6 +165,10 @@ class Opening:
         then, pause = self._ladder.next(failure.then, at_least=retry_after(error))
         if then is not Then.WAIT:
             raise self._refusal(error, Source.WORKSPACE)
+        self._wait(failure, then, pause)
+
+    def _wait(self, failure: Failure, then: Then, pause: float) -> None:
+        """Tell that another attempt follows *failure*, and wait for it."""
         events.connection_retried(
             self._told(), failure_id=failure.id, then=then, pause=pause
         )
