@@ -390,7 +390,8 @@ FAILURES = (
         pattern=r"certificate verify failed|server certificate for|"
         r"root certificate file|certificate (file|present)|does not support SSL|"
         r"SSL was required|Invalid protocol version|Insecure connection|"
-        r"connection is insecure|SSL error|sslrootcert|sslmode value",
+        r"connection is insecure|SSL error(?!: unexpected eof)|sslrootcert|"
+        r"sslmode value",
         means='TLS with "{host}" did not come about.',
         mend="Check OPTIONS sslmode (PGSSLMODE) and sslrootcert (PGSSLROOTCERT): "
         "verify-full needs the file of the CA that signed the server's certificate, "

@@ -43,6 +43,7 @@ SERVER = [
     ("Connection refused", "waking"),
     ("server closed the connection unexpectedly", "waking"),
     ("SSL SYSCALL error: EOF detected", "waking"),
+    ("SSL error: unexpected eof while reading", "waking"),
     ("timeout expired", "waking"),
     ("Couldn't connect to compute node", "waking"),
     ("Failed to acquire permit to connect to the database.", "waking"),
