@@ -189,8 +189,10 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
 
 
 def _serve(main: Coroutine[Any, Any, int]) -> int:
+    from . import libc
     from .binaries import LocalError
 
+    libc.map_large_blocks()
     try:
         return asyncio.run(main)
     except LocalError as exc:
@@ -209,7 +211,7 @@ def _run(options: argparse.Namespace) -> int:
 def _start(options: argparse.Namespace) -> int:
     parent = os.environ.get(PARENT)
     if parent:
-        from .postgres import die_with_parent
+        from .libc import die_with_parent
 
         die_with_parent(signal.SIGTERM)
         if os.getppid() != int(parent):
@@ -219,7 +221,7 @@ def _start(options: argparse.Namespace) -> int:
 
 async def _run_command(emulator: "Emulator", command: list[str]) -> int:
     from .emulator import clean
-    from .postgres import die_with_parent
+    from .libc import die_with_parent
 
     stop = _Stop()
     await stop.guard(emulator.start())

@@ -7,7 +7,6 @@ that account may not read them.
 
 import asyncio
 import contextlib
-import ctypes
 import locale
 import os
 import pwd
@@ -15,12 +14,12 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from . import libc
 from .binaries import Binaries, LocalError
 from .extensions import trusting_program
 
@@ -30,7 +29,6 @@ ACCOUNTS = ("nobody", "postgres", "daemon")
 STARTS_WITHIN, STOPS_WITHIN = 30.0, 10.0
 # Bytes: the shortest limit of the systems that we run on is macOS's.
 LONGEST_SOCKET = 103
-_PR_SET_PDEATHSIG = 1
 
 
 def account() -> pwd.struct_passwd | None:
@@ -56,16 +54,6 @@ def _check_own_account() -> None:
             "PostgreSQL needs one. Run this as a user that has, or add a line for it "
             "to /etc/passwd."
         ) from None
-
-
-def die_with_parent(number: signal.Signals) -> None:
-    """Ask the kernel to send *number* to this process when its parent ends (Linux)."""
-    if sys.platform == "linux":
-        _libc().prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +114,7 @@ class Machine:
 
     def spawn(self, command: list[Path | str], log: Path) -> subprocess.Popen[bytes]:
         """Start a program as the servers' account; it ends with us."""
-        _libc()  # Loaded before the fork: little is safe after it.
+        libc.load()  # Before the fork: little is safe after it.
         account = self.account
         with log.open("ab") as output:
             return subprocess.Popen(  # noqa: S603 - found by ourselves, no shell.
@@ -142,7 +130,7 @@ class Machine:
                 group=None if account is None else account.pw_gid,
                 extra_groups=None if account is None else [],
                 # SIGQUIT: the server and its children end at once.
-                preexec_fn=lambda: die_with_parent(signal.SIGQUIT),  # noqa: PLW1509
+                preexec_fn=lambda: libc.die_with_parent(signal.SIGQUIT),  # noqa: PLW1509
             )
 
 
