@@ -267,7 +267,8 @@ class LakebaseMixin(Base):
         if credentials.ready() is not None:
             return False
         credentials.renew_soon()
-        if not self._has_warned:
+        # After an idle hour nobody has asked yet, and there may be no trouble.
+        if credentials.error is not None and not self._has_warned:
             self._has_warned = True
             logger.warning(
                 "%s: no new credential can be had (%s), so a connection is kept longer "
