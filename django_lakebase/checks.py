@@ -52,6 +52,8 @@ REFUSALS = {
     "pool-age": "lakebase.E008",
     "pool-package-missing": "lakebase.E009",
     "pool-invalid": "lakebase.E011",
+    "options-invalid": "lakebase.E012",
+    "hostaddr-invalid": "lakebase.E013",
 }
 # The SDK's arguments that are secrets.
 SECRET_ARGUMENTS = ("client_secret", "token", "password", "azure_client_secret")
@@ -69,7 +71,8 @@ class Alias:
     @property
     def options(self) -> Mapping[str, Any]:
         """The project's OPTIONS."""
-        return self.settings.get("OPTIONS") or {}
+        options = self.settings.get("OPTIONS")
+        return options if isinstance(options, Mapping) else {}
 
     @property
     def workspace(self) -> Mapping[str, Any]:
@@ -105,7 +108,7 @@ def _aliases() -> Iterator[Alias]:
 
 
 def unusable_settings(alias: Alias) -> Iterator[CheckMessage]:
-    """E001 to E007, E011, W002: the ImproperlyConfigured of the first connection."""
+    """E001 to E007, E011 to E013, W002: what the first connection would refuse."""
     refusal = alias.refusal
     if refusal is not None:
         number = REFUSALS[refusal.failure_id]

@@ -10,6 +10,7 @@ the rules for users.
 
 import contextlib
 import hashlib
+import ipaddress
 import os
 import re
 import secrets
@@ -148,7 +149,8 @@ class _Reader:
         self, settings_dict: dict[str, Any], alias: str, environ: Mapping[str, str]
     ) -> None:
         self.settings, self.alias, self.environ = settings_dict, alias, environ
-        self.options: dict[str, Any] = settings_dict.get("OPTIONS") or {}
+        options = settings_dict.get("OPTIONS") or {}
+        self.options: dict[str, Any] = options if isinstance(options, dict) else {}
         self.label = f'DATABASES["{alias}"]'
         if alias == NO_DB_ALIAS:
             self.label = 'DATABASES (Django\'s connection to the "postgres" database)'
@@ -221,6 +223,9 @@ class _Reader:
     # Reading.
 
     def target(self) -> Target:
+        options = self.settings.get("OPTIONS") or {}
+        if not isinstance(options, dict):
+            raise self.refuse("options-invalid", kind=type(options).__name__)
         login = None if self.is_native else self._login()
         endpoint, endpoint_setting = self._endpoint()
         return Target(
@@ -314,10 +319,17 @@ class _Reader:
         return port
 
     def _hostaddr(self) -> str:
-        own = self.option("hostaddr")
-        if own or self.names_endpoint:
-            return own
-        return self.variable("LAKEBASE_HOSTADDR")[0]
+        value, name = self.option("hostaddr"), 'OPTIONS["hostaddr"]'
+        if not value and not self.names_endpoint:
+            value, name = self.variable("LAKEBASE_HOSTADDR")
+        # libpq takes one for each host of a list.
+        for address in filter(None, value.split(",")):
+            try:
+                ipaddress.ip_address(address.strip())
+            except ValueError:
+                refusal = self.refuse("hostaddr-invalid", name=name, value=address)
+                raise refusal from None
+        return value
 
     def _sslmode(self) -> str:
         mode, name = self.option("sslmode"), 'OPTIONS["sslmode"]'

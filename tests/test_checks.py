@@ -29,7 +29,8 @@ def configure(settings_of_default):
 
     def configured(options=None, **settings):
         settings_of_default.update(settings)
-        settings_of_default["OPTIONS"].update(options or {})
+        if options:
+            settings_of_default["OPTIONS"].update(options)
         return check_databases()
 
     return configured
@@ -73,6 +74,8 @@ REFUSED = [
     ("E006", {}, {"PORT": "70000"}, 'PORT is "70000"'),
     ("E007", {"connect_budget": 0}, {}, 'OPTIONS["connect_budget"] is 0'),
     ("E011", {"pool": "4"}, {}, "OPTIONS[\"pool\"] is '4'"),
+    ("E012", {}, {"OPTIONS": "sslmode"}, "OPTIONS is a str"),
+    ("E013", {"hostaddr": "ep-a"}, {}, 'OPTIONS["hostaddr"] is "ep-a"'),
     ("E008", {"pool": True}, {"CONN_MAX_AGE": 60}, "persistent connections"),
 ]
 

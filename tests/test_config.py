@@ -254,6 +254,24 @@ def test_the_local_address_belongs_to_the_endpoint():
     assert own.hostaddr == "127.0.0.2"
 
 
+@pytest.mark.parametrize("addresses", ["127.0.0.1,::1", "fe80::1%eth0", "10.0.0.1, "])
+def test_addresses_of_several_hosts(addresses):
+    """They are libpq's to choose from."""
+    assert target(OPTIONS={"hostaddr": addresses}).hostaddr == addresses.strip()
+
+
+def test_an_address_that_is_none_is_named():
+    """Not HOST, which is right."""
+    text = refused({**NINE, "LAKEBASE_HOSTADDR": "ep-a.example.com"})
+
+    assert 'LAKEBASE_HOSTADDR is "ep-a.example.com"' in text
+
+
+def test_options_that_are_no_dict_are_refused():
+    """As a string they come from a URL that was put together by hand."""
+    assert "OPTIONS is a str" in refused(OPTIONS="sslmode=require")
+
+
 def test_our_options_are_all_known_to_the_rest():
     """One list serves the engine, the checks and the documentation."""
     assert config.OWN_OPTIONS == ("workspace", "endpoint", "connect_budget")
