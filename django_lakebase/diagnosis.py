@@ -244,7 +244,7 @@ class Diagnosis:
                 f'"{name}", where this role may not create tables in the schema '
                 f'"{schema}"',
                 f"To migrate, run as the owner: GRANT USAGE, CREATE ON SCHEMA "
-                f'"{schema}" TO "{user}"; see docs/howto/connect.md.',
+                f'"{schema}" TO "{user}";',
             )
         return f'"{name}", may create tables in the schema "{schema}"'
 

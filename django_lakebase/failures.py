@@ -30,6 +30,12 @@ REPLACE_ROLE = (
     'REASSIGN OWNED BY "{user} old" TO "{user}";'
 )
 
+# What Django needs in order to migrate, as docs/howto/connect.md has it.
+GRANT = (
+    'GRANT CONNECT, CREATE ON DATABASE "{database}" TO "{user}"; '
+    'GRANT USAGE, CREATE ON SCHEMA public TO "{user}";'
+)
+
 FAILURES = (
     # Settings: found before any network call, raised as ImproperlyConfigured.
     _settings(
@@ -71,6 +77,17 @@ FAILURES = (
         id="budget-invalid",
         means='OPTIONS["connect_budget"] is {value}.',
         mend="It is a number of seconds above 0; the default is 20.",
+    ),
+    _settings(
+        id="options-invalid",
+        means="OPTIONS is a {kind}.",
+        mend="It is a dict, such as {{}}; the engine needs no key in it.",
+    ),
+    _settings(
+        id="hostaddr-invalid",
+        means='{name} is "{value}", which is not an IP address.',
+        mend="Remove it: the host's name is looked up then; or set it to the number "
+        "that this machine should connect to.",
     ),
     _settings(
         id="port-invalid",
@@ -257,7 +274,8 @@ FAILURES = (
         means='Postgres has no role "{user}" on {endpoint}.',
         mend="As the project's owner, in the branch of the endpoint, run: "
         + CREATE_ROLE
-        + " Then grant it what docs/howto/connect.md lists.",
+        + " Then, in the database: "
+        + GRANT,
     ),
     _server(
         id="wrong-user",
@@ -269,7 +287,8 @@ FAILURES = (
         "service principal's application id), or remove it. If it is right, "
         "replace the role: as the project's owner, run: "
         + REPLACE_ROLE
-        + " Then grant it what docs/howto/connect.md lists.",
+        + " Then, in the database: "
+        + GRANT,
     ),
     _server(
         id="token-expired",
@@ -452,7 +471,8 @@ FAILURES = (
         means='"{user}" may not create databases, so the test database "{name}" cannot '
         "be made.",
         mend='As the project\'s owner, run: ALTER ROLE "{user}" CREATEDB; Or let the '
-        'owner make "{name}" (docs/howto/test.md) and run the tests with --keepdb, in '
+        'owner run CREATE DATABASE "{name}"; and in it GRANT USAGE, CREATE ON SCHEMA '
+        'public TO "{user}"; and run the tests with --keepdb, in '
         "pytest --reuse-db. Or run them on a local Lakebase: lakebase-local run -- "
         "python manage.py test.",
     ),

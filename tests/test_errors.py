@@ -134,7 +134,7 @@ def test_each_row_speaks_whole_sentences(failure):
     """All that a sentence needs is known to every caller, or the row's own."""
     target = Target(alias="default", label='DATABASES["default"]', login=None)
     own = [
-        *("because", "name", "value", "problem"),
+        *("because", "name", "value", "problem", "kind"),
         *("skew", "state", "template", "waited"),
     ]
 

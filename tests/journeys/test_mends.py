@@ -48,27 +48,22 @@ def as_owner(patient, sql):
             session.execute(statement)
 
 
-def grants(patient):
-    """Return what docs/howto/connect.md grants."""
-    role, database = patient.facts["service_principal"], patient.facts["database"]
-    return (
-        f'GRANT CONNECT, CREATE ON DATABASE {database} TO "{role}";'
-        f'GRANT USAGE, CREATE ON SCHEMA public TO "{role}";'
-    )
-
-
 def run_the_guide_s_sql(patient, error):
     """Make the role as the error says."""
-    [sql] = re.findall(r"CREATE EXTENSION .*?'SERVICE_PRINCIPAL'\);", str(error))
-    as_owner(patient, sql + grants(patient))
+    run_all(patient, re.findall(r"run: (CREATE EXTENSION .*;)", str(error)))
 
 
 def replace_the_role(patient, error):
     """Replace the role as the error says; the second time there is an old one."""
     role = patient.facts["service_principal"]
-    [sql] = re.findall(r"run: (ALTER ROLE .*?) Then grant", str(error))
-    as_owner(patient, sql + grants(patient))
+    run_all(patient, re.findall(r"run: (ALTER ROLE .*;)", str(error)))
     as_owner(patient, f'DROP OWNED BY "{role} old"; DROP ROLE "{role} old"')
+
+
+def run_all(patient, found):
+    """Run the statements of the one mend that was *found*, in its two parts."""
+    [sql] = found
+    as_owner(patient, sql.replace("Then, in the database:", ""))
 
 
 def run_the_grant(patient, error):

@@ -174,14 +174,13 @@ def test_a_role_without_createdb_may_use_a_database_of_the_owner_s(shop, poor):
     name = f"test_{shop.name}"
 
     refused = shop.run(*PYTEST, databases=databases)
-    shop.sql(f"CREATE DATABASE {name}", **poor.owner)
-    grant = f'GRANT USAGE, CREATE ON SCHEMA public TO "{poor.role}"'
+    shop.sql(told(refused, r"CREATE DATABASE .*?;"), **poor.owner)
+    grant = told(refused, r"GRANT USAGE, CREATE .*?;")
     shop.sql(grant, **poor.owner, dbname=name)
     kept = shop.test_databases(**poor.owner)
     run = shop.run(*PYTEST, "--reuse-db", databases=databases)
 
     assert refused.status == 1
-    assert f'let the owner make "{name}"' in refused.said
     assert "--reuse-db" in refused.said
     assert run.status == 0, run.said
     assert run.each("database") == {name}
