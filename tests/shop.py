@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from django_lakebase.local.client import LocalLakebase
-from tests.local.conftest import dialled
+from tests.sessions import dialled
 
 FOLDER = Path(__file__).parent / "projects" / "shop"
 MANAGE = (sys.executable, "manage.py", "test", "--noinput")

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 
-import psycopg
+from tests.sessions import dialled
 
 from .journal import Outcome
 
@@ -35,18 +35,7 @@ def balance(units, rows):
 
 def dial(local):
     """Return a connection of the owner's: no fault is on, and no engine takes part."""
-    facts = local.facts
-    return psycopg.connect(
-        host=facts["host"],
-        hostaddr=facts["hostaddr"],
-        port=facts["port"],
-        dbname=facts["database"],
-        user=facts["owner"],
-        password=local.issue(facts["owner"]),
-        sslmode="verify-full",
-        sslrootcert=facts["ca_file"],
-        autocommit=True,
-    )
+    return dialled(local, user=local.facts["owner"])
 
 
 def count(local):

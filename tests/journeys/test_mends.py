@@ -16,7 +16,7 @@ from django.db import OperationalError
 from django_lakebase.connection import LakebaseError
 from django_lakebase.diagnosis import Diagnosis, Status
 from django_lakebase.local.client import LocalLakebase
-from tests.local.conftest import dialled
+from tests.sessions import dialled
 from tests.support import forget_all, one, settings_for
 
 

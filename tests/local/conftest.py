@@ -11,6 +11,8 @@ import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.config import Config
 
+from tests.sessions import dialled
+
 
 @pytest.fixture
 def principal(local):
@@ -95,26 +97,6 @@ class Api:
 def api(local):
     """Give the API in plain HTTP."""
     return Api(local.url, local.facts["owner_token"])
-
-
-def dialled(local, **own):
-    """Connect with psycopg as the service principal, or as it is told."""
-    facts = local.facts
-    params = {
-        "host": facts["host"],
-        "hostaddr": facts["hostaddr"],
-        "port": facts["port"],
-        "dbname": facts["database"],
-        "user": facts["service_principal"],
-        "sslmode": "verify-full",
-        "sslrootcert": facts["ca_file"],
-        "autocommit": True,
-        "connect_timeout": 10,
-        **own,
-    }
-    if "password" not in params:
-        params["password"] = local.issue(params["user"])
-    return psycopg.connect(**params)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from django_lakebase.local.client import LocalLakebase
+from tests.sessions import dialled
 
 COMMAND = [sys.executable, "-m", "django_lakebase.local"]
 
@@ -196,16 +197,11 @@ def test_kept_data_is_there_again(tmp_path, place):
         with LocalLakebase.start("--data", str(kept)) as local:
             facts = local.facts
             secrets.append(local.env["DATABRICKS_CLIENT_SECRET"])
-            with psycopg.connect(
-                host=facts["host"],
-                hostaddr=facts["hostaddr"],
-                port=facts["port"],
-                dbname=facts["database"],
-                user=facts["native_user"],
-                password=facts["native_password"],
-                sslmode="verify-full",
-                sslrootcert=facts["ca_file"],
-            ) as session:
+            native = {
+                "user": facts["native_user"],
+                "password": facts["native_password"],
+            }
+            with dialled(local, **native) as session:
                 session.execute(statement)
             busy = run("run", "--data", str(kept), "--", "true")
             assert "in use by another" in busy.stderr
@@ -330,17 +326,7 @@ def test_the_embedded_postgresql_serves_too(place):
     """Where the system has none."""
     with LocalLakebase.start("--postgres", "embedded", "--grants", "guide") as local:
         facts = local.facts
-        with psycopg.connect(
-            host=facts["host"],
-            hostaddr=facts["hostaddr"],
-            port=facts["port"],
-            dbname=facts["database"],
-            user=facts["service_principal"],
-            password=local.issue(facts["service_principal"]),
-            sslmode="verify-full",
-            sslrootcert=facts["ca_file"],
-            autocommit=True,
-        ) as session:
+        with dialled(local) as session:
             version = session.info.server_version // 10000
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 session.execute("CREATE TABLE x ()")

@@ -11,7 +11,8 @@ from psycopg import errors
 
 from django_lakebase.local.client import LocalLakebase
 from django_lakebase.local.pooler import find
-from tests.local.conftest import Api, Refused, dialled
+from tests.local.conftest import Api, Refused
+from tests.sessions import dialled
 
 READ_ONLY = {"spec": {"endpoint_type": "ENDPOINT_TYPE_READ_ONLY"}}
 

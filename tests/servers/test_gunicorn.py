@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 
-import psycopg
 import pytest
 
 from tests.servers.programs import (
@@ -20,6 +19,7 @@ from tests.servers.programs import (
     until,
     until_no_connection,
 )
+from tests.sessions import dialled
 
 pytest.importorskip("gunicorn")
 
@@ -94,24 +94,6 @@ def test_workers_are_replaced_under_load(busy, tmp_path):
     until_no_connection(busy)
 
 
-@contextlib.contextmanager
-def owners_session(local):
-    """Give a session of our own, which no gevent worker knows of."""
-    env = local.env
-    with psycopg.connect(
-        host=env["PGHOST"],
-        hostaddr=env["LAKEBASE_HOSTADDR"],
-        port=env["PGPORT"],
-        dbname=env["PGDATABASE"],
-        user=env["PGUSER"],
-        password=local.issue(env["PGUSER"]),
-        # Another local Lakebase's may be in the environment.
-        sslrootcert=env["PGSSLROOTCERT"],
-        autocommit=True,
-    ) as session:
-        yield session
-
-
 @pytest.fixture
 def gevent_server(busy, tmp_path):
     """Give the port of one gevent worker with a pool."""
@@ -137,7 +119,7 @@ def test_greenlets_live_through_rotations(busy, gevent_server):
 def test_a_query_that_waits_holds_up_no_other_greenlet(busy, gevent_server):
     """Psycopg waits for the server's answer as gevent wants it."""
     waiting = threading.Thread(target=get, args=(gevent_server, f"/wait/?lock={LOCK}"))
-    with owners_session(busy) as session:
+    with dialled(busy) as session:
         session.execute("SELECT pg_advisory_lock(%s)", [LOCK])
         waiting.start()
         until(lambda: session.execute(WAITING).fetchone()[0])
