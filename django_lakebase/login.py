@@ -47,8 +47,8 @@ def _find_profile(arguments: Mapping[str, Any] | None) -> None:
         "config_file": variable("DATABRICKS_CONFIG_FILE"),
     }
     file = own.get("config_file") or "~/.databrickscfg"
-    if own.get("profile") and not Path(file).expanduser().exists():
-        raise Known("unknown-profile", seen=f"there is no file {file}")
+    if own.get("profile") and not os.access(Path(file).expanduser(), os.R_OK):
+        raise Known("unknown-profile", seen=f"there is no file {file} to be read")
 
 
 def _reach(url: str) -> None:

@@ -70,7 +70,8 @@ def _usable(folders: list[Path]) -> list[Binaries]:
     found = []
     for folder in folders:
         # A wrapper for several clusters, as on Debian's PATH, has no initdb beside it.
-        if (folder / "initdb").exists() and (folder / "postgres").exists():
+        # PATH may name folders that this user may not look into.
+        if all(os.access(folder / name, os.X_OK) for name in ("initdb", "postgres")):
             version = _version(folder)
             if version >= OLDEST:
                 found.append(Binaries(folder, version))

@@ -322,6 +322,16 @@ def test_a_fault_may_be_there_from_the_start(place):
     assert found.stdout == "latency ms=3.0\n"
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
+def test_a_folder_on_path_that_is_not_ours_is_passed_over(place, monkeypatch):
+    """As sudo and su leave them there."""
+    locked = place / "locked"
+    locked.mkdir(mode=0)
+    monkeypatch.setenv("PATH", f"{locked / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+    assert run("run", "--", "true").returncode == 0
+
+
 def test_the_embedded_postgresql_serves_too(place):
     """Where the system has none."""
     with LocalLakebase.start("--postgres", "embedded", "--grants", "guide") as local:
