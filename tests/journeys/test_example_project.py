@@ -80,7 +80,7 @@ def site(lakebase):
         assert port, process.stderr.read()
         yield port
         process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=15)
+        _, complaint = process.communicate(timeout=60)
         assert (process.returncode, complaint) == (0, "")
         with pytest.raises(ConnectionRefusedError):
             ask(port, "/")
@@ -88,7 +88,7 @@ def site(lakebase):
 
 def ask(port, path, *, body=None, cookie=""):
     """Return status, headers and text of the answer to one request."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     with contextlib.closing(connection):
         headers = {"Cookie": cookie} if cookie else {}
         if body is not None:
