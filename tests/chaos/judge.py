@@ -94,28 +94,30 @@ def _judge_error(unit, happened, verdict):
     if not error["is_django"] or error["shows_secret"]:
         verdict.wrong.append(f"not an error for users: {error}")
         return
-    where = _round_of(unit, happened)
-    if where is None:
+    rounds = _rounds_of(unit, happened)
+    if not rounds:
         verdict.wrong.append(f"an error without a trouble: {unit}")
         return
     name = error["id"] or f"{error['chain'][0].rpartition('.')[2]} ({unit.phase})"
-    verdict.errors[where][name] += 1
-    troubles = _in_force(unit, happened[where])
-    if not _is_named(unit, troubles):
-        names = [trouble.name for trouble in troubles]
+    # It may have begun in the last moment of one round, and met the next.
+    troubles = {number: _in_force(unit, happened[number]) for number in rounds}
+    named = [number for number in rounds if _is_named(unit, troubles[number])]
+    verdict.errors[(named or rounds)[0]][name] += 1
+    if not named:
+        names = [trouble.name for number in rounds for trouble in troubles[number]]
         verdict.wrong.append(
             f"misnamed in {names}: {name} after {unit.connecting:.1f} s connecting: "
             f"{error['chain']} {error['text']}"
         )
 
 
-def _round_of(unit, happened):
-    for number, one in enumerate(happened):
-        # Until all are well, what is raised is the trouble's own end.
-        over = one.well or float("inf")
-        if unit.began < over and unit.ended > one.began:
-            return number
-    return None
+def _rounds_of(unit, happened):
+    # Until all are well, what is raised is the trouble's own end.
+    return [
+        number
+        for number, one in enumerate(happened)
+        if unit.began < (one.well or float("inf")) and unit.ended > one.began
+    ]
 
 
 def _in_force(unit, one):

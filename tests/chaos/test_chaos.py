@@ -141,6 +141,20 @@ def test_an_error_after_all_are_well_is_wrong():
     assert [text.partition(":")[0] for text in wrong] == ["an error without a trouble"]
 
 
+def test_an_error_may_be_of_the_round_that_follows():
+    """Who began as one round ended meets the troubles of the next."""
+    error = {"id": "api-unreachable", "chain": ["x.LakebaseError"], "text": ""}
+    error |= {"is_django": True, "shows_secret": False}
+    unit = replace(DONE, began=3.4, ended=4.0, outcome=Outcome.REFUSED, error=error)
+    first = Happened(troubles=[[CUTS, 0.5, 3.0]], began=0.5, ended=3.0, well=3.5)
+    second = Happened(troubles=[[DOWN, 3.5, 5.0]], began=3.5, ended=5.0, well=5.5)
+
+    verdict = judge.judge([unit], [], [first, second], 3.0, ({}, 0))
+
+    assert verdict.wrong == []
+    assert [list(counted) for counted in verdict.errors] == [[], ["api-unreachable"]]
+
+
 def test_more_inserts_than_were_sent_are_a_replay():
     """The sequence remembers also those that were rolled back."""
     assert judge.judge([DONE], [], [], 3.0, (BOTH, 2)).wrong == []
