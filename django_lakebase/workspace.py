@@ -113,7 +113,11 @@ def bounded(ask: Callable[[], T], seconds: float) -> T:
 def import_sdk() -> None:
     """Import the SDK unless that was done; raises ImportError."""
     with _import_lock:
-        import databricks.sdk  # noqa: F401
+        from databricks.sdk.config import Config
+
+        # It makes its list of settings at first use, and two threads that do so at
+        # once end in "dictionary changed size during iteration".
+        Config.attributes()
 
 
 def log_in(login: Login) -> str:
@@ -214,7 +218,7 @@ def _client(login: Login) -> "WorkspaceClient":
     """Return the login's client: one for the process, so that it logs in once."""
     client = _clients.get(login)
     if client is None:
-        client = _clients[login] = new_client(login)
+        client = _clients.setdefault(login, new_client(login))
     return client
 
 
