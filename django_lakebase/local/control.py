@@ -81,6 +81,13 @@ class Control:
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Handler) -> Answer:
         try:
+            return await self._answered(request, handler)
+        except ConnectionResetError:
+            # The client has gone in the midst of its request: nobody hears us.
+            return _reset(request)
+
+    async def _answered(self, request: web.Request, handler: Handler) -> Answer:
+        try:
             if request.path.startswith("/_local/"):
                 return await handler(request)
             self.requests[request.path] += 1

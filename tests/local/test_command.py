@@ -322,6 +322,28 @@ def test_a_fault_may_be_there_from_the_start(place):
     assert found.stdout == "latency ms=3.0\n"
 
 
+HANGS_UP = """
+import os, socket, struct, urllib.parse, urllib.request
+url = os.environ["DATABRICKS_HOST"]
+with socket.create_connection(urllib.parse.urlsplit(url).netloc.split(":")) as client:
+    client.sendall(b"POST /oidc/v1/token HTTP/1.1\\r\\nHost: x\\r\\n"
+                   b"Content-Type: application/x-www-form-urlencoded\\r\\n"
+                   b"Content-Length: 9\\r\\nExpect: 100-continue\\r\\n\\r\\n")
+    assert client.recv(99).startswith(b"HTTP/1.1 100")  # It reads the body now.
+    reset = struct.pack("ii", 1, 0)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+urllib.request.urlopen(url + "/.well-known/databricks-config").close()
+"""
+
+
+def test_a_client_that_hangs_up_is_no_error(place):
+    """In the midst of a request, as a process does that is killed."""
+    found = run("run", "--", sys.executable, "-c", HANGS_UP)
+
+    assert found.returncode == 0, found.stderr
+    assert "Traceback" not in found.stderr
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
 def test_a_folder_on_path_that_is_not_ours_is_passed_over(place, monkeypatch):
     """As sudo and su leave them there."""
