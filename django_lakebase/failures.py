@@ -31,9 +31,10 @@ REPLACE_ROLE = (
 )
 
 # What Django needs in order to migrate, as docs/howto/connect.md has it.
-GRANT = (
-    'GRANT CONNECT, CREATE ON DATABASE "{database}" TO "{user}"; '
-    'GRANT USAGE, CREATE ON SCHEMA public TO "{user}";'
+GRANT_SCHEMA = 'GRANT USAGE, CREATE ON SCHEMA public TO "{user}";'
+THEN_GRANT = (
+    " Then, in the database: "
+    'GRANT CONNECT, CREATE ON DATABASE "{database}" TO "{user}"; ' + GRANT_SCHEMA
 )
 
 FAILURES = (
@@ -274,8 +275,7 @@ FAILURES = (
         means='Postgres has no role "{user}" on {endpoint}.',
         mend="As the project's owner, in the branch of the endpoint, run: "
         + CREATE_ROLE
-        + " Then, in the database: "
-        + GRANT,
+        + THEN_GRANT,
     ),
     _server(
         id="wrong-user",
@@ -285,10 +285,7 @@ FAILURES = (
         "was made by CREATE ROLE and takes no tokens.",
         mend="Set USER (PGUSER) to the identity that logs in to the workspace (the "
         "service principal's application id), or remove it. If it is right, "
-        "replace the role: as the project's owner, run: "
-        + REPLACE_ROLE
-        + " Then, in the database: "
-        + GRANT,
+        "replace the role: as the project's owner, run: " + REPLACE_ROLE + THEN_GRANT,
     ),
     _server(
         id="token-expired",
@@ -471,10 +468,10 @@ FAILURES = (
         means='"{user}" may not create databases, so the test database "{name}" cannot '
         "be made.",
         mend='As the project\'s owner, run: ALTER ROLE "{user}" CREATEDB; Or let the '
-        'owner run CREATE DATABASE "{name}"; and in it GRANT USAGE, CREATE ON SCHEMA '
-        'public TO "{user}"; and run the tests with --keepdb, in '
-        "pytest --reuse-db. Or run them on a local Lakebase: lakebase-local run -- "
-        "python manage.py test.",
+        'owner run CREATE DATABASE "{name}"; and in it '
+        + GRANT_SCHEMA
+        + " and run the tests with --keepdb, in pytest --reuse-db. Or run them on a "
+        "local Lakebase: lakebase-local run -- python manage.py test.",
     ),
     _server(
         id="template-denied",
