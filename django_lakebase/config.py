@@ -28,11 +28,17 @@ LAST_PORT = 65535
 # Seconds: below gunicorn's worker timeout of 30.
 DEFAULT_BUDGET = 20.0
 # The keys of OPTIONS that are ours: neither Django nor libpq knows them.
-OWN_OPTIONS = ("workspace", "endpoint", "connect_budget")
+OWN_OPTIONS = (
+    "workspace",
+    "endpoint",
+    "connect_budget",
+    "reconnect",
+    "refresh_before_fork",
+)
 # The keys of OPTIONS that bring a password of their own.
 PASSWORD_OPTIONS = ("password", "passfile", "service")
 # The keys of OPTIONS that are switches, and how URLs write them.
-SWITCH_OPTIONS = ("pool", "server_side_binding")
+SWITCH_OPTIONS = ("pool", "server_side_binding", "reconnect", "refresh_before_fork")
 SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 STRONG_SSLMODES = ("require", "verify-ca", "verify-full")
 ENDPOINT_VARIABLES = ("ENDPOINT_NAME", "LAKEBASE_ENDPOINT")
@@ -74,7 +80,8 @@ class Target:
     All that decides where a connection goes and who logs in; hashable, no secret.
 
     *host* and *user* are empty where only the workspace knows them, *database* is
-    None on Django's maintenance connection. *options* is the rest of OPTIONS, frozen.
+    None on Django's maintenance connection. *user_setting* is the setting or variable
+    that *user* was read from. *options* is the rest of OPTIONS, frozen.
     """
 
     alias: str
@@ -86,10 +93,13 @@ class Target:
     port: str = DEFAULT_PORT
     database: str | None = DEFAULT_DATABASE
     user: str = ""
+    user_setting: str = ""
     hostaddr: str = ""
     sslmode: str = "require"
     sslrootcert: str = ""
     connect_budget: float = DEFAULT_BUDGET
+    reconnect: bool = True
+    refresh_before_fork: bool = True
     options: Hashable = field(default=(), repr=False)
     password_key: str = field(default="", repr=False)
 
@@ -199,26 +209,32 @@ class _Reader:
             if own:
                 self.settings[key] = own
             else:
-                self.settings[key] = Filled(getattr(self, f"_{key.lower()}")())
+                self.settings[key] = Filled(getattr(self, f"_{key.lower()}")()[0])
 
-    def _name(self) -> str:
+    # Each returns the value for an empty field, and the variable or setting it is of.
+
+    def _name(self) -> tuple[str, str]:
         if self.option("service"):
-            return ""
-        return self.variable("PGDATABASE")[0] or DEFAULT_DATABASE
+            return "", ""
+        value, name = self.variable("PGDATABASE")
+        return value or DEFAULT_DATABASE, name
 
-    def _port(self) -> str:
-        return "" if self.option("service") else self.variable("PGPORT")[0]
+    def _port(self) -> tuple[str, str]:
+        return ("", "") if self.option("service") else self.variable("PGPORT")
 
-    def _host(self) -> str:
-        return "" if self.names_endpoint else self.variable("PGHOST")[0]
+    def _host(self) -> tuple[str, str]:
+        return ("", "") if self.names_endpoint else self.variable("PGHOST")
 
-    def _user(self) -> str:
+    def _user(self) -> tuple[str, str]:
+        if self.setting("USER"):
+            return self.setting("USER"), "USER"
         if self.is_native:
-            return ""
+            return "", ""
         if self.workspace:
             own = self.workspace if isinstance(self.workspace, Mapping) else {}
-            return str(own.get("client_id") or "").strip()
-        return self.variable("PGUSER", "DATABRICKS_CLIENT_ID")[0]
+            name = 'OPTIONS["workspace"]["client_id"]'
+            return str(own.get("client_id") or "").strip(), name
+        return self.variable("PGUSER", "DATABRICKS_CLIENT_ID")
 
     # Reading.
 
@@ -238,10 +254,13 @@ class _Reader:
             port=self._checked_port(),
             database=self.settings.get("NAME"),
             user=str(self.settings.get("USER") or ""),
+            user_setting=self._user()[1],
             hostaddr=self._hostaddr(),
             sslmode=self._sslmode(),
             sslrootcert=self.option("sslrootcert") or self.variable("PGSSLROOTCERT")[0],
             connect_budget=self._budget(),
+            reconnect=bool(self.options.get("reconnect", True)),
+            refresh_before_fork=bool(self.options.get("refresh_before_fork", True)),
             options=self._other_options(),
             password_key=self._password_key(),
         )

@@ -274,7 +274,13 @@ def test_options_that_are_no_dict_are_refused():
 
 def test_our_options_are_all_known_to_the_rest():
     """One list serves the engine, the checks and the documentation."""
-    assert config.OWN_OPTIONS == ("workspace", "endpoint", "connect_budget")
+    assert config.OWN_OPTIONS == (
+        "workspace",
+        "endpoint",
+        "connect_budget",
+        "reconnect",
+        "refresh_before_fork",
+    )
 
 
 def test_an_sslmode_that_libpq_does_not_know_is_refused():
