@@ -170,6 +170,16 @@ def fetch_identity(login: Login) -> str:
     return identity
 
 
+def fetch_groups(login: Login) -> frozenset[str]:
+    """
+    Fetch the names of the groups that the login's identity is a member of.
+
+    A group's Postgres role takes the token of each of its members.
+    """
+    groups = _asked(login, lambda it: it.current_user.me()).groups or ()
+    return frozenset(group.display for group in groups if group.display)
+
+
 def fetch_endpoint(login: Login, name: str) -> Endpoint:
     """Ask for the endpoint *name*; raises the SDK's errors."""
     answer = _asked(login, lambda it: it.postgres.get_endpoint(name))

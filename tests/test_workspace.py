@@ -2,7 +2,9 @@
 
 from databricks.sdk.config import Config
 
-from django_lakebase.workspace import import_sdk
+from django_lakebase.local.estate import GROUP
+from django_lakebase.workspace import fetch_groups, import_sdk
+from tests.support import settings_for
 
 
 def test_the_sdk_s_list_of_settings_is_made_before_there_are_threads(monkeypatch):
@@ -13,3 +15,10 @@ def test_the_sdk_s_list_of_settings_is_made_before_there_are_threads(monkeypatch
     import_sdk()
 
     assert "_attributes" in vars(Config)
+
+
+def test_groups_of_the_identity_are_fetched(local, new_wrapper):
+    """Their names are those of the Postgres roles that take its token."""
+    login = new_wrapper(**settings_for(local)).get_target().login
+
+    assert fetch_groups(login) == {GROUP}

@@ -223,6 +223,10 @@ class Control:
             "userName": name,
             "displayName": name,
             "active": True,
+            "groups": [
+                {"display": group, "value": str(number), "type": "direct"}
+                for number, group in enumerate(self._estate.groups_of(name), start=1)
+            ],
         }
         if "@" in name:
             shown["emails"] = [{"type": "work", "value": name, "primary": True}]
