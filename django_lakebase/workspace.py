@@ -216,9 +216,8 @@ def _asked(login: Login, ask: Callable[["WorkspaceClient"], T]) -> T:
     try:
         return ask(client)
     except Exception as exc:
-        from databricks.sdk.errors import Unauthenticated
-
-        if not isinstance(exc, Unauthenticated) or _clients.get(login) is not client:
+        is_refused = explain(exc, Source.WORKSPACE).id == "token-unaccepted"
+        if not is_refused or _clients.get(login) is not client:
             raise
     del _clients[login]
     return ask(_client(login))
