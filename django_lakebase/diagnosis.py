@@ -32,7 +32,14 @@ from .handshake import Handshake, shake_hands
 from .kinds import Source, Then
 from .ladder import Ladder
 from .opening import Opening
-from .workspace import access_to, bounded, fetch_endpoint, fetch_identity, log_in
+from .workspace import (
+    access_to,
+    bounded,
+    fetch_endpoint,
+    fetch_groups,
+    fetch_identity,
+    log_in,
+)
 
 T = TypeVar("T")
 Query: TypeAlias = LiteralString | sql.Composed
@@ -78,6 +85,7 @@ class Diagnosis:
         self._wrapper = wrapper
         self._target: Target
         self._identity = ""
+        self._groups: frozenset[str] = frozenset()
         self._connection: Connection | None = None
         self._credential: Credential | None = None
 
@@ -153,12 +161,15 @@ class Diagnosis:
         identity = self._ask(fetch_identity)
         self._identity = identity or ""
         user = self._target.user
-        if identity and user and user != identity:
+        if not identity or user in ("", identity):
+            return identity
+        self._groups = self._ask(fetch_groups) or frozenset()
+        if user not in self._groups:
             raise _Doubt(
                 f'the workspace knows this login as "{identity}", and USER is "{user}"',
                 f'Set USER (PGUSER) to "{identity}", or remove it.',
             )
-        return identity
+        return f'{identity}, which logs in as a member of the group "{user}"'
 
     def _endpoint(self) -> str | None:
         target = self._target
@@ -216,7 +227,7 @@ class Diagnosis:
         if role and self._connection is not None:
             self._wrapper._configure_role(self._connection)  # noqa: SLF001 - Django's.
         [(current, session)] = self._execute("SELECT current_user, session_user")
-        if self._identity and session != self._identity:
+        if self._identity and session not in (self._identity, *self._groups):
             raise _Doubt(
                 f'the server sees "{session}", the workspace "{self._identity}"',
                 "Set USER (PGUSER) to the identity of the login, or remove it.",
