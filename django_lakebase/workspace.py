@@ -25,7 +25,7 @@ from .errors import Known, explain, scrub
 from .flight import FlightError, SingleFlight
 from .forks import in_child
 from .kinds import Source
-from .login import new_client
+from .login import explain_login, new_client
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -122,9 +122,12 @@ def import_sdk() -> None:
 
 def log_in(login: Login) -> str:
     """Log in to the workspace; return how, and where: ``oauth-m2m, https://…``."""
-    settings = _client(login).config
-    settings.authenticate()
-    return f"{settings.auth_type}, {settings.host}"
+
+    def ask(client: "WorkspaceClient") -> str:
+        client.config.authenticate()
+        return f"{client.config.auth_type}, {client.config.host}"
+
+    return _asked(login, ask)
 
 
 def fetch_credential(login: Login, endpoint: str) -> Credential:
@@ -218,6 +221,11 @@ def _asked(login: Login, ask: Callable[["WorkspaceClient"], T]) -> T:
     except Exception as exc:
         is_refused = explain(exc, Source.WORKSPACE).id == "token-unaccepted"
         if not is_refused or _clients.get(login) is not client:
+            # For some logins the SDK runs a program for every new token.
+            config = getattr(client, "config", None)
+            known = config and explain_login(config, exc)
+            if known is not None:
+                raise known from exc
             raise
     del _clients[login]
     return ask(_client(login))
