@@ -475,15 +475,19 @@ class _Reader:
                 fix="Unset PGSERVICE for this process, or name the service in "
                 'OPTIONS["service"].',
             )
-        address, _ = self.variable("PGHOSTADDR")
-        if address and own_service:
-            raise self.refuse(
-                "libpq-variable",
-                name="PGHOSTADDR",
-                value=address,
-                problem='it would replace the address of OPTIONS["service"]',
-                fix="Unset PGHOSTADDR for this process.",
-            )
+        for name in ("PGHOST", "PGHOSTADDR") if own_service else ():
+            # psycopg looks for them, and not into the service file.
+            value, _ = self.variable(name)
+            if value:
+                raise self.refuse(
+                    "libpq-variable",
+                    name=name,
+                    value=value,
+                    problem=f'it would replace the host of OPTIONS["service"], '
+                    f"{own_service}",
+                    fix=f"Unset {name} for this process, or replace "
+                    'OPTIONS["service"] by HOST, PORT, NAME and USER.',
+                )
         if not self.is_native:
             self._check_authentication()
 

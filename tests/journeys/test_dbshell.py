@@ -13,6 +13,8 @@ from psycopg.conninfo import conninfo_to_dict
 from django_lakebase.local.client import FOREIGN
 from tests.support import put
 
+pytestmark = pytest.mark.every_environment
+
 TOP = Path(__file__).parents[2]
 COMMAND = [sys.executable, "manage.py", "dbshell", "--", "-X", "-At"]
 # Run by psql's own shell, whose parent is psql.
