@@ -208,6 +208,9 @@ class _Reader:
         )
 
     def refuse(self, failure_id: str, **facts: object) -> SettingsError:
+        if "value" in facts:
+            # A connection URL that was pasted holds a password.
+            facts["value"] = scrub(masked(str(facts["value"])))
         return explained(SettingsError, table()[failure_id], self.label, facts)
 
     def setting(self, key: str) -> str:
@@ -224,9 +227,8 @@ class _Reader:
         self, name: str, value: object, problem: str, fix: str
     ) -> SettingsError:
         """Return the error for a value of which nothing can be made."""
-        shown = scrub(masked(str(value)))
         return self.refuse(
-            "value-invalid", name=name, value=shown, problem=problem, fix=fix
+            "value-invalid", name=name, value=value, problem=problem, fix=fix
         )
 
     def variable(self, *names: str) -> tuple[str, str]:

@@ -429,8 +429,8 @@ FAILURES = (
         r"root certificate file|certificate (file|present)|does not support SSL|"
         r"SSL was required|Invalid protocol version|Insecure connection|"
         r"connection is insecure|SSL error(?!: unexpected eof)|sslrootcert|"
-        r"sslmode value",
-        means='TLS with "{host}" did not come about.',
+        r"sslmode value|invalid response to SSL negotiation",
+        means='the TLS handshake with "{host}" failed.',
         mend="Check OPTIONS sslmode (PGSSLMODE) and sslrootcert (PGSSLROOTCERT): "
         "verify-full needs the file of the CA that signed the server's certificate, "
         "or sslrootcert=system for the public ones.",

@@ -76,6 +76,8 @@ REFUSED = [
     ("E011", {"pool": "4"}, {}, "OPTIONS[\"pool\"] is '4'"),
     ("E012", {}, {"OPTIONS": "sslmode"}, "OPTIONS is a str"),
     ("E013", {"hostaddr": "ep-a"}, {}, 'OPTIONS["hostaddr"] is "ep-a"'),
+    ("E014", {}, {"CONN_MAX_AGE": "soon"}, 'CONN_MAX_AGE is "soon"'),
+    ("E015", {"require_auth": "none"}, {}, 'OPTIONS["require_auth"] is "none"'),
     ("E008", {"pool": True}, {"CONN_MAX_AGE": 60}, "persistent connections"),
 ]
 
@@ -141,6 +143,17 @@ def test_a_password_beside_an_endpoint_is_named(configure, monkeypatch):
     assert ids(findings) == ["lakebase.W003"]
 
 
+def test_endpoints_that_differ_are_an_error(configure, monkeypatch):
+    """E016 names both variables."""
+    monkeypatch.setenv("PGENDPOINT", ENDPOINT)
+
+    [finding] = configure()
+
+    assert finding.id == "lakebase.E016"
+    assert "ENDPOINT_NAME is" in finding.msg
+    assert "PGENDPOINT is" in finding.msg
+
+
 @pytest.mark.parametrize("age", [None, 3600, 86400])
 def test_an_age_above_the_cap_is_named(configure, age):
     """W004 says after how long a connection is replaced instead."""
@@ -174,6 +187,35 @@ def test_a_secret_from_the_environment_is_no_finding(configure, monkeypatch):
     workspace = {"host": OTHER_HOST, "client_id": "id", "client_secret": "s3cret"}
 
     assert configure({"workspace": workspace, "endpoint": ENDPOINT}) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "secret"),
+    [
+        ("postgresql://me:s3cret%2F9@host/db", "s3cret/9"),
+        ("lakebase://host/db?client_secret=s3cret%2F9", "s3cret/9"),
+        ('{"db": {"password": "s3cret/9"}}', "s3cret/9"),
+        ("postgresql://me:short@host/db", "short"),
+        ('"quoted"', "quoted"),
+    ],
+)
+def test_secret_within_a_variable_is_no_finding(
+    configure, monkeypatch, variable, secret
+):
+    """DATABASE_URL holds it in a URL, encoded."""
+    monkeypatch.setenv("DATABASE_URL", variable)
+    workspace = {"host": OTHER_HOST, "client_id": "id", "client_secret": secret}
+
+    assert configure({"workspace": workspace, "endpoint": ENDPOINT}) == []
+
+
+def test_short_secret_that_is_part_of_a_variable_by_accident_is_named(configure):
+    """The letters of a short secret are found everywhere."""
+    workspace = {"host": OTHER_HOST, "client_id": "id", "client_secret": "in"}
+
+    assert ids(configure({"workspace": workspace, "endpoint": ENDPOINT})) == [
+        "lakebase.W006"
+    ]
 
 
 def test_an_endpoint_of_another_workspace_is_named(configure, monkeypatch):

@@ -1,8 +1,10 @@
 """What the environment and HOME hold for other programs: the engine is not misled."""
 
+import contextlib
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -19,21 +21,20 @@ from django.db import connections
 from django_lakebase import libpq
 from django_lakebase.connection import LakebaseError
 from django_lakebase.diagnosis import Diagnosis, Status
+from django_lakebase.local import wire
 from tests.support import one
 
 TOP = Path(__file__).parents[2]
 ELSEWHERE = "127.0.0.2"
-DATA = b"data"
 
 
 class Decoy:
-    """A listener at another address that takes whatever a client sends."""
+    """A listener at another address: it shakes hands, and takes what a client sends."""
 
-    def __init__(self, port, context=None):
+    def __init__(self, port, context):
         self.received = []
         self._context = context
         self._server = socket.create_server((ELSEWHERE, port))
-        self.port = self._server.getsockname()[1]
         self._thread = threading.Thread(target=self._listen)
         self._thread.start()
 
@@ -43,9 +44,19 @@ class Decoy:
                 client, _ = self._server.accept()
             except OSError:
                 return
-            with client:
+            with client, contextlib.suppress(OSError):
                 client.settimeout(5)
-                self.received.append(client.recv(4096) or DATA)
+                self._serve(client)
+
+    def _serve(self, client):
+        self.received.append("a connection")
+        self.received.append(client.recv(4096))
+        if self._context is not None:
+            client.sendall(b"S")
+            client = self._context.wrap_socket(client, server_side=True)
+            self.received.append(client.recv(4096))
+        client.sendall(wire.PASSWORD_REQUEST)
+        self.received.append(client.recv(4096))
 
     def close(self):
         """Stop listening."""
@@ -54,10 +65,14 @@ class Decoy:
         self._thread.join()
 
 
-@pytest.fixture
-def decoy(local):
-    """Listen at the gateway's port of another address."""
-    listener = Decoy(local.facts["port"])
+@pytest.fixture(params=["tls", "plain"])
+def decoy(request, local):
+    """Listen at the gateway's port of another address, with TLS or without."""
+    context = None
+    if request.param == "tls":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("elsewhere.example").configure_cert(context)
+    listener = Decoy(local.facts["port"], context)
     yield listener
     listener.close()
 
@@ -88,7 +103,10 @@ def dbshell(environment):
 needs_psql = pytest.mark.skipif(not shutil.which("psql"), reason="there is no psql")
 
 
-@pytest.mark.parametrize("options", [{}, {"pool": True}], ids=["plain", "pool"])
+ways = pytest.mark.parametrize("options", [{}, {"pool": True}], ids=["wrapper", "pool"])
+
+
+@ways
 def test_pghostaddr_sends_the_token_nowhere_else(
     new_wrapper, local, decoy, monkeypatch, options
 ):
@@ -103,11 +121,16 @@ def test_pghostaddr_sends_the_token_nowhere_else(
     assert decoy.received == []
 
 
-def test_pghostaddr_does_not_replace_a_name(new_wrapper, local, decoy, monkeypatch):
+@ways
+def test_pghostaddr_does_not_replace_a_name(
+    new_wrapper, local, decoy, monkeypatch, options
+):
     """Without an address of its own the alias looks its host up."""
     monkeypatch.setenv("PGHOSTADDR", ELSEWHERE)
-    monkeypatch.delenv("LAKEBASE_HOSTADDR")
-    wrapper = new_wrapper(OPTIONS={"connect_budget": 2})
+    monkeypatch.setenv("PGSSLMODE", "require")
+    for name in ("LAKEBASE_HOSTADDR", "PGSSLROOTCERT"):
+        monkeypatch.delenv(name)
+    wrapper = new_wrapper(OPTIONS={"connect_budget": 2, **options})
 
     with pytest.raises(LakebaseError) as caught:
         one(wrapper, "SELECT 1")
@@ -122,18 +145,23 @@ def test_params_for_other_libraries_hold_an_address_too(
 ):
     """They may take the parameters once, and connect in the same environment."""
     monkeypatch.setenv("PGHOSTADDR", ELSEWHERE)
+    monkeypatch.setenv("PGSSLMODE", "require")
+    for name in ("LAKEBASE_HOSTADDR", "PGSSLROOTCERT"):
+        monkeypatch.delenv(name)
 
-    with psycopg.connect(**new_wrapper().get_connection_params()) as connection:
-        assert connection.execute("SELECT 1").fetchone() == (1,)
+    with pytest.raises(psycopg.OperationalError, match="resolve host"):
+        psycopg.connect(**new_wrapper().get_connection_params())
     assert decoy.received == []
 
 
 @needs_psql
-def test_dbshell_ignores_pghostaddr(local, decoy):
-    """The address of the alias wins in psql."""
-    found = dbshell({"PGHOSTADDR": ELSEWHERE})
+@pytest.mark.parametrize("has_address", [True, False])
+def test_dbshell_ignores_pghostaddr(local, decoy, has_address):
+    """The alias's address, or its host name, decides in psql too."""
+    own = {} if has_address else {"LAKEBASE_HOSTADDR": "", "PGSSLROOTCERT": ""}
+    found = dbshell({"PGHOSTADDR": ELSEWHERE, "PGSSLMODE": "require", **own})
 
-    assert (found.stdout, found.stderr) == ("1\n", "")
+    assert found.stdout == ("1\n" if has_address else "")
     assert decoy.received == []
 
 
