@@ -126,7 +126,7 @@ VARIABLES = (
     _ignored("PGSSLNEGOTIATION", "sslnegotiation", "postgres", "As the service does."),
     _ignored("PGSSLSNI", "sslsni", "1", "The service routes by the host name in TLS."),
     _ignored("PGSSLCERTMODE", "sslcertmode", "disable", _CERTIFICATE),
-    _ignored("PGSSLCERT", "sslcert", None, f"{_CERTIFICATE} So is `~/.postgresql`."),
+    _ignored("PGSSLCERT", "sslcert", None, f"{_CERTIFICATE} As for `~/.postgresql`."),
     _ignored("PGSSLKEY", "sslkey", None, _CERTIFICATE),
     _ignored("PGSSLCRL", "sslcrl", NO_FILE, 'Use `OPTIONS["sslcrl"]`.'),
     _ignored("PGSSLCRLDIR", "sslcrldir", "", 'Use `OPTIONS["sslcrldir"]`.'),

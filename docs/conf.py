@@ -5,6 +5,7 @@ from pathlib import Path
 from django_lakebase import __version__
 from django_lakebase.failures import FAILURES
 from django_lakebase.kinds import Failure, Then
+from django_lakebase.libpq import VARIABLES
 from django_lakebase.local.faults import FAULTS
 
 project = "django_lakebase"
@@ -57,6 +58,9 @@ def _make_pages() -> None:
         )
         lines.append(f"| `{name}` | {fault.means} | {settings} |")
     (MADE / "faults.md").write_text("\n".join(lines) + "\n")
+    lines = ["| variable | effect | |", "|---|---|---|"]
+    lines += [f"| `{v.name}` | {v.effect} | {v.note} |" for v in VARIABLES]
+    (MADE / "libpq.md").write_text("\n".join(lines) + "\n")
 
 
 _make_pages()
