@@ -203,18 +203,23 @@ def overrides(options: Mapping[str, Any]) -> dict[str, str]:
     """
     if options.get("service"):
         return {}
-    params = {v.keyword: v.value for v in VARIABLES if v.value is not None}
+    params = dict(_overrides())
     if options.get("sslcert"):
-        del params["sslcertmode"]
-    elif "sslcertmode" not in keywords():  # libpq 15 and older.
-        params["sslcert"] = NO_FILE
+        params["sslcertmode"] = "allow"
     if options.get("sslcrldir"):
-        del params["sslcrl"]
+        params["sslcrl"] = ""
     if options.get("passfile"):
         # libpq prefers PGPASSWORD to a password file, and an empty one to neither.
         params["password"] = ""
-    known = keywords()
-    return {k: v for k, v in params.items() if k in known and not options.get(k)}
+    return {k: v for k, v in params.items() if k in keywords() and not options.get(k)}
+
+
+@functools.cache
+def _overrides() -> dict[str, str]:
+    params = {v.keyword: v.value for v in VARIABLES if v.value is not None}
+    if "sslcertmode" not in keywords():  # libpq 15 and older.
+        params["sslcert"] = NO_FILE
+    return params
 
 
 # What a psql before version 16 or 17 refuses as a parameter and ignores as a variable.
@@ -233,8 +238,8 @@ def psql_conninfo(target: Target, options: Mapping[str, Any]) -> str:
     # Those that libpq displays openly: psql's arguments are not secret.
     own = {k: v for k, v in options.items() if _displays().get(k) == b""}
     params = {**own, **connection_params(target, options, target.libpq_options)}
-    if "sslcert" not in options:
-        params["sslcert"] = NO_FILE
+    if not options.get("service"):
+        params.setdefault("sslcert", NO_FILE)
     left_out = (*_NOT_IN_CONNINFO, *(k for k in _NEWER_THAN_PSQL if k not in options))
     named = {"dbname": target.database or "postgres"} if target.database != "" else {}
     kept = {k: v for k, v in params.items() if k not in left_out}
@@ -253,12 +258,16 @@ def psql_environment(options: Mapping[str, Any]) -> dict[str, str]:
 
 def certificates(target: Target) -> str:
     """Return the file of certificate authorities, or one that does not exist."""
-    if target.sslrootcert == "system":
-        return _system_bundle(os.environ.get("SSL_CERT_FILE", ""))
-    return str(Path(target.sslrootcert or NO_FILE).expanduser())
+    return _file(target.sslrootcert, os.environ.get("SSL_CERT_FILE", ""))
 
 
 @functools.cache
+def _file(sslrootcert: str, variable: str) -> str:
+    if sslrootcert == "system":
+        return _system_bundle(variable)
+    return str(Path(sslrootcert or NO_FILE).expanduser())
+
+
 def _system_bundle(variable: str) -> str:
     """
     Return the file of the public certificate authorities.

@@ -313,17 +313,14 @@ def test_system_falls_back_to_a_bundle_of_the_machine(monkeypatch):
     """Where no variable names one, and where the variable's file is missing."""
     for value in ("", "/nowhere/cert.pem"):
         monkeypatch.setenv("SSL_CERT_FILE", value)
-        libpq._system_bundle.cache_clear()
         assert Path(libpq._system_bundle(value)).is_file()
 
 
 def test_system_falls_back_to_certifi(monkeypatch):
     """On a machine without a bundle in the usual places."""
     monkeypatch.setattr(libpq, "BUNDLES", ())
-    libpq._system_bundle.cache_clear()
 
     assert Path(libpq._system_bundle("")).name == "cacert.pem"
-    libpq._system_bundle.cache_clear()
 
 
 def test_client_certificate_of_the_settings_is_sent(new_wrapper):
@@ -331,7 +328,7 @@ def test_client_certificate_of_the_settings_is_sent(new_wrapper):
     params = new_wrapper(OPTIONS={"sslcert": "/own.crt"}).get_connection_params()
 
     assert params["sslcert"] == "/own.crt"
-    assert "sslcertmode" not in params
+    assert params["sslcertmode"] == "allow"
 
 
 def test_old_libpq_gets_no_parameter_that_it_does_not_know(monkeypatch):
@@ -339,8 +336,10 @@ def test_old_libpq_gets_no_parameter_that_it_does_not_know(monkeypatch):
     new = {"sslcertmode", "sslnegotiation", "load_balance_hosts"}
     old = libpq.keywords() - new
     monkeypatch.setattr(libpq, "keywords", lambda: old)
+    libpq._overrides.cache_clear()
 
     params = libpq.overrides({})
+    libpq._overrides.cache_clear()
 
     assert not new & set(params)
     assert params["sslcert"] == libpq.NO_FILE
