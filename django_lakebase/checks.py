@@ -54,6 +54,7 @@ REFUSALS = {
     "pool-invalid": "lakebase.E011",
     "options-invalid": "lakebase.E012",
     "hostaddr-invalid": "lakebase.E013",
+    "password-is-token": "lakebase.E014",
 }
 # The SDK's arguments that are secrets.
 SECRET_ARGUMENTS = ("client_secret", "token", "password", "azure_client_secret")
@@ -108,7 +109,7 @@ def _aliases() -> Iterator[Alias]:
 
 
 def unusable_settings(alias: Alias) -> Iterator[CheckMessage]:
-    """E001 to E007, E011 to E013, W002: what the first connection would refuse."""
+    """E001 to E007, E011 to E014, W002: what the first connection would refuse."""
     refusal = alias.refusal
     if refusal is not None:
         number = REFUSALS[refusal.failure_id]
@@ -159,7 +160,9 @@ def unknown_options(alias: Alias) -> Iterator[CheckMessage]:
 
 def password_and_endpoint(alias: Alias) -> Iterator[CheckMessage]:
     """W003: a native login asks for no credential, so the endpoint is idle."""
-    if alias.settings.get("PASSWORD") and alias.options.get("endpoint"):
+    is_token = alias.target is not None and alias.target.is_password_token
+    has_password = alias.settings.get("PASSWORD") and not is_token
+    if has_password and alias.options.get("endpoint"):
         yield Warning(
             f'{alias.label}: PASSWORD and OPTIONS["endpoint"] are both set; the '
             "password wins, and no token is used.",
@@ -236,6 +239,14 @@ def mixed_workspaces(alias: Alias) -> Iterator[CheckMessage]:
         )
 
 
+def token_as_password(alias: Alias) -> Iterator[CheckMessage]:
+    """W008: it works until the token expires."""
+    if alias.target is not None and alias.target.is_password_token:
+        failure = table()["password-is-token"]
+        means, mend = words(failure, alias.target.facts())
+        yield Warning(f"{alias.label}: {means}", hint=mend, id="lakebase.W008")
+
+
 FINDINGS = (
     unusable_settings,
     unusable_pool,
@@ -246,6 +257,7 @@ FINDINGS = (
     cursors_through_pooler,
     written_secret,
     mixed_workspaces,
+    token_as_password,
 )
 
 

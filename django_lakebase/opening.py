@@ -32,6 +32,9 @@ SHORTEST_TIMEOUT = 2
 TIMEZONE_OPTION = "-c TimeZone="
 _TIMEZONE_REFUSED = ("unsupported startup parameter", 'for parameter "TimeZone"')
 
+# What a server may say of a user that is not the identity of the login.
+_ABOUT_THE_USER = ("role-missing", "wrong-user", "token-refused")
+
 # Targets whose server or proxy takes no time zone in the startup packet.
 _without_timezone: set[Target] = set()
 
@@ -230,11 +233,18 @@ class Opening:
         target, access, credential = self._target, self._access, self._credential
         failure = explain(error, source, native=target.is_native)
         facts: dict[str, object] = {"seen": error}
+        if failure.id == "password-refused" and target.is_password_token:
+            failure = table()["password-is-token"]
         if access is not None:
             facts["host"] = target.host or access.host.value
             facts["user"] = target.user or access.user.value
             if failure.id == "waking":
                 access.host.doubt()
+            if failure.id in _ABOUT_THE_USER and target.user:
+                left = max(0.0, self._ladder.left())
+                if identity := access.other_than(target.user, left):
+                    failure = table()["user-not-identity"]
+                    facts["identity"] = identity
         if failure.then is Then.RENEW and credential is not None and credential.skew():
             failure, facts["skew"] = table()["clock-skew"], credential.skew()
         known = {name: fact for name, fact in facts.items() if fact}

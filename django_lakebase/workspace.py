@@ -92,6 +92,18 @@ class Access:
         self.host = _Lookup(lambda: fetch_host(login, endpoint))
         self.user = _Lookup(lambda: fetch_identity(login))
 
+    def other_than(self, user: str, timeout: float) -> str:
+        """
+        Return the login's identity if *user* cannot log in with its token, else "".
+
+        Waits at most *timeout* seconds; "" too if the workspace does not answer.
+        """
+        try:
+            identity = self.user.get(timeout)
+        except FlightError:
+            return ""
+        return "" if may_log_in_as(user, identity) else identity
+
 
 def access_to(target: Target) -> Access:
     """Return the access that *target* logs in with; no I/O."""
@@ -168,6 +180,11 @@ def fetch_identity(login: Login) -> str:
     if not identity:
         raise Known("identity-unknown")
     return identity
+
+
+def may_log_in_as(user: str, identity: str) -> bool:
+    """Return whether a token of *identity* is accepted for *user*, empty by default."""
+    return user in ("", identity)
 
 
 def fetch_endpoint(login: Login, name: str) -> Endpoint:

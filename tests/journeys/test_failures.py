@@ -57,7 +57,7 @@ def test_faults_of_the_service(new_wrapper, local, fault, settings, failure_id, 
     [
         ({"NAME": "nowhere"}, "database-missing", "PGDATABASE"),
         ({"HOST": "ep-none.database.local-1.lakebase.test"}, "wrong-host", "PGHOST"),
-        ({"USER": "somebody"}, "role-missing", '"somebody"'),
+        ({"USER": "somebody"}, "user-not-identity", '"somebody" (from USER)'),
         ({"OPTIONS": {"sslrootcert": "/none.pem"}}, "tls-refused", "PGSSLROOTCERT"),
         (
             {"OPTIONS": {"sslrootcert": "system", "sslmode": "verify-full"}},
