@@ -348,8 +348,9 @@ FAILURES = (
         pattern=r"SASL authentication failed",
         native=False,
         means='"{host}" refused the way a token is sent, as pooled hosts do.',
-        mend="Use the endpoint's direct host (without -pooler): the pooler serves "
-        'native passwords only. OPTIONS["pool"] gives a pool that renews tokens.',
+        mend="Set HOST (PGHOST) to the endpoint's direct host (without -pooler), or "
+        'remove it: the pooler serves native passwords only. OPTIONS["pool"] gives a '
+        "pool that renews tokens.",
     ),
     _server(
         id="token-refused",
