@@ -5,6 +5,7 @@ Each step proves one thing and stands on the ones before it, in the order in whi
 connection comes about. The first that fails ends the proof.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, LiteralString, TypeAlias, TypeVar
 import psycopg
 from psycopg import sql
 
+from . import libpq
 from .base import LakebaseMixin
 from .config import Login, Target
 from .connection import (
@@ -148,13 +150,17 @@ class Diagnosis:
 
     def _settings(self) -> str:
         target = self._target = self._wrapper.get_target()
-        self._wrapper.get_connection_params()
+        params = self._wrapper.get_connection_params()
         # Made, and not opened: what is wrong with its settings shows.
         self._wrapper.pool  # noqa: B018
         if target.is_password_token:
             raise _Doubt(*words(table()["password-is-token"], target.facts()))
         host = target.host or "host from the workspace"
-        return f'{target.endpoint or "native login"}, {host}, "{target.database}"'
+        found = f'{target.endpoint or "native login"}, {host}, "{target.database}"'
+        doubt, hint = libpq.warning(params, os.environ)
+        if doubt:
+            raise _Doubt(f"{found}; {doubt}", hint)
+        return found
 
     def _sdk_login(self) -> str | None:
         return self._ask(log_in)
@@ -205,11 +211,13 @@ class Diagnosis:
         host = resolve_host(self._target)
         if not host:
             return None
+        user = resolve_user(self._target)
+        params = {**self._wrapper.get_connection_params(), "host": host, "user": user}
         while True:
             try:
-                return _described(shake_hands(self._target, host, ladder.left()))
-            except OSError as exc:
-                failure = explain(exc, Source.SERVER)
+                return _described(shake_hands(self._target, params, ladder.left()))
+            except psycopg.OperationalError as exc:
+                failure = explain(exc, Source.SERVER, native=self._target.is_native)
                 then, pause = ladder.next(failure.then)
                 error = refusal(self._target, exc, failure, seen=exc, host=host)
             if then is not Then.WAIT:
@@ -298,5 +306,5 @@ class Diagnosis:
 
 
 def _described(handshake: Handshake) -> str:
-    verified = "host verified" if handshake.is_verified else "certificate not verified"
-    return f"{handshake.version}, {verified} (sslmode={handshake.sslmode})"
+    mode = handshake.sslmode
+    return f"{handshake.version}, {handshake.verified} (sslmode={mode})"

@@ -10,9 +10,7 @@ Rows are tried from top to bottom: the first that matches speaks.
 from functools import partial
 
 from .kinds import Failure, Source, Then
-
-ENDPOINT_FORMAT = "projects/<id>/branches/<id>/endpoints/<id>"
-
+from .parsing import ENDPOINT_FORMAT
 
 _settings = partial(Failure, source=Source.SETTINGS)
 _workspace = partial(Failure, source=Source.WORKSPACE)
@@ -48,13 +46,37 @@ FAILURES = (
     # Settings: found before any network call, raised as ImproperlyConfigured.
     _settings(
         id="endpoint-missing",
-        means="no endpoint is named{because}.",
-        mend='Set OPTIONS["endpoint"] or ENDPOINT_NAME to ' + ENDPOINT_FORMAT + ".",
+        means="no endpoint is named.",
+        mend="Set ENDPOINT_NAME (or LAKEBASE_ENDPOINT, PGENDPOINT, "
+        "LAKEBASE_AUTOSCALING_ENDPOINT), or "
+        f'OPTIONS["endpoint"], to {ENDPOINT_FORMAT}.',
+    ),
+    _settings(
+        id="host-without-endpoint",
+        means='HOST is "{value}", and no endpoint is named for it: ENDPOINT_NAME is '
+        "read only where HOST is empty or the same as PGHOST.",
+        mend=f'Set OPTIONS["endpoint"] to {ENDPOINT_FORMAT}, the endpoint of that '
+        "host; or remove HOST, so that the environment's endpoint applies.",
+    ),
+    _settings(
+        id="endpoint-ambiguous",
+        means="the environment names more than one endpoint: {given}.",
+        mend='Unset all but one, or set OPTIONS["endpoint"].',
     ),
     _settings(
         id="endpoint-malformed",
         means='{name} is "{value}", which is not the name of an endpoint.',
         mend="The format is " + ENDPOINT_FORMAT + ".",
+    ),
+    _settings(
+        id="value-invalid",
+        means='{name} is "{value}": {problem}.',
+        mend="{fix}",
+    ),
+    _settings(
+        id="libpq-variable",
+        means='{name} is "{value}", and {problem}.',
+        mend="{fix}",
     ),
     _settings(
         id="sslmode-weak",
@@ -443,8 +465,8 @@ FAILURES = (
         r"root certificate file|certificate (file|present)|does not support SSL|"
         r"SSL was required|Invalid protocol version|Insecure connection|"
         r"connection is insecure|SSL error(?!: unexpected eof)|sslrootcert|"
-        r"sslmode value",
-        means='TLS with "{host}" did not come about.',
+        r"sslmode value|invalid response to SSL negotiation",
+        means='the TLS handshake with "{host}" failed.',
         mend="Check OPTIONS sslmode (PGSSLMODE) and sslrootcert (PGSSLROOTCERT): "
         "verify-full needs the file of the CA that signed the server's certificate, "
         "or sslrootcert=system for the public ones.",

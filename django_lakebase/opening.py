@@ -135,8 +135,9 @@ class Opening:
         return {**params, "password": credential.token}
 
     def _connect_timeout(self, left: float) -> int:
-        own = self._params.get("connect_timeout")
-        seconds = left if not own else min(float(own), left)
+        own = self._target.connect_timeout
+        # As in libpq, 0 and less mean "no bound of its own".
+        seconds = min(own, left) if own and own > 0 else left
         return max(SHORTEST_TIMEOUT, int(seconds))
 
     def _next(self, error: BaseException) -> None:

@@ -35,6 +35,8 @@ def _failure(failure: Failure) -> str:
         text.replace("{{", "\0").replace("}}", "\1").translate(str.maketrans(known))
         for text in (failure.means, failure.mend)
     )
+    if mend == "\u2039fix\u203a":
+        mend = "Do what the text of the error says."
     means, mend = (t.replace("\0", "{").replace("\1", "}") for t in (means, mend))
     means, mend = (t.replace("<", "&lt;").replace("*", "\\*") for t in (means, mend))
     return (

@@ -193,12 +193,15 @@ def test_each_row_speaks_whole_sentences(failure):
     """All that a sentence needs is known to every caller, or the row's own."""
     target = Target(alias="default", label='DATABASES["default"]', login=None)
     own = [
-        *("because", "name", "value", "problem", "kind"),
+        *("given", "name", "value", "problem", "kind"),
         *("skew", "state", "template", "waited", "identity"),
     ]
 
     error = explained(
-        SettingsError, failure, target.label, target.facts(**dict.fromkeys(own, "it"))
+        SettingsError,
+        failure,
+        target.label,
+        target.facts(**dict.fromkeys(own, "it"), fix="Do it."),
     )
 
     assert "<" not in str(error).replace("<id>", "")

@@ -13,6 +13,7 @@ HOUSE = Path(django_lakebase.__file__).parent
 # From the ground up: a room imports rooms before it, and none after it.
 ROOMS = [
     "forks",
+    "parsing",
     "kinds",
     "signals",
     "events",
@@ -22,6 +23,7 @@ ROOMS = [
     "flight",
     "credentials",
     "config",
+    "libpq",
     "reading",
     "login",
     "workspace",

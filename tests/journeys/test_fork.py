@@ -10,9 +10,12 @@ from django.db import ProgrammingError
 from tests.support import cache_of, one
 
 # Python says so since 3.12; these tests are about the cases where people do it.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:This process .* is multi-threaded:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.filterwarnings(
+        "ignore:This process .* is multi-threaded:DeprecationWarning"
+    ),
+    pytest.mark.every_environment,
+]
 
 
 def in_child(work):

@@ -82,8 +82,50 @@ CASES = [
     ),
     Case(
         id="endpoint-missing",
+        variables=NO_ENDPOINT,
+        followed={"PGENDPOINT": "{endpoint}"},
+    ),
+    Case(
+        id="host-without-endpoint",
         settings={"HOST": "{host}"},
+        variables={"PGHOST": REMOVED},
         followed={'OPTIONS["endpoint"]': "{endpoint}"},
+    ),
+    Case(
+        id="host-without-endpoint",
+        settings={"HOST": "{host}"},
+        variables={"PGHOST": REMOVED},
+        followed={"HOST": REMOVED},
+    ),
+    Case(
+        id="endpoint-ambiguous",
+        variables={"PGENDPOINT": "{branch}/endpoints/other"},
+        followed={"PGENDPOINT": REMOVED},
+    ),
+    Case(
+        id="endpoint-ambiguous",
+        variables={"PGENDPOINT": "{branch}/endpoints/other"},
+        followed={'OPTIONS["endpoint"]': "{endpoint}"},
+    ),
+    Case(
+        id="value-invalid",
+        variables={"PGHOST": "{host}:5432"},
+        followed={"PGHOST": "{host}"},
+    ),
+    Case(
+        id="value-invalid",
+        settings={"CONN_MAX_AGE": "soon"},
+        followed={"CONN_MAX_AGE": 600},
+    ),
+    Case(
+        id="libpq-variable",
+        settings={"OPTIONS": {"require_auth": "none"}},
+        followed={'OPTIONS["require_auth"]': REMOVED},
+    ),
+    Case(
+        id="libpq-variable",
+        variables={"PGSERVICE": "own"},
+        followed={"PGSERVICE": REMOVED},
     ),
     Case(
         id="endpoint-malformed",
@@ -323,7 +365,7 @@ CASES = [
         id="password-refused",
         settings={**NATIVE, "PASSWORD": "wrong"},
         followed={"PASSWORD": REMOVED},
-        then="endpoint-missing",
+        then="user-not-identity",
     ),
     Case(
         id="pooled-host",
@@ -361,12 +403,12 @@ CASES = [
         followed={"NAME": "databricks_postgres"},
     ),
     Case(
-        id="channel-binding",
+        id="libpq-variable",
         variables={"PGCHANNELBINDING": "require"},
         followed={"PGCHANNELBINDING": "prefer"},
     ),
     Case(
-        id="channel-binding",
+        id="libpq-variable",
         settings={"OPTIONS": {"channel_binding": "require"}},
         followed={'OPTIONS["channel_binding"]': REMOVED},
     ),
@@ -406,6 +448,7 @@ ELSEWHERE = {
 
 # A hint that no test can carry out here.
 CANNOT = {
+    "channel-binding": "libpq-variable refuses the same setting before a login",
     "pool-package-missing": "it installs a package",
     "sdk-missing": "it installs a package",
     "scopes-missing": "the local Lakebase gives every token all scopes",
