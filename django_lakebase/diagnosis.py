@@ -38,9 +38,9 @@ from .workspace import (
     access_to,
     bounded,
     fetch_endpoint,
+    fetch_groups,
     fetch_identity,
     log_in,
-    may_log_in_as,
 )
 
 T = TypeVar("T")
@@ -87,6 +87,7 @@ class Diagnosis:
         self._wrapper = wrapper
         self._target: Target
         self._identity = ""
+        self._groups: frozenset[str] = frozenset()
         self._connection: Connection | None = None
         self._credential: Credential | None = None
 
@@ -168,13 +169,17 @@ class Diagnosis:
     def _ask_identity(self) -> str | None:
         identity = self._ask(fetch_identity)
         self._identity = identity or ""
-        self._compare_with_identity(self._target.user)
-        return identity
+        user = self._target.user
+        if not identity or user in ("", identity):
+            return identity
+        self._groups = self._ask(fetch_groups) or frozenset()
+        self._compare_with_identity(user)
+        return f'{identity}, which logs in as a member of the group "{user}"'
 
     def _compare_with_identity(self, user: str) -> None:
         """Warn as the error of a login would if *user* is not the identity."""
         identity = self._identity
-        if identity and not may_log_in_as(user, identity):
+        if identity and user not in (identity, *self._groups):
             facts = self._target.facts(user=user, identity=identity)
             raise _Doubt(*words(table()["user-not-identity"], facts))
 

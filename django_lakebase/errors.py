@@ -106,7 +106,7 @@ def words(failure: Failure, facts: Mapping[str, object]) -> tuple[str, str]:
     # The same names between the double quotes of SQL.
     for name in ("user", "database", "name", "template"):
         known[f"{name}_ident"] = str(known[name]).replace('"', '""')
-    known["user_type"] = "USER" if "@" in user else "SERVICE_PRINCIPAL"
+    known.setdefault("user_type", "USER" if "@" in user else "SERVICE_PRINCIPAL")
     return failure.means.format_map(known), failure.mend.format_map(known)
 
 

@@ -209,7 +209,9 @@ FAILURES = (
     ),
     _workspace(
         id="token-unaccepted",
-        pattern=r"^Unauthenticated: ",
+        # The service answers 401 or 403 for a token that it no longer accepts.
+        pattern=r"^Unauthenticated: |^PermissionDenied: .*(Invalid (access )?token|"
+        r"(JWT|token) (has |is )?(expired|expiring)|token expired|ExpiredJwt)",
         means="{workspace} does not accept the login's token (expired or revoked).",
         mend="Renew DATABRICKS_TOKEN, log in again (databricks auth login), or set "
         "DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET.",

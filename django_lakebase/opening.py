@@ -25,7 +25,7 @@ from .errors import explain, retry_after, table
 from .flight import FlightError, without_frames
 from .kinds import Failure, Source, Then
 from .ladder import Ladder
-from .workspace import access_to, import_sdk
+from .workspace import Access, access_to, import_sdk
 
 # The shortest connect_timeout that libpq takes, in seconds.
 SHORTEST_TIMEOUT = 2
@@ -230,6 +230,22 @@ class Opening:
         _without_timezone.add(self._target)
         return True
 
+    def _about_the_user(
+        self, access: Access, failure: Failure, facts: dict[str, object]
+    ) -> Failure:
+        """Return *failure*, or the row for a user that this login cannot be."""
+        user, left = self._target.user, max(0.0, self._ladder.left())
+        try:
+            identity, groups = access.identify(user, left)
+        except FlightError:
+            return failure
+        if user in groups:
+            facts["user_type"] = "GROUP"
+        if user in ("", identity, *groups):
+            return failure
+        facts["identity"] = identity
+        return table()["user-not-identity"]
+
     def _refusal(self, error: BaseException, source: Source) -> Exception:
         target, access, credential = self._target, self._access, self._credential
         failure = explain(error, source, native=target.is_native)
@@ -241,11 +257,8 @@ class Opening:
             facts["user"] = target.user or access.user.value
             if failure.id == "waking":
                 access.host.doubt()
-            if failure.id in _ABOUT_THE_USER and target.user:
-                left = max(0.0, self._ladder.left())
-                if identity := access.other_than(target.user, left):
-                    failure = table()["user-not-identity"]
-                    facts["identity"] = identity
+            if failure.id in _ABOUT_THE_USER:
+                failure = self._about_the_user(access, failure, facts)
         if failure.then is Then.RENEW and credential is not None and credential.skew():
             failure, facts["skew"] = table()["clock-skew"], credential.skew()
         known = {name: fact for name, fact in facts.items() if fact}

@@ -84,6 +84,7 @@ class Access:
     """
 
     def __init__(self, login: Login, endpoint: str) -> None:
+        self._login = login
         self.credentials = CredentialCache(
             lambda: _fetch_and_tell(login, endpoint),
             name=endpoint,
@@ -92,17 +93,18 @@ class Access:
         self.host = _Lookup(lambda: fetch_host(login, endpoint))
         self.user = _Lookup(lambda: fetch_identity(login))
 
-    def other_than(self, user: str, timeout: float) -> str:
+    def identify(self, user: str, timeout: float) -> tuple[str, frozenset[str]]:
         """
-        Return the login's identity if *user* cannot log in with its token, else "".
+        Return the login's identity, and its groups if *user* is not the identity.
 
-        Waits at most *timeout* seconds; "" too if the workspace does not answer.
+        Waits at most *timeout* seconds for both; raises FlightError.
         """
-        try:
-            identity = self.user.get(timeout)
-        except FlightError:
-            return ""
-        return "" if may_log_in_as(user, identity) else identity
+        deadline = time.monotonic() + timeout
+        identity = self.user.get(timeout)
+        if user in ("", identity):
+            return identity, frozenset()
+        left = deadline - time.monotonic()
+        return identity, bounded(lambda: fetch_groups(self._login), left)
 
 
 def access_to(target: Target) -> Access:
@@ -182,9 +184,14 @@ def fetch_identity(login: Login) -> str:
     return identity
 
 
-def may_log_in_as(user: str, identity: str) -> bool:
-    """Return whether a token of *identity* is accepted for *user*, empty by default."""
-    return user in ("", identity)
+def fetch_groups(login: Login) -> frozenset[str]:
+    """
+    Fetch the names of the groups that the login's identity is a member of.
+
+    A group's Postgres role takes the token of each of its members.
+    """
+    groups = _asked(login, lambda it: it.current_user.me()).groups or ()
+    return frozenset(group.display for group in groups if group.display)
 
 
 def fetch_endpoint(login: Login, name: str) -> Endpoint:
@@ -223,9 +230,8 @@ def _asked(login: Login, ask: Callable[["WorkspaceClient"], T]) -> T:
     try:
         return ask(client)
     except Exception as exc:
-        from databricks.sdk.errors import Unauthenticated
-
-        if not isinstance(exc, Unauthenticated) or _clients.get(login) is not client:
+        is_refused = explain(exc, Source.WORKSPACE).id == "token-unaccepted"
+        if not is_refused or _clients.get(login) is not client:
             raise
     del _clients[login]
     return ask(_client(login))

@@ -93,6 +93,12 @@ WORKSPACE = [
     (OSError("1.2.3.4 is blocked by Databricks IP ACL for workspace"), "ip-blocked"),
     (type("NotFound", (OSError,), {})("endpoint id not found"), "endpoint-not-found"),
     (type("Unauthenticated", (OSError,), {})("Invalid token"), "token-unaccepted"),
+    (named("PermissionDenied", "Invalid access token. [ReqId: 1]"), "token-unaccepted"),
+    (named("PermissionDenied", "JWT has expired"), "token-unaccepted"),
+    (
+        named("PermissionDenied", "Token is expiring within 30 seconds."),
+        "token-unaccepted",
+    ),
     (type("PermissionDenied", (OSError,), {})("no"), "permission-missing"),
     (type("TooManyRequests", (OSError,), {})("slow down"), "api-throttled"),
     (ConnectionError("Connection refused"), "api-unreachable"),

@@ -761,7 +761,7 @@ def test_the_check_says_the_same_as_the_error(new_wrapper, local, monkeypatch, u
     assert steps["login"].detail.startswith(steps["identity"].detail)
 
 
-# Roles and databases with quotes in their names, native ones, other dialects.
+# Roles of groups, native ones, names with quotes, other dialects.
 
 
 @pytest.fixture(scope="module")
@@ -769,6 +769,27 @@ def patient():
     """Give a local Lakebase whose roles may be broken."""
     with LocalLakebase.start() as own:
         yield own
+
+
+@pytest.mark.parametrize("voice", ["", "label", "password"])
+def test_the_role_of_a_group_is_made_for_a_group(patient, local, new_wrapper, voice):
+    """The user is no identity, and its member's token is right for it."""
+    group = patient.facts["group"]
+    settings = {"HOST": patient.facts["host"], **settings_for(patient), "USER": group}
+    if voice:
+        patient.set_fault("refuse-logins", voice=voice)
+
+    error = failure_of(new_wrapper("hint", **settings))
+    patient.clear_faults()
+    [sql] = re.findall(r"CREATE EXTENSION .*?\);", error.mend)
+    as_owner(patient, sql)
+    forget_all()
+    user = one(new_wrapper("hint", **settings), "SELECT current_user")
+    as_owner(patient, f'DROP ROLE "{group}"')
+
+    assert error.failure_id in ("role-missing", "wrong-user", "token-refused")
+    assert f"databricks_create_role('{group}', 'GROUP')" in sql
+    assert user == group
 
 
 NAMED = """we"ird o'role"""
