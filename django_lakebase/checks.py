@@ -59,6 +59,7 @@ REFUSALS = {
     "value-invalid": "lakebase.E014",
     "libpq-variable": "lakebase.E015",
     "endpoint-ambiguous": "lakebase.E016",
+    "password-is-token": "lakebase.E017",
 }
 # A shorter secret may be part of a variable by accident.
 LEAST_SECRET = 8
@@ -117,7 +118,7 @@ def _aliases() -> Iterator[Alias]:
 
 
 def unusable_settings(alias: Alias) -> Iterator[CheckMessage]:
-    """E001 to E007, E011 to E016, W002: what the first connection would refuse."""
+    """E001 to E007, E011 to E017, W002: what the first connection would refuse."""
     refusal = alias.refusal
     if refusal is not None:
         number = REFUSALS[refusal.failure_id]
@@ -167,7 +168,9 @@ def unknown_options(alias: Alias) -> Iterator[CheckMessage]:
 
 def password_and_endpoint(alias: Alias) -> Iterator[CheckMessage]:
     """W003: a native login asks for no credential, so the endpoint is idle."""
-    if alias.settings.get("PASSWORD") and alias.options.get("endpoint"):
+    is_token = alias.target is not None and alias.target.is_password_token
+    has_password = alias.settings.get("PASSWORD") and not is_token
+    if has_password and alias.options.get("endpoint"):
         yield Warning(
             f'{alias.label}: PASSWORD and OPTIONS["endpoint"] are both set; the '
             "password wins, and no token is used.",
@@ -244,6 +247,14 @@ def mixed_workspaces(alias: Alias) -> Iterator[CheckMessage]:
         )
 
 
+def token_as_password(alias: Alias) -> Iterator[CheckMessage]:
+    """W010: it works until the token expires."""
+    if alias.target is not None and alias.target.is_password_token:
+        failure = table()["password-is-token"]
+        means, mend = words(failure, alias.target.facts())
+        yield Warning(f"{alias.label}: {means}", hint=mend, id="lakebase.W010")
+
+
 def ignored_variables(alias: Alias) -> Iterator[CheckMessage]:
     """W008: variables of libpq that have no effect here."""
     detail, hint = libpq.warning(alias.params, os.environ) if alias.target else ("", "")
@@ -275,6 +286,7 @@ FINDINGS = (
     mixed_workspaces,
     ignored_variables,
     unreadable_dates,
+    token_as_password,
 )
 
 

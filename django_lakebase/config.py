@@ -56,6 +56,7 @@ SWITCH_SETTINGS = (
 )
 STRONG_SSLMODES = ("require", "verify-ca", "verify-full")
 VERIFYING_SSLMODES = ("verify-ca", "verify-full")
+USER_VARIABLES = ("PGUSER", "DATABRICKS_CLIENT_ID")
 # The service's guide, its Node kit, its Python templates and its agent templates each
 # have a name of their own.
 ENDPOINT_VARIABLES = (
@@ -68,6 +69,10 @@ ENDPOINT_VARIABLES = (
 LOGIN_ARGUMENTS = ("client_id", "client_secret", "token", "username", "auth_type")
 PLACE_ARGUMENTS = ("host", "profile", "azure_workspace_resource_id")
 
+# A database token (a JSON web token), which a server accepts for an hour.
+_JWT = r"eyJ[\w-]+\.[\w-]+\.[\w-]+"
+# A personal access token or a client secret, which only the API accepts.
+_API_ONLY = r"(dapi|dose)[0-9a-f]{32,}(-\d+)?"
 _ENDPOINT = r"projects/[^/\s]+/branches/[^/\s]+/endpoints/[^/\s]+"
 _LOGIN_VARIABLES = ("DATABRICKS_", "ARM_", "GOOGLE_", "ACTIONS_ID_TOKEN_")
 _HASH_KEY = secrets.token_bytes(32)
@@ -103,9 +108,9 @@ class Target:
 
     *host* and *user* are empty where only the workspace knows them, *database* is
     None on Django's maintenance connection. *user_setting* is the setting or variable
-    that *user* was read from. *connect_timeout* bounds one attempt, in seconds.
-    *libpq_options* are the server settings of the startup packet. *options* is the
-    rest of OPTIONS, frozen.
+    that *user* was read from, *password_setting* the one that makes a login native.
+    *connect_timeout* bounds one attempt, in seconds. *libpq_options* are the server
+    settings of the startup packet. *options* is the rest of OPTIONS, frozen.
     """
 
     alias: str
@@ -127,12 +132,20 @@ class Target:
     reconnect: bool = True
     refresh_before_fork: bool = True
     options: Hashable = field(default=(), repr=False)
+    password_setting: str = ""
+    is_password_token: bool = False
     password_key: str = field(default="", repr=False)
 
     @property
     def is_native(self) -> bool:
         """Whether a PASSWORD of the project's own is used, and no token."""
         return self.login is None
+
+    @property
+    def identity_setting(self) -> str:
+        """The setting or variable in which the user can be set to the identity."""
+        is_variable = self.user_setting in USER_VARIABLES
+        return USER_VARIABLES[0] if is_variable else "USER"
 
     def facts(self, **more: object) -> dict[str, object]:
         """Return what the messages of failures speak of."""
@@ -143,6 +156,9 @@ class Target:
             "host": self.host or f"the host of {self.endpoint}",
             "port": self.port,
             "user": self.user or "the login's identity",
+            "user_setting": self.user_setting,
+            "identity_setting": self.identity_setting,
+            "password_setting": self.password_setting,
             "database": self.database or "postgres",
             "budget": f"{self.connect_budget:g}",
             "workspace": login.words if login else "",
@@ -195,9 +211,13 @@ class _Reader:
         if alias == NO_DB_ALIAS:
             self.label = 'DATABASES (Django\'s connection to the "postgres" database)'
         self.workspace = self.options.get("workspace")
-        self.is_native = bool(settings_dict.get("PASSWORD")) or any(
-            self.options.get(key) for key in PASSWORD_OPTIONS
-        )
+        passwords = {
+            "PASSWORD": settings_dict.get("PASSWORD"),
+            **{f'OPTIONS["{key}"]': self.options.get(key) for key in PASSWORD_OPTIONS},
+        }
+        self.password_setting = next((n for n, v in passwords.items() if v), "")
+        self.password = clean(str(passwords.get(self.password_setting, "")))
+        self.is_native = bool(self.password_setting)
         # One group: an environment that speaks of another database must not be mixed
         # with settings that name one. HOST may be the environment's own, written into
         # the settings by the project.
@@ -295,7 +315,7 @@ class _Reader:
             own = self.workspace if isinstance(self.workspace, Mapping) else {}
             name = 'OPTIONS["workspace"]["client_id"]'
             return str(own.get("client_id") or "").strip(), name
-        return self.variable("PGUSER", "DATABRICKS_CLIENT_ID")
+        return self.variable(*USER_VARIABLES)
 
     # Reading.
 
@@ -306,6 +326,7 @@ class _Reader:
         self._check_conversions()
         self._check_libpq()
         login = None if self.is_native else self._login()
+        is_password_token = self._is_password_token()
         endpoint, endpoint_setting = self._endpoint()
         sslmode, sslrootcert = self._tls()
         return Target(
@@ -328,6 +349,8 @@ class _Reader:
             reconnect=bool(self.options.get("reconnect", True)),
             refresh_before_fork=bool(self.options.get("refresh_before_fork", True)),
             options=self._other_options(),
+            password_setting=self.password_setting,
+            is_password_token=is_password_token,
             password_key=self._password_key(),
         )
 
@@ -402,12 +425,22 @@ class _Reader:
             raise self.refuse("endpoint-ambiguous", given=given)
         return next(((v, n) for n, v in found.items()), ("", ""))
 
+    def _is_password_token(self) -> bool:
+        """Return whether the password is a token; refuse one that cannot log in."""
+        is_token = re.fullmatch(_JWT, self.password) is not None
+        needed = ("HOST", "USER") if self.is_native else ()
+        missing = [key for key in needed if not self.setting(key)]
+        facts: dict[str, object] = {"password_setting": self.password_setting}
+        if self.option("service"):
+            missing = []
+        if re.fullmatch(_API_ONLY, self.password) or (is_token and missing):
+            raise self.refuse("password-is-token", **facts)
+        if missing:
+            raise self.refuse("native-incomplete", name=missing[0], **facts)
+        return is_token
+
     def _checked_host(self) -> str:
         host = str(self.settings.get("HOST") or "")
-        if self.is_native and not self.option("service"):
-            for key in ("HOST", "USER"):
-                if not self.setting(key):
-                    raise self.refuse("native-incomplete", name=key)
         if host.startswith(("/", "@")):
             name = "HOST" if self.setting("HOST") else "PGHOST"
             raise self.refuse("host-socket", name=name, value=host)

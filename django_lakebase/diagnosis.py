@@ -28,13 +28,20 @@ from .connection import (
     resolve_user,
 )
 from .credentials import Credential, utc_now
-from .errors import Explained, explain, scrub, table
+from .errors import Explained, explain, scrub, table, words
 from .flight import CALL_BOUND
 from .handshake import Handshake, shake_hands
 from .kinds import Source, Then
 from .ladder import Ladder
 from .opening import Opening
-from .workspace import access_to, bounded, fetch_endpoint, fetch_identity, log_in
+from .workspace import (
+    access_to,
+    bounded,
+    fetch_endpoint,
+    fetch_groups,
+    fetch_identity,
+    log_in,
+)
 
 T = TypeVar("T")
 Query: TypeAlias = LiteralString | sql.Composed
@@ -80,6 +87,7 @@ class Diagnosis:
         self._wrapper = wrapper
         self._target: Target
         self._identity = ""
+        self._groups: frozenset[str] = frozenset()
         self._connection: Connection | None = None
         self._credential: Credential | None = None
 
@@ -128,7 +136,8 @@ class Diagnosis:
             status, detail = Status.FAIL, f'it ended in an error. Seen: "{seen}"'
             mend = "Report it, with this line, as an issue of django_lakebase."
         if detail is None:
-            status, detail = Status.SKIPPED, "PASSWORD is set: no token is used"
+            setting = self._target.password_setting
+            status, detail = Status.SKIPPED, f"{setting} is set: no token is used"
             if name == "tls":
                 detail = "libpq's service file says where"
         return Step(
@@ -145,6 +154,8 @@ class Diagnosis:
         params = self._wrapper.get_connection_params()
         # Made, and not opened: what is wrong with its settings shows.
         self._wrapper.pool  # noqa: B018
+        if target.is_password_token:
+            raise _Doubt(*words(table()["password-is-token"], target.facts()))
         host = target.host or "host from the workspace"
         found = f'{target.endpoint or "native login"}, {host}, "{target.database}"'
         doubt, hint = libpq.warning(params, os.environ)
@@ -159,12 +170,18 @@ class Diagnosis:
         identity = self._ask(fetch_identity)
         self._identity = identity or ""
         user = self._target.user
-        if identity and user and user != identity:
-            raise _Doubt(
-                f'the workspace knows this login as "{identity}", and USER is "{user}"',
-                f'Set USER (PGUSER) to "{identity}", or remove it.',
-            )
-        return identity
+        if not identity or user in ("", identity):
+            return identity
+        self._groups = self._ask(fetch_groups) or frozenset()
+        self._compare_with_identity(user)
+        return f'{identity}, which logs in as a member of the group "{user}"'
+
+    def _compare_with_identity(self, user: str) -> None:
+        """Warn as the error of a login would if *user* is not the identity."""
+        identity = self._identity
+        if identity and user not in (identity, *self._groups):
+            facts = self._target.facts(user=user, identity=identity)
+            raise _Doubt(*words(table()["user-not-identity"], facts))
 
     def _endpoint(self) -> str | None:
         target = self._target
@@ -224,11 +241,7 @@ class Diagnosis:
         if role and self._connection is not None:
             self._wrapper._configure_role(self._connection)  # noqa: SLF001 - Django's.
         [(current, session)] = self._execute("SELECT current_user, session_user")
-        if self._identity and session != self._identity:
-            raise _Doubt(
-                f'the server sees "{session}", the workspace "{self._identity}"',
-                "Set USER (PGUSER) to the identity of the login, or remove it.",
-            )
+        self._compare_with_identity(session)
         return f'current_user is "{current}"' + (" (assume_role)" if role else "")
 
     def _database(self) -> str:
@@ -247,12 +260,13 @@ class Diagnosis:
                 "PGOPTIONS, or ALTER ROLE ... SET).",
             )
         if not may_create:
-            user = resolve_user(self._target)
+            user = resolve_user(self._target).replace('"', '""')
+            escaped = schema.replace('"', '""')
             raise _Doubt(
                 f'"{name}", where this role may not create tables in the schema '
                 f'"{schema}"',
-                f"To migrate, run as the owner: GRANT USAGE, CREATE ON SCHEMA "
-                f'"{schema}" TO "{user}";',
+                "To migrate, run as the owner: GRANT USAGE, CREATE ON SCHEMA "
+                f'"{escaped}" TO "{user}";',
             )
         return f'"{name}", may create tables in the schema "{schema}"'
 

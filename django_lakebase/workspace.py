@@ -84,6 +84,7 @@ class Access:
     """
 
     def __init__(self, login: Login, endpoint: str) -> None:
+        self._login = login
         self.credentials = CredentialCache(
             lambda: _fetch_and_tell(login, endpoint),
             name=endpoint,
@@ -91,6 +92,19 @@ class Access:
         )
         self.host = _Lookup(lambda: fetch_host(login, endpoint))
         self.user = _Lookup(lambda: fetch_identity(login))
+
+    def identify(self, user: str, timeout: float) -> tuple[str, frozenset[str]]:
+        """
+        Return the login's identity, and its groups if *user* is not the identity.
+
+        Waits at most *timeout* seconds for both; raises FlightError.
+        """
+        deadline = time.monotonic() + timeout
+        identity = self.user.get(timeout)
+        if user in ("", identity):
+            return identity, frozenset()
+        left = deadline - time.monotonic()
+        return identity, bounded(lambda: fetch_groups(self._login), left)
 
 
 def access_to(target: Target) -> Access:
@@ -170,6 +184,16 @@ def fetch_identity(login: Login) -> str:
     return identity
 
 
+def fetch_groups(login: Login) -> frozenset[str]:
+    """
+    Fetch the names of the groups that the login's identity is a member of.
+
+    A group's Postgres role takes the token of each of its members.
+    """
+    groups = _asked(login, lambda it: it.current_user.me()).groups or ()
+    return frozenset(group.display for group in groups if group.display)
+
+
 def fetch_endpoint(login: Login, name: str) -> Endpoint:
     """Ask for the endpoint *name*; raises the SDK's errors."""
     answer = _asked(login, lambda it: it.postgres.get_endpoint(name))
@@ -206,9 +230,8 @@ def _asked(login: Login, ask: Callable[["WorkspaceClient"], T]) -> T:
     try:
         return ask(client)
     except Exception as exc:
-        from databricks.sdk.errors import Unauthenticated
-
-        if not isinstance(exc, Unauthenticated) or _clients.get(login) is not client:
+        is_refused = explain(exc, Source.WORKSPACE).id == "token-unaccepted"
+        if not is_refused or _clients.get(login) is not client:
             raise
     del _clients[login]
     return ask(_client(login))

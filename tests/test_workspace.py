@@ -4,8 +4,10 @@ import pytest
 from databricks.sdk.config import Config
 
 from django_lakebase.config import Login
+from django_lakebase.local.estate import GROUP
 from django_lakebase.login import new_client
-from django_lakebase.workspace import import_sdk
+from django_lakebase.workspace import fetch_groups, import_sdk
+from tests.support import settings_for
 
 
 def test_the_sdk_s_list_of_settings_is_made_before_there_are_threads(monkeypatch):
@@ -37,3 +39,10 @@ def test_address_copied_from_a_browser_names_the_workspace_too(
 
     assert config.host == env["DATABRICKS_HOST"]
     assert config.workspace_id == "1234567890"
+
+
+def test_groups_of_the_identity_are_fetched(local, new_wrapper):
+    """Their names are those of the Postgres roles that take its token."""
+    login = new_wrapper(**settings_for(local)).get_target().login
+
+    assert fetch_groups(login) == {GROUP}

@@ -65,9 +65,14 @@ class Admission:
             raise RefusedError(voices.too_many())
 
     def check_token(
-        self, user: str, token: str, *, exists: bool, labelled: bool
+        self, user: str, token: str, *, exists: bool, identity_type: str
     ) -> None:
-        """See that *token* is that of *user*; raises RefusedError."""
+        """
+        Check that *token* may log in as the role *user*; raises RefusedError.
+
+        *identity_type* is empty for a role that takes no tokens. The role of a group
+        takes the tokens of the group's members.
+        """
         dialect = self._dialect
         try:
             claims = self._signer.read(Kind.DATABASE, token)
@@ -80,7 +85,10 @@ class Admission:
             refusal = dialect.bad_token(user, text)
         if refusal is None and not exists:
             refusal = dialect.no_role(user)
-        if refusal is None and (claims.subject != user or not labelled):
+        names = [claims.subject]
+        if identity_type == "GROUP":
+            names = self._estate.groups_of(claims.subject)
+        if refusal is None and (user not in names or not identity_type):
             refusal = dialect.wrong_identity(user)
         if refusal is not None:
             raise RefusedError(refusal)

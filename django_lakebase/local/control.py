@@ -163,6 +163,7 @@ class Control:
             raise unaccepted from None
         if self._faults.get("secret-revoked") is not None:
             raise unaccepted
+        self._refuse_dead(claims.issued_at)
         request["identity"] = claims.subject
         if self._faults.get("no-workspace-access") is not None:
             text = (
@@ -170,6 +171,13 @@ class Control:
                 "entitlement."
             )
             raise Problem(403, "PERMISSION_DENIED", text)
+
+    def _refuse_dead(self, issued_at: float) -> None:
+        """Refuse a token with 403 as the fault says; raises Problem."""
+        dead = self._faults.get("dead-token")
+        if dead is not None and not 0 < float(dead["before"]) <= issued_at:
+            # The service answers with the status as the code, and as a number.
+            raise Problem(403, 403, voices.DEAD_TOKEN[str(dead["text"])])
 
     # Login and identity.
 
@@ -223,6 +231,10 @@ class Control:
             "userName": name,
             "displayName": name,
             "active": True,
+            "groups": [
+                {"display": group, "value": str(number), "type": "direct"}
+                for number, group in enumerate(self._estate.groups_of(name), start=1)
+            ],
         }
         if "@" in name:
             shown["emails"] = [{"type": "work", "value": name, "primary": True}]

@@ -207,6 +207,7 @@ class Emulator:
             "owner": held.owner,
             "owner_token": held.owner_token,
             "service_principal": held.client_id,
+            "group": estate.GROUP,
             "native_user": held.native_user,
             "native_password": held.native_password,
             "postgres_version": home.project.pg_version,

@@ -28,6 +28,8 @@ RETENTION = 604800.0
 PURGED_AFTER = 604800.0
 # What may follow an endpoint's uid in a host name, the longest first.
 SUFFIXES = ("-ro-pooler", "-pooler", "-ro", "")
+# The group that the owner and the service principal are members of.
+GROUP = "local-developers"
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "flint", "grove", "heron")
 
 
@@ -202,6 +204,10 @@ class Estate:
     def home(self) -> Project:
         """The project that it was made with, which the variables lead to."""
         return next(iter(self.projects.values()))
+
+    def groups_of(self, identity: str) -> list[str]:
+        """Return the names of the groups that *identity* is a member of."""
+        return [GROUP] if identity in (self.owner, self.client_id) else []
 
     def add_home(self, pg_version: int, suspend_after: float) -> Project:
         """Give it its first project."""

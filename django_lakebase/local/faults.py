@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from .voices import VOICES
+from .voices import DEAD_TOKEN, VOICES
 from .wire import Refusal
 
 Value: TypeAlias = str | float | bool
@@ -30,6 +30,7 @@ CHOICES = {
     "what": ("connect", "schema"),
     "which": ("all", "idle", "busy"),
     "voice": tuple(VOICES),
+    "text": tuple(DEAD_TOKEN),
 }
 
 FAULTS = {
@@ -61,6 +62,12 @@ FAULTS = {
     ),
     "empty-credential": Fault("credentials come without a token"),
     "no-workspace-access": Fault("the identity lacks the entitlement: 403"),
+    "dead-token": Fault(
+        "tokens for the API are refused with 403, and a new login may succeed: before "
+        "(only tokens issued before this moment, seconds since 1970; 0: all), "
+        "text=invalid or expired",
+        {"before": 0.0, "text": "invalid"},
+    ),
     "secret-revoked": Fault("the client secret and tokens made with it are refused"),
     "ip-blocked": Fault(
         "this address is not on the workspace's list: where=both, api or login",

@@ -177,9 +177,9 @@ class Gateway:
         link.folder = place.folder
         rows = await compute.door.query(catalog.role_query(user))
         comment, native = rows[0] if rows else (None, "f")
-        takes_tokens = bool(catalog.identity_type(comment))
+        identity_type = catalog.identity_type(comment)
         place.endpoint.active_at = time.time()
-        is_native = native == "t" and not takes_tokens
+        is_native = native == "t" and not identity_type
         if is_native and place.project.has_native_login:
             await self._join(link, body, await self._native_way(place, compute))
             return
@@ -188,7 +188,7 @@ class Gateway:
         link.write(wire.PASSWORD_REQUEST)
         token = await self._read_password(link)
         self._admission.check_token(
-            user, token, exists=bool(rows), labelled=takes_tokens
+            user, token, exists=bool(rows), identity_type=identity_type
         )
         await self._join(link, body, compute.server.socket)
 

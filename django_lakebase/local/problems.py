@@ -23,7 +23,11 @@ class Problem(Exception):  # noqa: N818 - an answer, and not an error of ours.
     """A refusal, in the API's form."""
 
     def __init__(
-        self, status: int, code: str, text: str, details: list[Any] | None = None
+        self,
+        status: int,
+        code: str | int,
+        text: str,
+        details: list[Any] | None = None,
     ) -> None:
         super().__init__(text)
         self.status, self.code, self.text, self.details = status, code, text, details

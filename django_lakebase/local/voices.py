@@ -138,6 +138,8 @@ class Dialect(StrEnum):
         return _wrong_password(user) if self is Dialect.PROXY else _no_label(user)
 
 
+# What the API says to a token that it no longer accepts.
+DEAD_TOKEN = {"invalid": "Invalid access token.", "expired": "JWT has expired"}
 NOT_A_JWT = "Provided authentication token is not a valid JWT encoding"
 VOICES: dict[str, Callable[[str], Refusal]] = {
     "jwt": lambda _: Refusal(NOT_A_JWT),

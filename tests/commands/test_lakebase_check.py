@@ -10,6 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db import connections
 
 from django_lakebase.management.commands import lakebase_check
+from tests.sessions import dialled
 
 STEPS = [
     "settings",
@@ -229,6 +230,25 @@ def test_a_user_who_is_not_the_login_is_warned_of(check, settings_dict, local):
 
     assert (steps["identity"]["status"], steps["login"]["status"]) == ("warn", "fail")
     assert status == 1
+
+
+def test_member_who_logs_in_to_the_role_of_a_group_is_ok(check, settings_dict, local):
+    """The group is one that the workspace names for this identity."""
+    group, owner = local.facts["group"], local.facts["owner"]
+    settings_dict["USER"] = group
+    with dialled(local, user=owner) as session:
+        session.execute("SELECT databricks_create_role(%s, 'GROUP')", [group])
+        session.execute(f'GRANT USAGE, CREATE ON SCHEMA public TO "{group}"')
+        try:
+            status, out = check("--format", "json")
+        finally:
+            session.execute(f'DROP OWNED BY "{group}"; DROP ROLE "{group}"')
+    steps = steps_of(out)
+
+    assert {step["status"] for step in steps.values()} == {"ok"}
+    assert f'a member of the group "{group}"' in steps["identity"]["detail"]
+    assert f'current_user is "{group}"' in steps["role"]["detail"]
+    assert status == 0
 
 
 def test_a_native_login_skips_what_is_about_tokens(check, settings_dict, local):

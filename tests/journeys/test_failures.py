@@ -1,6 +1,7 @@
 """Each failure that can be had: what user code gets, and that it holds no secret."""
 
 import builtins
+import time
 
 import psycopg
 import pytest
@@ -57,7 +58,7 @@ def test_faults_of_the_service(new_wrapper, local, fault, settings, failure_id, 
     [
         ({"NAME": "nowhere"}, "database-missing", "PGDATABASE"),
         ({"HOST": "ep-none.database.local-1.lakebase.test"}, "wrong-host", "PGHOST"),
-        ({"USER": "somebody"}, "role-missing", '"somebody"'),
+        ({"USER": "somebody"}, "user-not-identity", '"somebody" (from USER)'),
         ({"OPTIONS": {"sslrootcert": "/none.pem"}}, "tls-refused", "PGSSLROOTCERT"),
         (
             {"OPTIONS": {"sslrootcert": "system", "sslmode": "verify-full"}},
@@ -270,3 +271,33 @@ def test_a_login_that_is_not_accepted_any_more_is_made_again(new_wrapper, local)
 
     assert error.failure_id == "bad-client-secret"
     assert one(wrapper, "SELECT 1") == 1
+
+
+def requests_for(local, path):
+    """Return how many requests the API has received for *path*."""
+    return local.counters()["requests"].get(path, 0)
+
+
+@pytest.mark.parametrize("text", ["invalid", "expired"])
+def test_token_refused_with_403_is_replaced_by_a_new_login(new_wrapper, local, text):
+    """The service answers 403 as well as 401 for a token that is no longer valid."""
+    wrapper = new_wrapper()
+    one(wrapper, "SELECT 1")
+    wrapper.close()
+    cache_of(wrapper).drop(cache_of(wrapper).ready())
+    local.reset_counters()
+
+    with local.fault("dead-token", before=time.time(), text=text):
+        assert one(wrapper, "SELECT 1") == 1
+
+    assert requests_for(local, "/oidc/v1/token") == 1
+
+
+def test_token_refused_with_403_after_a_new_login_is_reported(new_wrapper, local):
+    """The hint is about the login, and nobody is told to grant a permission."""
+    with local.fault("dead-token"):
+        error = failure_of(new_wrapper(OPTIONS={"connect_budget": 1}))
+
+    assert error.failure_id == "token-unaccepted"
+    assert "CAN USE" not in str(error)
+    assert requests_for(local, "/oidc/v1/token") == 2

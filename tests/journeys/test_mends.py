@@ -104,6 +104,7 @@ MENDS: list[tuple[Any, ...]] = [
     ("api-malformed", {"shape": "nothing"}, "empty-credential", "credential", wait),
     ("empty-credential", {}, "empty-credential", "credential", wait),
     ("no-workspace-access", {}, "workspace-access-missing", "identity", wait),
+    ("dead-token", {}, "token-unaccepted", "identity", wait),
     ("secret-revoked", {}, "bad-client-secret", "sdk-login", wait),
     ("ip-blocked", {"where": "api"}, "ip-blocked", "sdk-login", wait),
     # What the gateway and the endpoint do.

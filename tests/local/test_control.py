@@ -10,6 +10,7 @@ from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import NotFound, PermissionDenied, Unauthenticated
 
 from django_lakebase.local.client import ClientError, call
+from django_lakebase.local.estate import GROUP
 from tests.local.conftest import Api, Refused
 
 
@@ -17,6 +18,12 @@ def test_both_ways_to_log_in(principal, owner, local):
     """A secret for programs, a token for people."""
     assert principal.current_user.me().user_name == local.facts["service_principal"]
     assert owner.current_user.me().user_name == local.facts["owner"]
+
+
+def test_an_identity_is_shown_with_its_groups(principal, owner):
+    """SCIM's answer about the caller names the groups that it is a member of."""
+    for client in (principal, owner):
+        assert [it.display for it in client.current_user.me().groups] == [GROUP]
 
 
 def test_a_credential_has_a_token_and_an_end(principal, local):

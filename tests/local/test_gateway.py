@@ -65,6 +65,37 @@ def test_what_is_no_token(dial, password):
     assert "not a valid JWT encoding" in refused(dial, password=password)
 
 
+@pytest.fixture
+def group_role(dial, local):
+    """Create the role of the group, with the SQL that the service documents."""
+    group = local.facts["group"]
+    with dial(user=local.facts["owner"]) as owner:
+        owner.execute("SELECT databricks_create_role(%s, 'GROUP')", [group])
+        yield group
+        owner.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(group)))
+
+
+@pytest.mark.parametrize("member", ["owner", "service_principal"])
+def test_members_log_in_to_the_role_of_their_group(dial, local, group_role, member):
+    """Each with their own token; in the session all of them are the group."""
+    token = local.issue(local.facts[member])
+
+    with dial(user=group_role, password=token) as session:
+        row = session.execute("SELECT session_user").fetchone()
+
+    assert row == (group_role,)
+
+
+@pytest.mark.parametrize("other", ["stranger@lakebase.test", "local-developers"])
+def test_role_of_a_group_refuses_those_who_are_not_members(
+    dial, local, group_role, other
+):
+    """A token whose subject has the group's name is no member's token either."""
+    token = local.issue(other)
+
+    assert "no role security label" in refused(dial, user=group_role, password=token)
+
+
 def test_a_role_that_was_never_made(dial):
     """PostgreSQL's own words."""
     assert 'role "nobody" does not exist' in refused(dial, user="nobody")
