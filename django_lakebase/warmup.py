@@ -22,11 +22,8 @@ def warm(*aliases: str, timeout: float | None = None) -> None:
     """
     for alias in aliases or connections:
         wrapper = connections[alias]
-        if not isinstance(wrapper, LakebaseMixin):
-            continue
-        target = wrapper.get_target()
-        if target.is_native:
-            continue
-        if timeout is not None:
-            target = replace(target, connect_budget=timeout)
-        Opening(target, {}, wrapper.get_new_connection).warm()
+        if isinstance(wrapper, LakebaseMixin):
+            target = wrapper.get_target()
+            if timeout is not None:
+                target = replace(target, connect_budget=timeout)
+            Opening(target, {}, wrapper.get_new_connection).warm()
