@@ -57,7 +57,7 @@ class _Call(Generic[T]):
             self.done.set()
 
     def join(self, timeout: float) -> None:
-        """Wait until the thread has ended, *timeout* seconds after its start at most."""
+        """Wait until the thread ends, *timeout* seconds after its start at most."""
         # An inline run has no thread, and a thread cannot wait for itself.
         if self._thread.ident is None or self._thread is threading.current_thread():
             return

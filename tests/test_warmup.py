@@ -23,7 +23,7 @@ def aliases(new_wrapper, monkeypatch):
         made.append(alias)
         return wrapper
 
-    made: list[str] = []
+    made = []
     connections["default"].close()
     yield make
     for alias in made:
