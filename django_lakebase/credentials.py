@@ -157,11 +157,11 @@ class CredentialCache:
 
     def refresh_if_due(self, timeout: float) -> None:
         """
-        Refresh a credential that is past its refresh time, and end the thread for it.
+        Refresh a credential that is past its refresh time, and wait for that.
 
-        Waits until *timeout* seconds after the request started. Starts nothing before
-        the first credential, or while the pause after a failure lasts. A failure of
-        the request is logged and not raised.
+        Waits until the thread has ended, or *timeout* seconds since its start are
+        over. Starts nothing before the first credential, or while the pause after a
+        failure lasts. A failure of the request is logged and not raised.
         """
         if self._current is None:
             return

@@ -248,10 +248,10 @@ def _refresh_due_credentials() -> None:
     """
     Refresh the credentials that are due, so that no child has to.
 
-    A child that lives for one job would fetch a credential and take it to its grave,
-    and so would every child after it. Takes no lock that another thread may hold
-    during I/O, waits `FORK_WAITS` seconds at most, and leaves no thread running: the
-    child would be forked in the middle of what it does. Raises nothing.
+    A child that lives for one job would fetch a credential and end, and so would every
+    child after it. Takes no lock that another thread may hold during I/O, and waits
+    `FORK_WAITS` seconds at most. Within that time it also waits for the thread to
+    end: a fork would copy its locks and not the thread. Raises no Exception.
     """
     deadline = time.monotonic() + FORK_WAITS
     for access in list(_accesses.values()):
