@@ -18,7 +18,7 @@ from django.db.backends.postgresql.base import (
 )
 from psycopg import DataError, ProgrammingError, sql
 
-from . import config, forks
+from . import config, forks, libpq
 from .client import DatabaseClient
 from .connection import (
     Connection,
@@ -77,7 +77,7 @@ class LakebaseMixin(Base):
         self._reading = Reading()
         self._lender: LakebasePool | None = None
         self._is_borrowing = False
-        config.fill(self.settings_dict)
+        config.fill(self.settings_dict, self.alias)
         self._close_at_by_settings: float | None = None
         self._has_warned = False
 
@@ -92,16 +92,9 @@ class LakebaseMixin(Base):
         params: Params = super().get_connection_params()
         for name in config.OWN_OPTIONS:
             params.pop(name, None)
-        own: Params = {
-            "host": target.host,
-            "port": target.port,
-            "user": target.user,
-            "hostaddr": target.hostaddr,
-            "sslmode": target.sslmode,
-            "sslrootcert": target.sslrootcert,
-            "options": self._startup_options(target, params.get("options")),
-        }
-        params |= {name: value for name, value in own.items() if value}
+        params |= libpq.connection_params(
+            target, self.settings_dict["OPTIONS"], self._startup_options(target)
+        )
         if password := params.get("password"):
             # Shown by no debug page: str() is psycopg's, not a person's.
             params["password"] = LazyValue("password", target, lambda _: password)
@@ -144,6 +137,8 @@ class LakebaseMixin(Base):
         if is_in_hand and self._lender is not None:
             # It goes back to where it came from, whatever the settings say by now.
             return self._lender
+        if not isinstance(self.settings_dict["OPTIONS"], dict):
+            self.get_target()  # Raises what is wrong with them.
         options = self.settings_dict["OPTIONS"].get("pool")
         if self.alias == NO_DB_ALIAS or not options:
             return None
@@ -237,12 +232,17 @@ class LakebaseMixin(Base):
             ) from exc
         return True
 
-    def _startup_options(self, target: config.Target, own: object) -> str:
+    def check_settings(self) -> None:
+        """Refuse settings before Django computes with them; raises SettingsError."""
+        super().check_settings()
+        self.get_target()
+
+    def _startup_options(self, target: config.Target) -> str:
         """Return libpq's *options*, with the time zone: it saves a query."""
-        options = str(own or config.variable("PGOPTIONS"))
+        options = target.libpq_options
         name = self.timezone_name
         if not name or not takes_timezone(target):
-            return options if own else ""
+            return options
         escaped = name.replace("\\", "\\\\").replace(" ", "\\ ")
         return f"{options} {TIMEZONE_OPTION}{escaped}".strip()
 

@@ -13,8 +13,8 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-import psycopg.pq
 from django.core.checks import (
     CheckMessage,
     Error,
@@ -22,10 +22,11 @@ from django.core.checks import (
 )
 from django.db import connections
 
-from . import config
+from . import config, libpq
 from .base import LONGEST_SHARE, LakebaseMixin
 from .credentials import LONGEST_LIFE
 from .errors import SettingsError, table, words
+from .parsing import clean
 
 # The keys that Django and psycopg take themselves; the rest is libpq's.
 DJANGO_OPTIONS = (
@@ -42,6 +43,7 @@ DJANGO_OPTIONS = (
 # missing yet: an image is built without the variables that its containers get.
 REFUSALS = {
     "endpoint-missing": "lakebase.W002",
+    "host-without-endpoint": "lakebase.W002",
     "endpoint-malformed": "lakebase.E001",
     "sslmode-weak": "lakebase.E002",
     "workspace-invalid": "lakebase.E003",
@@ -54,7 +56,13 @@ REFUSALS = {
     "pool-invalid": "lakebase.E011",
     "options-invalid": "lakebase.E012",
     "hostaddr-invalid": "lakebase.E013",
+    "value-invalid": "lakebase.E014",
+    "libpq-variable": "lakebase.E015",
+    "endpoint-ambiguous": "lakebase.E016",
+    "password-is-token": "lakebase.E017",
 }
+# A shorter secret may be part of a variable by accident.
+LEAST_SECRET = 8
 # The SDK's arguments that are secrets.
 SECRET_ARGUMENTS = ("client_secret", "token", "password", "azure_client_secret")
 
@@ -67,6 +75,7 @@ class Alias:
     settings: dict[str, Any]
     target: config.Target | None
     refusal: SettingsError | None
+    params: Mapping[str, Any]
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -99,16 +108,17 @@ def _aliases() -> Iterator[Alias]:
         wrapper = connections[name]
         if not isinstance(wrapper, LakebaseMixin):
             continue
-        target, refusal = None, None
+        target, refusal, params = None, None, {}
         try:
-            target = wrapper.get_target()
+            target, params = wrapper.get_target(), wrapper.get_connection_params()
         except SettingsError as exc:
             refusal = exc
-        yield Alias(f'DATABASES["{name}"]', wrapper.settings_dict, target, refusal)
+        label = f'DATABASES["{name}"]'
+        yield Alias(label, wrapper.settings_dict, target, refusal, params)
 
 
 def unusable_settings(alias: Alias) -> Iterator[CheckMessage]:
-    """E001 to E007, E011 to E013, W002: what the first connection would refuse."""
+    """E001 to E007, E011 to E017, W002: what the first connection would refuse."""
     refusal = alias.refusal
     if refusal is not None:
         number = REFUSALS[refusal.failure_id]
@@ -144,8 +154,7 @@ def pooled_host(alias: Alias) -> Iterator[CheckMessage]:
 
 def unknown_options(alias: Alias) -> Iterator[CheckMessage]:
     """W001: libpq would refuse it at the first connection."""
-    libpq = [option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()]
-    known = [*config.OWN_OPTIONS, *DJANGO_OPTIONS, *libpq]
+    known = [*config.OWN_OPTIONS, *DJANGO_OPTIONS, *libpq.keywords()]
     for key in alias.options:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -159,7 +168,9 @@ def unknown_options(alias: Alias) -> Iterator[CheckMessage]:
 
 def password_and_endpoint(alias: Alias) -> Iterator[CheckMessage]:
     """W003: a native login asks for no credential, so the endpoint is idle."""
-    if alias.settings.get("PASSWORD") and alias.options.get("endpoint"):
+    is_token = alias.target is not None and alias.target.is_password_token
+    has_password = alias.settings.get("PASSWORD") and not is_token
+    if has_password and alias.options.get("endpoint"):
         yield Warning(
             f'{alias.label}: PASSWORD and OPTIONS["endpoint"] are both set; the '
             "password wins, and no token is used.",
@@ -206,7 +217,7 @@ def written_secret(alias: Alias) -> Iterator[CheckMessage]:
         'OPTIONS["password"]': alias.options.get("password"),
     }
     for name, secret in given.items():
-        if secret and str(secret).strip() not in _values_of_environment():
+        if secret and not _is_in_environment(str(secret).strip()):
             yield Warning(
                 f"{alias.label}: {name} holds a secret that is in no environment "
                 "variable, so it is probably written in the settings.",
@@ -236,6 +247,33 @@ def mixed_workspaces(alias: Alias) -> Iterator[CheckMessage]:
         )
 
 
+def token_as_password(alias: Alias) -> Iterator[CheckMessage]:
+    """W010: it works until the token expires."""
+    if alias.target is not None and alias.target.is_password_token:
+        failure = table()["password-is-token"]
+        means, mend = words(failure, alias.target.facts())
+        yield Warning(f"{alias.label}: {means}", hint=mend, id="lakebase.W010")
+
+
+def ignored_variables(alias: Alias) -> Iterator[CheckMessage]:
+    """W008: variables of libpq that have no effect here."""
+    detail, hint = libpq.warning(alias.params, os.environ) if alias.target else ("", "")
+    if detail:
+        yield Warning(f"{alias.label}: {detail}.", hint=hint, id="lakebase.W008")
+
+
+def unreadable_dates(alias: Alias) -> Iterator[CheckMessage]:
+    """W009: libpq sends PGDATESTYLE to the server, and psycopg reads ISO only."""
+    style = libpq.date_style(os.environ)
+    if style:
+        yield Warning(
+            f'{alias.label}: PGDATESTYLE is "{style}", and psycopg reads timestamps '
+            "with time zone in the style ISO only.",
+            hint="Unset PGDATESTYLE for this process, or set it to ISO.",
+            id="lakebase.W009",
+        )
+
+
 FINDINGS = (
     unusable_settings,
     unusable_pool,
@@ -246,11 +284,21 @@ FINDINGS = (
     cursors_through_pooler,
     written_secret,
     mixed_workspaces,
+    ignored_variables,
+    unreadable_dates,
+    token_as_password,
 )
 
 
-def _values_of_environment() -> set[str]:
-    return {value.strip() for value in os.environ.values()}
+def _is_in_environment(secret: str) -> bool:
+    """Return whether a variable is *secret*, or a URL or other text that holds it."""
+    for value in os.environ.values():
+        password = urlsplit(value).password if "://" in value else None
+        if secret in (clean(value), unquote(password or "")):
+            return True
+        if len(secret) >= LEAST_SECRET and secret in unquote(value):
+            return True
+    return False
 
 
 def _bare(url: str) -> str:

@@ -10,7 +10,7 @@ from django.db.backends.postgresql.client import (
     DatabaseClient as PostgreSQLDatabaseClient,
 )
 
-from . import config
+from . import config, libpq
 from .connection import LakebaseError, lazy_params, resolve_host, resolve_user
 
 
@@ -37,11 +37,6 @@ class DatabaseClient(PostgreSQLDatabaseClient):
         options = settings_dict["OPTIONS"]
         native = settings_dict.get("PASSWORD") or options.get("password")
         password = lazy_params(target).get("password", native)
-        options = {
-            **options,
-            "sslmode": target.sslmode,
-            "sslrootcert": target.sslrootcert,
-        }
         arguments, environment = super().settings_to_cmd_args_env(
             {
                 **settings_dict,
@@ -49,14 +44,11 @@ class DatabaseClient(PostgreSQLDatabaseClient):
                 "USER": resolve_user(target),
                 "PORT": target.port,
                 "PASSWORD": str(password or ""),
-                "OPTIONS": options,
+                "NAME": libpq.psql_conninfo(target, options),
             },
             parameters,
         )
-        environment = dict(environment or {})
-        if target.hostaddr:
-            environment["PGHOSTADDR"] = target.hostaddr
-        return arguments, environment
+        return arguments, {**(environment or {}), **libpq.psql_environment(options)}
 
 
 def _alias_of(settings_dict: dict[str, Any]) -> str:

@@ -14,13 +14,21 @@ import ipaddress
 import os
 import re
 import secrets
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.db.backends.base.base import NO_DB_ALIAS
 
-from .errors import SettingsError, explained, table
+from .errors import SettingsError, explained, scrub, table
+from .parsing import (
+    clean,
+    masked,
+    parse_host,
+    parse_integer,
+    parse_switch,
+    parse_workspace_host,
+)
 
 DEFAULT_DATABASE = "databricks_postgres"
 DEFAULT_PORT = "5432"
@@ -37,15 +45,36 @@ OWN_OPTIONS = (
 )
 # The keys of OPTIONS that bring a password of their own.
 PASSWORD_OPTIONS = ("password", "passfile", "service")
-# The keys of OPTIONS that are switches, and how URLs write them.
+# What URLs and variables give as text, and Django or psycopg take as it is.
 SWITCH_OPTIONS = ("pool", "server_side_binding", "reconnect", "refresh_before_fork")
-SWITCHES = {"true": True, "1": True, "false": False, "0": False}
+INTEGER_OPTIONS = ("prepare_threshold",)
+SWITCH_SETTINGS = (
+    "ATOMIC_REQUESTS",
+    "AUTOCOMMIT",
+    "CONN_HEALTH_CHECKS",
+    "DISABLE_SERVER_SIDE_CURSORS",
+)
 STRONG_SSLMODES = ("require", "verify-ca", "verify-full")
-ENDPOINT_VARIABLES = ("ENDPOINT_NAME", "LAKEBASE_ENDPOINT")
+VERIFYING_SSLMODES = ("verify-ca", "verify-full")
+USER_VARIABLES = ("PGUSER", "DATABRICKS_CLIENT_ID")
+# The service's guide, its Node kit, its Python templates and its agent templates each
+# have a name of their own.
+ENDPOINT_VARIABLES = (
+    "ENDPOINT_NAME",
+    "LAKEBASE_ENDPOINT",
+    "PGENDPOINT",
+    "LAKEBASE_AUTOSCALING_ENDPOINT",
+)
 # The SDK's arguments that say who logs in, and those that say where.
 LOGIN_ARGUMENTS = ("client_id", "client_secret", "token", "username", "auth_type")
 PLACE_ARGUMENTS = ("host", "profile", "azure_workspace_resource_id")
 
+# A database token (a JSON web token), which a server accepts for an hour.
+_JWT = r"eyJ[\w-]+\.[\w-]+\.[\w-]+"
+# A personal access token or a client secret, which only the API accepts.
+_API_ONLY = r"(dapi|dose)[0-9a-f]{32,}(-\d+)?"
+# A host with or without a port.
+_ADDRESS = r"([^\s@/\[\]:]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?"
 _ENDPOINT = r"projects/[^/\s]+/branches/[^/\s]+/endpoints/[^/\s]+"
 _LOGIN_VARIABLES = ("DATABRICKS_", "ARM_", "GOOGLE_", "ACTIONS_ID_TOKEN_")
 _HASH_KEY = secrets.token_bytes(32)
@@ -81,7 +110,9 @@ class Target:
 
     *host* and *user* are empty where only the workspace knows them, *database* is
     None on Django's maintenance connection. *user_setting* is the setting or variable
-    that *user* was read from. *options* is the rest of OPTIONS, frozen.
+    that *user* was read from, *password_setting* the one that makes a login native.
+    *connect_timeout* bounds one attempt, in seconds. *libpq_options* are the server
+    settings of the startup packet. *options* is the rest of OPTIONS, frozen.
     """
 
     alias: str
@@ -97,16 +128,26 @@ class Target:
     hostaddr: str = ""
     sslmode: str = "require"
     sslrootcert: str = ""
+    connect_timeout: int | None = None
+    libpq_options: str = ""
     connect_budget: float = DEFAULT_BUDGET
     reconnect: bool = True
     refresh_before_fork: bool = True
     options: Hashable = field(default=(), repr=False)
+    password_setting: str = ""
+    is_password_token: bool = False
     password_key: str = field(default="", repr=False)
 
     @property
     def is_native(self) -> bool:
         """Whether a PASSWORD of the project's own is used, and no token."""
         return self.login is None
+
+    @property
+    def identity_setting(self) -> str:
+        """The setting or variable in which the user can be set to the identity."""
+        is_variable = self.user_setting in USER_VARIABLES
+        return USER_VARIABLES[0] if is_variable else "USER"
 
     def facts(self, **more: object) -> dict[str, object]:
         """Return what the messages of failures speak of."""
@@ -117,6 +158,9 @@ class Target:
             "host": self.host or f"the host of {self.endpoint}",
             "port": self.port,
             "user": self.user or "the login's identity",
+            "user_setting": self.user_setting,
+            "identity_setting": self.identity_setting,
+            "password_setting": self.password_setting,
             "database": self.database or "postgres",
             "budget": f"{self.connect_budget:g}",
             "workspace": login.words if login else "",
@@ -141,15 +185,17 @@ def read(
 
 
 def fill(
-    settings_dict: dict[str, Any], environ: Mapping[str, str] = os.environ
+    settings_dict: dict[str, Any],
+    alias: str,
+    environ: Mapping[str, str] = os.environ,
 ) -> None:
     """Fill the empty fields of *settings_dict* from *environ*; judges nothing."""
-    _Reader(settings_dict, "", environ).fill()
+    _Reader(settings_dict, alias, environ).fill()
 
 
 def variable(name: str, environ: Mapping[str, str] = os.environ) -> str:
-    """Return the environment variable *name* without blanks around it."""
-    return environ.get(name, "").strip()
+    """Return the environment variable *name* without blanks and quotes around it."""
+    return clean(environ.get(name, ""))
 
 
 class _Reader:
@@ -159,33 +205,53 @@ class _Reader:
         self, settings_dict: dict[str, Any], alias: str, environ: Mapping[str, str]
     ) -> None:
         self.settings, self.alias, self.environ = settings_dict, alias, environ
+        # Django connects to the database "postgres" with a NAME that is None.
+        self.is_maintenance = alias == NO_DB_ALIAS and settings_dict.get("NAME") is None
         options = settings_dict.get("OPTIONS") or {}
         self.options: dict[str, Any] = options if isinstance(options, dict) else {}
         self.label = f'DATABASES["{alias}"]'
         if alias == NO_DB_ALIAS:
             self.label = 'DATABASES (Django\'s connection to the "postgres" database)'
         self.workspace = self.options.get("workspace")
-        self.is_native = bool(settings_dict.get("PASSWORD")) or any(
-            self.options.get(key) for key in PASSWORD_OPTIONS
-        )
+        passwords = {
+            "PASSWORD": settings_dict.get("PASSWORD"),
+            **{f'OPTIONS["{key}"]': self.options.get(key) for key in PASSWORD_OPTIONS},
+        }
+        self.password_setting = next((n for n, v in passwords.items() if v), "")
+        self.password = clean(str(passwords.get(self.password_setting, "")))
+        self.is_native = bool(self.password_setting)
         # One group: an environment that speaks of another database must not be mixed
-        # with settings that name one.
+        # with settings that name one. HOST may be the environment's own, written into
+        # the settings by the project.
+        host = self.setting("HOST")
+        self.has_own_host = bool(host) and host.lower() != self._pghost().lower()
         self.names_endpoint = (
-            self.is_native
-            or bool(self.option("endpoint"))
-            or bool(self.setting("HOST"))
+            self.is_native or bool(self.option("endpoint")) or self.has_own_host
         )
 
     def refuse(self, failure_id: str, **facts: object) -> SettingsError:
+        if "value" in facts:
+            # A connection URL that was pasted holds a password.
+            facts["value"] = scrub(masked(str(facts["value"])))
         return explained(SettingsError, table()[failure_id], self.label, facts)
 
     def setting(self, key: str) -> str:
         """Return what the project itself wrote."""
         value = self.settings.get(key)
-        return "" if value is None or isinstance(value, Filled) else str(value).strip()
+        if value is None or isinstance(value, Filled):
+            return ""
+        return parse_host(clean(str(value))) if key == "HOST" else clean(str(value))
 
     def option(self, key: str) -> str:
-        return str(self.options.get(key) or "").strip()
+        return clean(str(self.options.get(key) or ""))
+
+    def invalid(
+        self, name: str, value: object, problem: str, fix: str
+    ) -> SettingsError:
+        """Return the error for a value of which nothing can be made."""
+        return self.refuse(
+            "value-invalid", name=name, value=value, problem=problem, fix=fix
+        )
 
     def variable(self, *names: str) -> tuple[str, str]:
         """Return the first of the variables that is set, and its name."""
@@ -198,18 +264,32 @@ class _Reader:
     # Filling.
 
     def fill(self) -> None:
-        for key in SWITCH_OPTIONS:
-            text = str(self.options.get(key)).lower()
-            if text in SWITCHES:
-                self.options[key] = SWITCHES[text]
+        if self.settings.get("OPTIONS") is None:
+            self.settings["OPTIONS"] = self.options
+        for key in [key for key, value in self.options.items() if value is None]:
+            # What os.environ.get() gives for a variable that is not set.
+            del self.options[key]
+        self._convert(self.options, SWITCH_OPTIONS, INTEGER_OPTIONS)
+        self._convert(self.settings, SWITCH_SETTINGS, ("CONN_MAX_AGE",))
         for key in ("NAME", "USER", "HOST", "PORT"):
-            if self.settings.get(key) is None:
-                continue  # NAME is None on the maintenance connection.
+            if key == "NAME" and self.is_maintenance:
+                continue
             own = self.setting(key)
             if own:
                 self.settings[key] = own
             else:
                 self.settings[key] = Filled(getattr(self, f"_{key.lower()}")()[0])
+
+    @staticmethod
+    def _convert(
+        values: dict[str, Any], switches: Iterable[str], integers: Iterable[str]
+    ) -> None:
+        for keys, parse in ((switches, parse_switch), (integers, parse_integer)):
+            for key in keys:
+                if isinstance(values.get(key), str):
+                    values[key] = parse(values[key])
+        if values.get("CONN_MAX_AGE") == "":
+            values["CONN_MAX_AGE"] = 0
 
     # Each returns the value for an empty field, and the variable or setting it is of.
 
@@ -223,7 +303,10 @@ class _Reader:
         return ("", "") if self.option("service") else self.variable("PGPORT")
 
     def _host(self) -> tuple[str, str]:
-        return ("", "") if self.names_endpoint else self.variable("PGHOST")
+        return ("", "") if self.names_endpoint else (self._pghost(), "PGHOST")
+
+    def _pghost(self) -> str:
+        return parse_host(self.variable("PGHOST")[0])
 
     def _user(self) -> tuple[str, str]:
         if self.setting("USER"):
@@ -234,7 +317,7 @@ class _Reader:
             own = self.workspace if isinstance(self.workspace, Mapping) else {}
             name = 'OPTIONS["workspace"]["client_id"]'
             return str(own.get("client_id") or "").strip(), name
-        return self.variable("PGUSER", "DATABRICKS_CLIENT_ID")
+        return self.variable(*USER_VARIABLES)
 
     # Reading.
 
@@ -242,8 +325,12 @@ class _Reader:
         options = self.settings.get("OPTIONS") or {}
         if not isinstance(options, dict):
             raise self.refuse("options-invalid", kind=type(options).__name__)
+        self._check_conversions()
+        self._check_libpq()
         login = None if self.is_native else self._login()
+        is_password_token = self._is_password_token()
         endpoint, endpoint_setting = self._endpoint()
+        sslmode, sslrootcert = self._tls()
         return Target(
             alias=self.alias,
             label=self.label,
@@ -252,16 +339,20 @@ class _Reader:
             endpoint_setting=endpoint_setting,
             host=self._checked_host(),
             port=self._checked_port(),
-            database=self.settings.get("NAME"),
-            user=str(self.settings.get("USER") or ""),
+            database=self._checked_database(),
+            user=self._checked_user(),
             user_setting=self._user()[1],
             hostaddr=self._hostaddr(),
-            sslmode=self._sslmode(),
-            sslrootcert=self.option("sslrootcert") or self.variable("PGSSLROOTCERT")[0],
+            sslmode=sslmode,
+            sslrootcert=sslrootcert,
+            connect_timeout=self._connect_timeout(),
+            libpq_options=self._libpq_options(),
             connect_budget=self._budget(),
             reconnect=bool(self.options.get("reconnect", True)),
             refresh_before_fork=bool(self.options.get("refresh_before_fork", True)),
             options=self._other_options(),
+            password_setting=self.password_setting,
+            is_password_token=is_password_token,
             password_key=self._password_key(),
         )
 
@@ -273,7 +364,9 @@ class _Reader:
                 for name, value in self.environ.items()
                 if name.startswith(_LOGIN_VARIABLES)
             }
-            url, _ = self.variable("DATABRICKS_HOST")
+            url = self._workspace_url(
+                "DATABRICKS_HOST", self.variable("DATABRICKS_HOST")[0]
+            )
             profile, _ = self.variable("DATABRICKS_CONFIG_PROFILE")
             named = f'the workspace of profile "{profile or "DEFAULT"}"'
             return Login(_hashed(values), url or named, url)
@@ -285,7 +378,7 @@ class _Reader:
             problem = "is empty" if is_dict else f"is a {type(workspace).__name__}"
             raise self.refuse("workspace-invalid", problem=problem)
         arguments = {
-            str(key): value.strip() if isinstance(value, str) else value
+            str(key): clean(value) if isinstance(value, str) else value
             for key, value in workspace.items()
         }
         who = [key for key in LOGIN_ARGUMENTS if arguments.get(key)]
@@ -295,38 +388,189 @@ class _Reader:
                 "for it, since it may be another workspace's"
             )
             raise self.refuse("workspace-invalid", problem=problem)
-        url = str(arguments.get("host") or "")
+        name, given = 'OPTIONS["workspace"]["host"]', str(arguments.get("host") or "")
+        url = self._workspace_url(name, given)
         named = f'the workspace of profile "{arguments.get("profile", "DEFAULT")}"'
         return Login(_hashed(arguments), url or named, url, arguments=arguments)
+
+    def _workspace_url(self, name: str, value: str) -> str:
+        url, _ = parse_workspace_host(value)
+        bare = url.removeprefix("https://").removeprefix("http://")
+        if value and not re.fullmatch(_ADDRESS, bare):
+            fix = "Set it to the address of the workspace, https://<name>."
+            raise self.invalid(name, value, "this is no address of a workspace", fix)
+        return url
 
     def _endpoint(self) -> tuple[str, str]:
         value, name = self.option("endpoint"), 'OPTIONS["endpoint"]'
         if not value and not self.names_endpoint:
-            value, name = self.variable(*ENDPOINT_VARIABLES)
+            value, name = self._endpoint_of_environment()
+        value = value.strip("/")
         if not value and self.is_native:
             return "", ""
+        if not value and self.has_own_host:
+            raise self.refuse("host-without-endpoint", value=self.setting("HOST"))
         if not value:
-            because = ""
-            if self.names_endpoint:
-                because = (
-                    ", and ENDPOINT_NAME is not read for an alias whose settings set "
-                    "HOST: it may belong to another database"
-                )
-            raise self.refuse("endpoint-missing", because=because)
+            raise self.refuse("endpoint-missing")
         if not re.fullmatch(_ENDPOINT, value):
             raise self.refuse("endpoint-malformed", name=name, value=value)
         return value, name
 
+    def _endpoint_of_environment(self) -> tuple[str, str]:
+        found = {
+            name: value
+            for name in ENDPOINT_VARIABLES
+            if (value := self.variable(name)[0].strip("/"))
+        }
+        if len(set(found.values())) > 1:
+            given = ", ".join(f'{name} is "{value}"' for name, value in found.items())
+            raise self.refuse("endpoint-ambiguous", given=given)
+        return next(((v, n) for n, v in found.items()), ("", ""))
+
+    def _is_password_token(self) -> bool:
+        """Return whether the password is a token; refuse one that cannot log in."""
+        is_token = re.fullmatch(_JWT, self.password) is not None
+        needed = ("HOST", "USER") if self.is_native else ()
+        missing = [key for key in needed if not self.setting(key)]
+        facts: dict[str, object] = {"password_setting": self.password_setting}
+        if self.option("service"):
+            missing = []
+        if re.fullmatch(_API_ONLY, self.password) or (is_token and missing):
+            raise self.refuse("password-is-token", **facts)
+        if missing:
+            raise self.refuse("native-incomplete", name=missing[0], **facts)
+        return is_token
+
     def _checked_host(self) -> str:
         host = str(self.settings.get("HOST") or "")
-        if self.is_native and not self.option("service"):
-            for key in ("HOST", "USER"):
-                if not self.setting(key):
-                    raise self.refuse("native-incomplete", name=key)
         if host.startswith(("/", "@")):
             name = "HOST" if self.setting("HOST") else "PGHOST"
             raise self.refuse("host-socket", name=name, value=host)
+        for one in host.split(","):
+            self._check_host(one.strip())
         return host
+
+    def _check_host(self, host: str) -> None:
+        name = "HOST" if self.setting("HOST") else "PGHOST"
+        if "://" in host or re.search(r"[\s=@/]", host):
+            self._refuse_url(name, host, "host")
+        bare, colon, port = host.partition(":")
+        if colon and ":" not in port:
+            fix = f'Set {name} to "{bare}", and PORT (PGPORT) to "{port}".'
+            raise self.invalid(name, host, "it holds a port", fix)
+
+    def _refuse_url(self, name: str, value: str, what: str) -> None:
+        fix = (
+            f"Set {name} to the {what} alone. A connection URL is read by "
+            "dj-database-url or django-environ, as docs/howto/urls.md describes."
+        )
+        raise self.invalid(name, value, f"this is not a {what}", fix)
+
+    def _checked_database(self) -> str | None:
+        database = self.settings.get("NAME")
+        if "://" in str(database or ""):
+            name = "NAME" if self.setting("NAME") else "PGDATABASE"
+            self._refuse_url(name, str(database), "database name")
+        return None if database is None else str(database)
+
+    def _checked_user(self) -> str:
+        user = str(self.settings.get("USER") or "")
+        if "://" in user:
+            self._refuse_url(self._user()[1], user, "user")
+        return user
+
+    def _check_conversions(self) -> None:
+        """Refuse text of which no switch and no number can be made."""
+        switches = {key: self.settings.get(key) for key in SWITCH_SETTINGS}
+        for key in ("server_side_binding", "reconnect", "refresh_before_fork"):
+            switches[f'OPTIONS["{key}"]'] = self.options.get(key)
+        numbers = {"CONN_MAX_AGE": self.settings.get("CONN_MAX_AGE")}
+        for key in INTEGER_OPTIONS:
+            numbers[f'OPTIONS["{key}"]'] = self.options.get(key)
+        for name, value in switches.items():
+            if isinstance(value, str):
+                fix = "Use True or False, or the text true or false."
+                raise self.invalid(name, value, "this is neither true nor false", fix)
+        for name, value in numbers.items():
+            if isinstance(value, str):
+                fix = "Use a whole number of seconds, or None for no limit."
+                if name != "CONN_MAX_AGE":
+                    fix = "Use a whole number."
+                raise self.invalid(name, value, "this is not a whole number", fix)
+
+    def _check_libpq(self) -> None:
+        """Refuse the variables of libpq that no parameter can override."""
+        service, _ = self.variable("PGSERVICE")
+        own_service = self.option("service")
+        if service and not own_service:
+            raise self.refuse(
+                "libpq-variable",
+                name="PGSERVICE",
+                value=service,
+                problem="libpq would read another host, user or sslmode from its "
+                "service file",
+                fix="Unset PGSERVICE for this process, or name the service in "
+                'OPTIONS["service"].',
+            )
+        for name in ("PGHOST", "PGHOSTADDR") if own_service else ():
+            # psycopg looks for them, and not into the service file.
+            value, _ = self.variable(name)
+            if value:
+                raise self.refuse(
+                    "libpq-variable",
+                    name=name,
+                    value=value,
+                    problem=f'it would replace the host of OPTIONS["service"], '
+                    f"{own_service}",
+                    fix=f"Unset {name} for this process, or replace "
+                    'OPTIONS["service"] by HOST, PORT, NAME and USER.',
+                )
+        if not self.is_native:
+            self._check_authentication()
+
+    def _check_authentication(self) -> None:
+        """Refuse what keeps libpq from sending a token."""
+        methods, name = self._option_or_variable("require_auth", "PGREQUIREAUTH")
+        wanted = [method.strip() for method in methods.split(",") if method.strip()]
+        is_negative = any(method.startswith("!") for method in wanted)
+        allows = "!password" not in wanted if is_negative else "password" in wanted
+        if wanted and not allows:
+            raise self.refuse(
+                "libpq-variable",
+                name=name,
+                value=methods,
+                problem="a token is sent by the method password, which it does not "
+                "allow",
+                fix=f'Remove {name}, or set it to "password".',
+            )
+        binding, name = self._option_or_variable("channel_binding", "PGCHANNELBINDING")
+        if binding == "require":
+            raise self.refuse(
+                "libpq-variable",
+                name=name,
+                value=binding,
+                problem="a login by token has no channel binding",
+                fix=f'Remove {name}, or set it to "prefer".',
+            )
+
+    def _option_or_variable(self, key: str, name: str) -> tuple[str, str]:
+        own = self.option(key)
+        return (own, f'OPTIONS["{key}"]') if own else self.variable(name)
+
+    def _connect_timeout(self) -> int | None:
+        text, name = self._option_or_variable("connect_timeout", "PGCONNECT_TIMEOUT")
+        if not text:
+            return None
+        try:
+            return int(float(text))
+        except (ValueError, OverflowError):
+            fix = "Set it to a whole number of seconds, or remove it."
+            refusal = self.invalid(name, text, "this is not a number of seconds", fix)
+            raise refusal from None
+
+    def _libpq_options(self) -> str:
+        own = self.option("options")
+        return own if own or self.names_endpoint else self.variable("PGOPTIONS")[0]
 
     def _checked_port(self) -> str:
         port = str(self.settings.get("PORT") or "")
@@ -350,22 +594,41 @@ class _Reader:
                 raise refusal from None
         return value
 
-    def _sslmode(self) -> str:
-        mode, name = self.option("sslmode"), 'OPTIONS["sslmode"]'
-        if not mode:
-            mode, name = self.variable("PGSSLMODE")
+    def _tls(self) -> tuple[str, str]:
+        """Return sslmode and sslrootcert."""
+        mode, name = self._option_or_variable("sslmode", "PGSSLMODE")
+        mode = mode.lower()
         if not mode and self.option("service"):
             # libpq would let ours win over a stricter one in the service file.
             raise self.refuse("sslmode-weak", name='OPTIONS["sslmode"]', value="")
         if mode and mode not in STRONG_SSLMODES:
             raise self.refuse("sslmode-weak", name=name, value=mode)
-        return mode or "require"
+        rootcert, its_name = self._option_or_variable("sslrootcert", "PGSSLROOTCERT")
+        if rootcert == "system" and mode not in ("", "verify-full"):
+            # As libpq has it: any certificate of a public authority would do.
+            raise self.invalid(
+                name,
+                mode,
+                f"{its_name} is system, which needs verify-full",
+                f"Set {name} to verify-full, or remove it.",
+            )
+        if mode == "verify-ca" and not rootcert and not self.option("service"):
+            raise self.invalid(
+                name,
+                mode,
+                "it needs the file of the certificate authority",
+                'Set OPTIONS["sslrootcert"] (PGSSLROOTCERT) to that file, or use '
+                "verify-full, which checks against the public authorities.",
+            )
+        if mode == "verify-full" and not rootcert and not self.option("service"):
+            rootcert = "system"
+        return mode or ("verify-full" if rootcert == "system" else "require"), rootcert
 
     def _budget(self) -> float:
         budget = self.options.get("connect_budget", DEFAULT_BUDGET)
         if isinstance(budget, str):
             with contextlib.suppress(ValueError):
-                budget = float(budget)
+                budget = float(clean(budget))
         is_number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
         if not is_number or not 0 < budget < float("inf"):
             raise self.refuse("budget-invalid", value=repr(budget))

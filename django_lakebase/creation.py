@@ -47,7 +47,7 @@ class DatabaseCreation(PostgreSQLDatabaseCreation):
 
     def _get_test_db_name(self) -> str:
         # Settings may have been assigned since the wrapper was made.
-        config.fill(self.connection.settings_dict)
+        config.fill(self.connection.settings_dict, self.connection.alias)
         return cast("str", super()._get_test_db_name())  # type: ignore[misc]
 
     def _execute_create_test_db(

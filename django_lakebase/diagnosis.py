@@ -5,6 +5,7 @@ Each step proves one thing and stands on the ones before it, in the order in whi
 connection comes about. The first that fails ends the proof.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, LiteralString, TypeAlias, TypeVar
 import psycopg
 from psycopg import sql
 
+from . import libpq
 from .base import LakebaseMixin
 from .config import Login, Target
 from .connection import (
@@ -26,7 +28,7 @@ from .connection import (
     resolve_user,
 )
 from .credentials import Credential, utc_now
-from .errors import Explained, explain, scrub, table
+from .errors import Explained, explain, scrub, table, words
 from .flight import CALL_BOUND
 from .handshake import Handshake, shake_hands
 from .kinds import Source, Then
@@ -134,7 +136,8 @@ class Diagnosis:
             status, detail = Status.FAIL, f'it ended in an error. Seen: "{seen}"'
             mend = "Report it, with this line, as an issue of django_lakebase."
         if detail is None:
-            status, detail = Status.SKIPPED, "PASSWORD is set: no token is used"
+            setting = self._target.password_setting
+            status, detail = Status.SKIPPED, f"{setting} is set: no token is used"
             if name == "tls":
                 detail = "libpq's service file says where"
         return Step(
@@ -148,11 +151,17 @@ class Diagnosis:
 
     def _settings(self) -> str:
         target = self._target = self._wrapper.get_target()
-        self._wrapper.get_connection_params()
+        params = self._wrapper.get_connection_params()
         # Made, and not opened: what is wrong with its settings shows.
         self._wrapper.pool  # noqa: B018
+        if target.is_password_token:
+            raise _Doubt(*words(table()["password-is-token"], target.facts()))
         host = target.host or "host from the workspace"
-        return f'{target.endpoint or "native login"}, {host}, "{target.database}"'
+        found = f'{target.endpoint or "native login"}, {host}, "{target.database}"'
+        doubt, hint = libpq.warning(params, os.environ)
+        if doubt:
+            raise _Doubt(f"{found}; {doubt}", hint)
+        return found
 
     def _sdk_login(self) -> str | None:
         return self._ask(log_in)
@@ -164,12 +173,15 @@ class Diagnosis:
         if not identity or user in ("", identity):
             return identity
         self._groups = self._ask(fetch_groups) or frozenset()
-        if user not in self._groups:
-            raise _Doubt(
-                f'the workspace knows this login as "{identity}", and USER is "{user}"',
-                f'Set USER (PGUSER) to "{identity}", or remove it.',
-            )
+        self._compare_with_identity(user)
         return f'{identity}, which logs in as a member of the group "{user}"'
+
+    def _compare_with_identity(self, user: str) -> None:
+        """Warn as the error of a login would if *user* is not the identity."""
+        identity = self._identity
+        if identity and user not in (identity, *self._groups):
+            facts = self._target.facts(user=user, identity=identity)
+            raise _Doubt(*words(table()["user-not-identity"], facts))
 
     def _endpoint(self) -> str | None:
         target = self._target
@@ -204,11 +216,13 @@ class Diagnosis:
         host = resolve_host(self._target)
         if not host:
             return None
+        user = resolve_user(self._target)
+        params = {**self._wrapper.get_connection_params(), "host": host, "user": user}
         while True:
             try:
-                return _described(shake_hands(self._target, host, ladder.left()))
-            except OSError as exc:
-                failure = explain(exc, Source.SERVER)
+                return _described(shake_hands(self._target, params, ladder.left()))
+            except psycopg.OperationalError as exc:
+                failure = explain(exc, Source.SERVER, native=self._target.is_native)
                 then, pause = ladder.next(failure.then)
                 error = refusal(self._target, exc, failure, seen=exc, host=host)
             if then is not Then.WAIT:
@@ -227,11 +241,7 @@ class Diagnosis:
         if role and self._connection is not None:
             self._wrapper._configure_role(self._connection)  # noqa: SLF001 - Django's.
         [(current, session)] = self._execute("SELECT current_user, session_user")
-        if self._identity and session not in (self._identity, *self._groups):
-            raise _Doubt(
-                f'the server sees "{session}", the workspace "{self._identity}"',
-                "Set USER (PGUSER) to the identity of the login, or remove it.",
-            )
+        self._compare_with_identity(session)
         return f'current_user is "{current}"' + (" (assume_role)" if role else "")
 
     def _database(self) -> str:
@@ -250,12 +260,13 @@ class Diagnosis:
                 "PGOPTIONS, or ALTER ROLE ... SET).",
             )
         if not may_create:
-            user = resolve_user(self._target)
+            user = resolve_user(self._target).replace('"', '""')
+            escaped = schema.replace('"', '""')
             raise _Doubt(
                 f'"{name}", where this role may not create tables in the schema '
                 f'"{schema}"',
-                f"To migrate, run as the owner: GRANT USAGE, CREATE ON SCHEMA "
-                f'"{schema}" TO "{user}";',
+                "To migrate, run as the owner: GRANT USAGE, CREATE ON SCHEMA "
+                f'"{escaped}" TO "{user}";',
             )
         return f'"{name}", may create tables in the schema "{schema}"'
 
@@ -300,5 +311,5 @@ class Diagnosis:
 
 
 def _described(handshake: Handshake) -> str:
-    verified = "host verified" if handshake.is_verified else "certificate not verified"
-    return f"{handshake.version}, {verified} (sslmode={handshake.sslmode})"
+    mode = handshake.sslmode
+    return f"{handshake.version}, {handshake.verified} (sslmode={mode})"

@@ -73,17 +73,18 @@ def explain(exc: BaseException, source: Source, *, native: bool = False) -> Fail
     Return the row of the table for *exc*, seen by *source*.
 
     The causes of *exc* are looked at too, innermost last: the SDK wraps what the
-    network said. *native* tells a login with a PASSWORD from one with a token.
+    network said. *native* means a login with a password, which is not a token.
     """
     seen = list(chain(exc))
     for link in seen:
         if isinstance(link, Known):
             return table()[link.failure_id]
-    prefix = "native: " if native else ""
-    texts = [prefix + str(link) for link in seen]
+    texts = [str(link) for link in seen]
     if source is Source.WORKSPACE:
         texts = [f"{type(link).__name__}: {link}" for link in seen]
     for pattern, failure in _rows(source):
+        if failure.native not in (None, native):
+            continue
         if any(pattern.search(text) for text in texts):
             return failure
     unexplained = source is Source.SERVER
@@ -102,7 +103,10 @@ def words(failure: Failure, facts: Mapping[str, object]) -> tuple[str, str]:
     known = _Facts(facts)
     user = str(known["user"])
     known["user_in_sql"] = user.replace("'", "''")
-    known["user_type"] = "USER" if "@" in user else "SERVICE_PRINCIPAL"
+    # The same names between the double quotes of SQL.
+    for name in ("user", "database", "name", "template"):
+        known[f"{name}_ident"] = str(known[name]).replace('"', '""')
+    known.setdefault("user_type", "USER" if "@" in user else "SERVICE_PRINCIPAL")
     return failure.means.format_map(known), failure.mend.format_map(known)
 
 

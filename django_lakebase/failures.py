@@ -10,9 +10,7 @@ Rows are tried from top to bottom: the first that matches speaks.
 from functools import partial
 
 from .kinds import Failure, Source, Then
-
-ENDPOINT_FORMAT = "projects/<id>/branches/<id>/endpoints/<id>"
-
+from .parsing import ENDPOINT_FORMAT
 
 _settings = partial(Failure, source=Source.SETTINGS)
 _workspace = partial(Failure, source=Source.WORKSPACE)
@@ -24,30 +22,61 @@ CREATE_ROLE = (
 )
 # What the old role owns goes over to the new one: dropping it would drop tables.
 REPLACE_ROLE = (
-    'ALTER ROLE "{user}" RENAME TO "{user} old"; '
+    'ALTER ROLE "{user_ident}" RENAME TO "{user_ident} old"; '
     + CREATE_ROLE
-    + ' GRANT "{user}", "{user} old" TO CURRENT_USER; '
-    'REASSIGN OWNED BY "{user} old" TO "{user}";'
+    + ' GRANT "{user_ident}", "{user_ident} old" TO CURRENT_USER; '
+    'REASSIGN OWNED BY "{user_ident} old" TO "{user_ident}";'
 )
 
 # What Django needs in order to migrate, as docs/howto/connect.md has it.
-GRANT_SCHEMA = 'GRANT USAGE, CREATE ON SCHEMA public TO "{user}";'
+GRANT_SCHEMA = 'GRANT USAGE, CREATE ON SCHEMA public TO "{user_ident}";'
 THEN_GRANT = (
     " Then, in the database: "
-    'GRANT CONNECT, CREATE ON DATABASE "{database}" TO "{user}"; ' + GRANT_SCHEMA
+    'GRANT CONNECT, CREATE ON DATABASE "{database_ident}" TO "{user_ident}"; '
+    + GRANT_SCHEMA
+)
+
+# What the server says of a user that is not the identity of the token.
+NOT_THE_IDENTITY = (
+    r"no role security label was configured|"
+    r"token.*(does not match|is not).*(role|user|identity)"
 )
 
 FAILURES = (
     # Settings: found before any network call, raised as ImproperlyConfigured.
     _settings(
         id="endpoint-missing",
-        means="no endpoint is named{because}.",
-        mend='Set OPTIONS["endpoint"] or ENDPOINT_NAME to ' + ENDPOINT_FORMAT + ".",
+        means="no endpoint is named.",
+        mend="Set ENDPOINT_NAME (or LAKEBASE_ENDPOINT, PGENDPOINT, "
+        "LAKEBASE_AUTOSCALING_ENDPOINT), or "
+        f'OPTIONS["endpoint"], to {ENDPOINT_FORMAT}.',
+    ),
+    _settings(
+        id="host-without-endpoint",
+        means='HOST is "{value}", and no endpoint is named for it: ENDPOINT_NAME is '
+        "read only where HOST is empty or the same as PGHOST.",
+        mend=f'Set OPTIONS["endpoint"] to {ENDPOINT_FORMAT}, the endpoint of that '
+        "host; or remove HOST, so that the environment's endpoint applies.",
+    ),
+    _settings(
+        id="endpoint-ambiguous",
+        means="the environment names more than one endpoint: {given}.",
+        mend='Unset all but one, or set OPTIONS["endpoint"].',
     ),
     _settings(
         id="endpoint-malformed",
         means='{name} is "{value}", which is not the name of an endpoint.',
         mend="The format is " + ENDPOINT_FORMAT + ".",
+    ),
+    _settings(
+        id="value-invalid",
+        means='{name} is "{value}": {problem}.',
+        mend="{fix}",
+    ),
+    _settings(
+        id="libpq-variable",
+        means='{name} is "{value}", and {problem}.',
+        mend="{fix}",
     ),
     _settings(
         id="sslmode-weak",
@@ -65,8 +94,10 @@ FAILURES = (
     ),
     _settings(
         id="native-incomplete",
-        means="PASSWORD asks for a native login, but {name} is not in the settings.",
-        mend="Set {name} next to PASSWORD, or remove PASSWORD to log in with a token.",
+        means="{password_setting} asks for a native login, but {name} is not in the "
+        "settings.",
+        mend="Set {name} in the settings too, or remove {password_setting} to log in "
+        "with a token.",
     ),
     _settings(
         id="host-socket",
@@ -338,15 +369,22 @@ FAILURES = (
     _server(
         id="role-missing",
         pattern=r'role "[^"]*" does not exist',
+        native=False,
         means='Postgres has no role "{user}" on {endpoint}.',
         mend="As the project's owner, in the branch of the endpoint, run: "
         + CREATE_ROLE
         + THEN_GRANT,
     ),
     _server(
+        id="user-not-identity",
+        means='"{user}" (from {user_setting}) is not the identity that logs in to the '
+        'workspace, "{identity}".',
+        mend='Set {identity_setting} to "{identity}".',
+    ),
+    _server(
         id="wrong-user",
-        pattern=r"no role security label was configured|"
-        r"token.*(does not match|is not).*(role|user|identity)",
+        pattern=NOT_THE_IDENTITY,
+        native=False,
         means='"{user}" is not the identity that the token was issued to, or its role '
         "was made by CREATE ROLE and takes no tokens.",
         mend="Set USER (PGUSER) to the identity that logs in to the workspace (the "
@@ -356,6 +394,7 @@ FAILURES = (
     _server(
         id="token-expired",
         pattern=r"token (has )?expired",
+        native=False,
         means='the server found the token of "{user}" expired, also one made just now.',
         mend="If it stays, compare this machine's clock with the true time "
         "(timedatectl status).",
@@ -370,25 +409,43 @@ FAILURES = (
         then=Then.WAIT_BRIEFLY,
     ),
     _server(
+        id="password-is-token",
+        pattern=r"token (has )?expired|signature error|signature algorithm|"
+        r"jwk not found|missing key id|invalid JWT token|" + NOT_THE_IDENTITY,
+        native=True,
+        means="{password_setting} holds a Databricks token or secret, not the password "
+        "of a Postgres role; a token works for an hour at most.",
+        mend='Remove {password_setting} and set OPTIONS["endpoint"] to '
+        + ENDPOINT_FORMAT
+        + ": the engine then fetches tokens itself and replaces them in time.",
+    ),
+    _server(
         id="password-refused",
-        pattern=r"^native: .*(password authentication failed|not a valid JWT|"
-        r"Failed to decode token|SASL authentication failed|password supplied)",
-        means='the server refused PASSWORD of the native role "{user}".',
-        mend="Correct USER and PASSWORD, and check that native login is enabled for "
-        "the project; or remove PASSWORD to log in with a token.",
+        pattern=r"password authentication failed|not a valid JWT|"
+        r"Failed to decode token|SASL authentication failed|password supplied|"
+        r'role "[^"]*" does not exist',
+        native=True,
+        means='the server rejected the password for "{user}" in {password_setting}.',
+        mend="Correct USER and {password_setting}, and check that native login is "
+        "enabled for the project. If the role is missing, run as the project's owner: "
+        """CREATE ROLE "{user_ident}" LOGIN PASSWORD '...'; Or remove """
+        "{password_setting} to log in with a token.",
     ),
     _server(
         id="pooled-host",
         pattern=r"SASL authentication failed",
+        native=False,
         means='"{host}" refused the way a token is sent, as pooled hosts do.',
-        mend="Use the endpoint's direct host (without -pooler): the pooler serves "
-        'native passwords only. OPTIONS["pool"] gives a pool that renews tokens.',
+        mend="Set HOST (PGHOST) to the endpoint's direct host (without -pooler), or "
+        'remove it: the pooler serves native passwords only. OPTIONS["pool"] gives a '
+        "pool that renews tokens.",
     ),
     _server(
         id="token-refused",
         pattern=r"not a valid JWT|password authentication failed|"
         r"Failed to decode token|signature error|signature algorithm|jwk not found|"
         r"missing key id|invalid JWT token",
+        native=False,
         means='the server refused "{user}" twice, the second time with a token made '
         "just now.",
         mend="If that is the identity of the login (else correct USER, PGUSER), its "
@@ -427,7 +484,8 @@ FAILURES = (
         r"address",
         means='"{host}" is not the host of a Lakebase endpoint.',
         mend="Correct HOST (PGHOST): the Connect dialog of the project shows it; or "
-        "remove it, and the host of {endpoint} is asked from the API.",
+        "remove it if the login is by token: the engine then asks the API for the "
+        "endpoint's host.",
     ),
     _server(
         id="database-missing",
@@ -457,13 +515,13 @@ FAILURES = (
         pattern=r"permission denied for database|is not permitted to log in",
         means='"{user}" may not connect to the database "{database}".',
         mend="As the database's owner, run: GRANT CONNECT ON DATABASE "
-        '"{database}" TO "{user}"; or, if the role may not log in at all, ALTER ROLE '
-        '"{user}" LOGIN.',
+        '"{database_ident}" TO "{user_ident}"; or, if the role may not log in at all, '
+        'ALTER ROLE "{user_ident}" LOGIN.',
     ),
     _server(
         id="channel-binding",
         pattern=r"channel binding required",
-        means="channel binding is required, and a login with a token has none.",
+        means="channel binding is required, and the server offers none for this login.",
         mend='Remove OPTIONS["channel_binding"] (PGCHANNELBINDING), or set it to '
         "prefer.",
     ),
@@ -473,8 +531,8 @@ FAILURES = (
         r"root certificate file|certificate (file|present)|does not support SSL|"
         r"SSL was required|Invalid protocol version|Insecure connection|"
         r"connection is insecure|SSL error(?!: unexpected eof)|sslrootcert|"
-        r"sslmode value",
-        means='TLS with "{host}" did not come about.',
+        r"sslmode value|invalid response to SSL negotiation",
+        means='the TLS handshake with "{host}" failed.',
         mend="Check OPTIONS sslmode (PGSSLMODE) and sslrootcert (PGSSLROOTCERT): "
         "verify-full needs the file of the CA that signed the server's certificate, "
         "or sslrootcert=system for the public ones.",
@@ -533,8 +591,8 @@ FAILURES = (
         pattern=r"permission denied to create database",
         means='"{user}" may not create databases, so the test database "{name}" cannot '
         "be made.",
-        mend='As the project\'s owner, run: ALTER ROLE "{user}" CREATEDB; Or let the '
-        'owner run CREATE DATABASE "{name}"; and in it '
+        mend='As the project\'s owner, run: ALTER ROLE "{user_ident}" CREATEDB; Or let '
+        'the owner run CREATE DATABASE "{name_ident}"; and in it '
         + GRANT_SCHEMA
         + " and run the tests with --keepdb, in pytest --reuse-db. Or run them on a "
         "local Lakebase: lakebase-local run -- python manage.py test.",
@@ -545,7 +603,7 @@ FAILURES = (
         means='"{user}" may not copy the database "{template}" to make the test '
         'database "{name}".',
         mend="A role may copy its own databases, and templates. As the owner of "
-        '"{template}", run: ALTER DATABASE "{template}" IS_TEMPLATE true;',
+        '"{template}", run: ALTER DATABASE "{template_ident}" IS_TEMPLATE true;',
     ),
     _workspace(
         id="workspace-unexplained",

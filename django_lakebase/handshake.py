@@ -1,66 +1,107 @@
 """
-A TLS handshake with a PostgreSQL server, as libpq does it, without a login.
+TLS with a PostgreSQL server, looked at apart from a login.
 
-psycopg does not say which TLS version a connection uses, and a failed login says
-nothing about TLS at all: ``lakebase_check`` looks at it apart.
+libpq itself makes the handshake, with the parameters of a connection: it may trust
+another certificate authority than Python does. It is stopped after the handshake,
+before a user or a password is sent. Python's own handshake, unverified, only tells the
+version of TLS, which psycopg does not.
 """
 
 import contextlib
+import selectors
 import socket
 import ssl
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from .config import Target
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_attempts, make_conninfo
+
+from .config import VERIFYING_SSLMODES, Target
+from .libpq import keywords
 
 # https://www.postgresql.org/docs/current/protocol-message-formats.html: SSLRequest.
 SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
-VERIFYING = ("verify-ca", "verify-full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handshake:
-    """What a handshake told: the version, such as TLSv1.3, and what was verified."""
+    """The result of a handshake: a version such as TLSv1.3, and what was verified."""
 
     version: str
     sslmode: str
+    has_authority: bool
 
     @property
-    def is_verified(self) -> bool:
-        """Whether the server's certificate was verified."""
-        return self.sslmode in VERIFYING
+    def verified(self) -> str:
+        """What libpq has verified, in words."""
+        if self.sslmode == "verify-full":
+            return "host verified"
+        if self.sslmode in VERIFYING_SSLMODES or self.has_authority:
+            return "certificate verified, host not verified"
+        return "certificate not verified"
 
 
-def shake_hands(target: Target, host: str, timeout: float) -> Handshake:
-    """Shake hands with *host* within *timeout* seconds; raises OSError."""
-    address = target.hostaddr or host, int(target.port)
+def shake_hands(target: Target, params: Mapping[str, Any], timeout: float) -> Handshake:
+    """
+    Let libpq make a TLS handshake as *params* say, within *timeout* seconds.
+
+    Raises psycopg.OperationalError where there is none.
+    """
+    deadline = time.monotonic() + timeout
+    own = {k: v for k, v in params.items() if k in keywords() and k != "password"}
+    attempts = conninfo_attempts(own)
+    for attempt in attempts:
+        try:
+            _handshake(make_conninfo("", **attempt), deadline)
+            break
+        except psycopg.OperationalError:
+            if attempt is attempts[-1]:
+                raise
+    address = target.hostaddr or str(params["host"]), int(target.port or 5432)
+    return Handshake(
+        version=_version(address, str(params["host"]), timeout),
+        sslmode=target.sslmode,
+        has_authority=bool(target.sslrootcert),
+    )
+
+
+def _handshake(conninfo: str, deadline: float) -> None:
+    connection = pq.PGconn.connect_start(conninfo.encode())
     try:
-        plain = socket.create_connection(address, timeout=max(1.0, timeout))
-    except socket.gaierror as exc:
-        # In libpq's words, which the table of failures knows.
-        raise OSError(f"failed to resolve host '{host}': {exc}") from exc
-    with contextlib.closing(plain):
+        while not _is_secure(connection):
+            polled = connection.connect_poll()
+            if polled == pq.PollingStatus.FAILED:
+                text = connection.error_message.decode(errors="replace")
+                raise psycopg.OperationalError(f"connection failed: {text.strip()}")
+            reads = polled == pq.PollingStatus.READING
+            event = selectors.EVENT_READ if reads else selectors.EVENT_WRITE
+            with selectors.DefaultSelector() as selector:
+                selector.register(connection.socket, event)
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise psycopg.OperationalError("connection timeout expired")
+    finally:
+        connection.finish()
+
+
+def _is_secure(connection: pq.abc.PGconn) -> bool:
+    # libpq counts a connection as in TLS from the beginning of the handshake.
+    states = (pq.ConnStatus.SSL_STARTUP, pq.ConnStatus.BAD)
+    return connection.ssl_in_use and connection.status not in states
+
+
+def _version(address: tuple[str, int], host: str, timeout: float) -> str:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(address, timeout=max(1.0, timeout)) as plain,
+    ):
         plain.sendall(SSL_REQUEST)
-        answer = plain.recv(1)
-        if not answer:
-            raise OSError("server closed the connection unexpectedly")
-        if answer != b"S":
-            raise OSError("server does not support SSL, but SSL was required")
-        context = _context(target)
-        with context.wrap_socket(plain, server_hostname=host) as secure:
-            version = secure.version() or "unknown"
-    return Handshake(version=version, sslmode=target.sslmode)
-
-
-def _context(target: Target) -> ssl.SSLContext:
-    own_file = target.sslrootcert not in ("", "system")
-    try:
-        context = ssl.create_default_context(
-            cafile=target.sslrootcert if own_file else None
-        )
-    except OSError as exc:
-        problem = f'root certificate file "{target.sslrootcert}": {exc}'
-        raise OSError(problem) from exc
-    context.check_hostname = target.sslmode == "verify-full"
-    if target.sslmode not in VERIFYING:
-        context.verify_mode = ssl.CERT_NONE
-    return context
+        if plain.recv(1) == b"S":
+            with context.wrap_socket(plain, server_hostname=host) as secure:
+                return secure.version() or "TLS"
+    return "TLS"

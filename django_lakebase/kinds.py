@@ -31,6 +31,8 @@ class Failure:
     """
     One way to fail: how it is recognised, what it means, how it is mended.
 
+    *native* limits a row to logins with a password (True) or by token (False).
+
     *passing* marks what may be over in a while without anybody's doing, beyond what
     the ladder waits for itself: ``lakebase_check --wait`` tries again.
     """
@@ -42,6 +44,7 @@ class Failure:
     pattern: str = ""
     then: Then = Then.STOP
     passing: bool = False
+    native: bool | None = None
 
     @property
     def may_pass(self) -> bool:

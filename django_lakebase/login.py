@@ -19,6 +19,7 @@ from . import __version__
 from .config import Login, variable
 from .errors import Known
 from .flight import CALL_BOUND
+from .parsing import clean, parse_workspace_host
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -176,12 +177,10 @@ def _config(arguments: Mapping[str, Any] | None) -> Any:
         named = ", ".join(unknown)
         raise Known("workspace-invalid", problem=f"has unknown keys: {named}")
     kind = Config if arguments is None else SettingsOnly
-    if arguments is None:
-        arguments = _pasted(Config)
     own = {
         "retry_timeout_seconds": RETRY_TIMEOUT,
         "http_timeout_seconds": CALL_BOUND,
-        **arguments,
+        **_tidied(arguments, Config, known),
     }
     return kind(
         product="django-lakebase",
@@ -217,10 +216,25 @@ def _strategy() -> Any:
     return Explained()
 
 
-def _pasted(kind: type) -> dict[str, str]:
-    """Return the values of the SDK's variables that have blanks around them, cut."""
-    variables = {
-        attribute.name: os.environ.get(attribute.env or "", "")
-        for attribute in kind.attributes()  # type: ignore[attr-defined]
-    }
-    return {n: v.strip() for n, v in variables.items() if v != v.strip()}
+def _tidied(
+    arguments: Mapping[str, Any] | None, kind: type, known: set[str]
+) -> dict[str, Any]:
+    """
+    Return the SDK's arguments as they were meant, where they were pasted.
+
+    Without *arguments*, those of the variables that the SDK would misread.
+    """
+    if arguments is None:
+        raw = {
+            attribute.name: os.environ.get(attribute.env or "", "")
+            for attribute in kind.attributes()  # type: ignore[attr-defined]
+        }
+        given: dict[str, Any] = {name: clean(value) for name, value in raw.items()}
+    else:
+        raw, given = {}, dict(arguments)
+    host, workspace_id = parse_workspace_host(str(given.get("host") or ""))
+    if host:
+        given["host"] = host
+    if workspace_id and "workspace_id" in known and not given.get("workspace_id"):
+        given["workspace_id"] = workspace_id
+    return {name: value for name, value in given.items() if value != raw.get(name)}

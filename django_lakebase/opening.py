@@ -25,12 +25,15 @@ from .errors import explain, retry_after, table
 from .flight import FlightError, without_frames
 from .kinds import Failure, Source, Then
 from .ladder import Ladder
-from .workspace import access_to, import_sdk
+from .workspace import Access, access_to, import_sdk
 
 # The shortest connect_timeout that libpq takes, in seconds.
 SHORTEST_TIMEOUT = 2
 TIMEZONE_OPTION = "-c TimeZone="
 _TIMEZONE_REFUSED = ("unsupported startup parameter", 'for parameter "TimeZone"')
+
+# What a server may say of a user that is not the identity of the login.
+_ABOUT_THE_USER = ("role-missing", "wrong-user", "token-refused")
 
 # Targets whose server or proxy takes no time zone in the startup packet.
 _without_timezone: set[Target] = set()
@@ -84,6 +87,17 @@ class Opening:
                 return self._opened(outcome)
             self._next(outcome)
 
+    def warm(self) -> None:
+        """Fetch all that connecting needs from the workspace; raises LakebaseError."""
+        while True:
+            try:
+                self._pinned()
+            except (CredentialError, FlightError) as exc:
+                error = without_frames(exc)
+            else:
+                return
+            self._wait_for_workspace(error.__cause__ or error)
+
     def _opened(self, connection: Connection) -> Connection:
         credential, expires_at = self._probed or self._credential, None
         if credential is not None:
@@ -132,8 +146,9 @@ class Opening:
         return {**params, "password": credential.token}
 
     def _connect_timeout(self, left: float) -> int:
-        own = self._params.get("connect_timeout")
-        seconds = left if not own else min(float(own), left)
+        own = self._target.connect_timeout
+        # As in libpq, 0 and less mean "no bound of its own".
+        seconds = min(own, left) if own and own > 0 else left
         return max(SHORTEST_TIMEOUT, int(seconds))
 
     def _next(self, error: BaseException) -> None:
@@ -226,15 +241,35 @@ class Opening:
         _without_timezone.add(self._target)
         return True
 
+    def _about_the_user(
+        self, access: Access, failure: Failure, facts: dict[str, object]
+    ) -> Failure:
+        """Return *failure*, or the row for a user that this login cannot be."""
+        user, left = self._target.user, max(0.0, self._ladder.left())
+        try:
+            identity, groups = access.identify(user, left)
+        except FlightError:
+            return failure
+        if user in groups:
+            facts["user_type"] = "GROUP"
+        if user in ("", identity, *groups):
+            return failure
+        facts["identity"] = identity
+        return table()["user-not-identity"]
+
     def _refusal(self, error: BaseException, source: Source) -> Exception:
         target, access, credential = self._target, self._access, self._credential
         failure = explain(error, source, native=target.is_native)
         facts: dict[str, object] = {"seen": error}
+        if failure.id == "password-refused" and target.is_password_token:
+            failure = table()["password-is-token"]
         if access is not None:
             facts["host"] = target.host or access.host.value
             facts["user"] = target.user or access.user.value
             if failure.id == "waking":
                 access.host.doubt()
+            if failure.id in _ABOUT_THE_USER:
+                failure = self._about_the_user(access, failure, facts)
         if failure.then is Then.RENEW and credential is not None and credential.skew():
             failure, facts["skew"] = table()["clock-skew"], credential.skew()
         known = {name: fact for name, fact in facts.items() if fact}

@@ -10,6 +10,7 @@ Every call is made by a `SingleFlight`, so nobody waits for one longer than he c
 afford.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
 READ_WRITE = "ENDPOINT_TYPE_READ_WRITE"
+# Seconds that a fork may wait for all credentials that are due.
+FORK_WAITS = 1.0
 
 T = TypeVar("T")
 
@@ -84,13 +87,29 @@ class Access:
     """
 
     def __init__(self, login: Login, endpoint: str) -> None:
+        self._login = login
         self.credentials = CredentialCache(
             lambda: _fetch_and_tell(login, endpoint),
             name=endpoint,
             prepare=import_sdk,
         )
+        # False once one of the aliases that share it has opted out.
+        self.refresh_before_fork = True
         self.host = _Lookup(lambda: fetch_host(login, endpoint))
         self.user = _Lookup(lambda: fetch_identity(login))
+
+    def identify(self, user: str, timeout: float) -> tuple[str, frozenset[str]]:
+        """
+        Return the login's identity, and its groups if *user* is not the identity.
+
+        Waits at most *timeout* seconds for both; raises FlightError.
+        """
+        deadline = time.monotonic() + timeout
+        identity = self.user.get(timeout)
+        if user in ("", identity):
+            return identity, frozenset()
+        left = deadline - time.monotonic()
+        return identity, bounded(lambda: fetch_groups(self._login), left)
 
 
 def access_to(target: Target) -> Access:
@@ -102,6 +121,8 @@ def access_to(target: Target) -> Access:
         access = _accesses.get(key)
         if access is None:
             access = _accesses[key] = Access(*key)
+        if not target.refresh_before_fork:
+            access.refresh_before_fork = False
         return access
 
 
@@ -247,8 +268,28 @@ def _let_go_after_fork() -> None:
     _clients.clear()
 
 
-def _hold_imports() -> None:
-    _import_lock.acquire()
+def _before_fork() -> None:
+    try:
+        _refresh_due_credentials()
+    finally:
+        _import_lock.acquire()
+
+
+def _refresh_due_credentials() -> None:
+    """
+    Refresh the credentials that are due, so that no child has to.
+
+    A child that lives for one job would fetch a credential and end, and so would every
+    child after it. Takes no lock that another thread may hold during I/O, and waits
+    `FORK_WAITS` seconds at most. Within that time it also waits for the thread to
+    end: a fork would copy its locks and not the thread. Raises no Exception.
+    """
+    deadline = time.monotonic() + FORK_WAITS
+    for access in list(_accesses.values()):
+        left = deadline - time.monotonic()
+        if access.refresh_before_fork and left > 0:
+            with contextlib.suppress(Exception):
+                access.credentials.refresh_if_due(left)
 
 
 def _go_on_importing() -> None:
@@ -256,4 +297,4 @@ def _go_on_importing() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_hold_imports, after_in_parent=_go_on_importing)
+    os.register_at_fork(before=_before_fork, after_in_parent=_go_on_importing)

@@ -5,6 +5,7 @@ from pathlib import Path
 from django_lakebase import __version__
 from django_lakebase.failures import FAILURES
 from django_lakebase.kinds import Failure, Then
+from django_lakebase.libpq import VARIABLES
 from django_lakebase.local.faults import FAULTS
 
 project = "django_lakebase"
@@ -35,6 +36,8 @@ def _failure(failure: Failure) -> str:
         text.replace("{{", "\0").replace("}}", "\1").translate(str.maketrans(known))
         for text in (failure.means, failure.mend)
     )
+    if mend == "\u2039fix\u203a":
+        mend = "Do what the text of the error says."
     means, mend = (t.replace("\0", "{").replace("\1", "}") for t in (means, mend))
     means, mend = (t.replace("<", "&lt;").replace("*", "\\*") for t in (means, mend))
     return (
@@ -55,6 +58,9 @@ def _make_pages() -> None:
         )
         lines.append(f"| `{name}` | {fault.means} | {settings} |")
     (MADE / "faults.md").write_text("\n".join(lines) + "\n")
+    lines = ["| variable | effect | |", "|---|---|---|"]
+    lines += [f"| `{v.name}` | {v.effect} | {v.note} |" for v in VARIABLES]
+    (MADE / "libpq.md").write_text("\n".join(lines) + "\n")
 
 
 _make_pages()

@@ -64,6 +64,9 @@ def test_a_key_like_no_other_is_to_be_removed(configure):
     assert finding.hint == "Remove it."
 
 
+NATIVE = {"HOST": "h", "USER": "u"}
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.abc-def_123"
+PAT = "dapi" + "0123456789abcdef" * 2
 REFUSED = [
     ("E001", {"endpoint": "primary"}, {}, 'OPTIONS["endpoint"] is "primary"'),
     ("E002", {"sslmode": "disable"}, {}, 'OPTIONS["sslmode"] is "disable"'),
@@ -76,6 +79,16 @@ REFUSED = [
     ("E011", {"pool": "4"}, {}, "OPTIONS[\"pool\"] is '4'"),
     ("E012", {}, {"OPTIONS": "sslmode"}, "OPTIONS is a str"),
     ("E013", {"hostaddr": "ep-a"}, {}, 'OPTIONS["hostaddr"] is "ep-a"'),
+    ("E017", {}, {**NATIVE, "PASSWORD": PAT}, "PASSWORD holds a Databricks token"),
+    ("E017", {"password": PAT}, NATIVE, 'OPTIONS["password"] holds a Databricks token'),
+    (
+        "E017",
+        {},
+        {"PASSWORD": JWT, "USER": "u"},
+        "PASSWORD holds a Databricks token or",
+    ),
+    ("E014", {}, {"CONN_MAX_AGE": "soon"}, 'CONN_MAX_AGE is "soon"'),
+    ("E015", {"require_auth": "none"}, {}, 'OPTIONS["require_auth"] is "none"'),
     ("E008", {"pool": True}, {"CONN_MAX_AGE": 60}, "persistent connections"),
 ]
 
@@ -141,6 +154,40 @@ def test_a_password_beside_an_endpoint_is_named(configure, monkeypatch):
     assert ids(findings) == ["lakebase.W003"]
 
 
+@pytest.mark.parametrize("options", [{}, {"endpoint": ENDPOINT}])
+def test_token_as_password_is_a_warning(configure, monkeypatch, options):
+    """W010 and no W003, which would ask for the removal of the endpoint instead."""
+    monkeypatch.setenv("A_SECRET", JWT)
+
+    [finding] = configure(options, **NATIVE, PASSWORD=f" {JWT}\n")
+
+    assert finding.id == "lakebase.W010"
+    assert not finding.is_serious()
+    assert "Remove PASSWORD and set OPTIONS" in finding.hint
+    assert "eyJ" not in f"{finding.msg} {finding.hint}"
+
+
+@pytest.mark.parametrize("password", ["eyJ.not.a token", "dapi-of-mine", "dose-1234"])
+def test_passwords_that_resemble_tokens_are_no_finding(
+    configure, monkeypatch, password
+):
+    """A native password may begin as it likes."""
+    monkeypatch.setenv("A_SECRET", password)
+
+    assert configure(**NATIVE, PASSWORD=password) == []
+
+
+def test_endpoints_that_differ_are_an_error(configure, monkeypatch):
+    """E016 names both variables."""
+    monkeypatch.setenv("PGENDPOINT", ENDPOINT)
+
+    [finding] = configure()
+
+    assert finding.id == "lakebase.E016"
+    assert "ENDPOINT_NAME is" in finding.msg
+    assert "PGENDPOINT is" in finding.msg
+
+
 @pytest.mark.parametrize("age", [None, 3600, 86400])
 def test_an_age_above_the_cap_is_named(configure, age):
     """W004 says after how long a connection is replaced instead."""
@@ -174,6 +221,35 @@ def test_a_secret_from_the_environment_is_no_finding(configure, monkeypatch):
     workspace = {"host": OTHER_HOST, "client_id": "id", "client_secret": "s3cret"}
 
     assert configure({"workspace": workspace, "endpoint": ENDPOINT}) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "secret"),
+    [
+        ("postgresql://me:s3cret%2F9@host/db", "s3cret/9"),
+        ("lakebase://host/db?client_secret=s3cret%2F9", "s3cret/9"),
+        ('{"db": {"password": "s3cret/9"}}', "s3cret/9"),
+        ("postgresql://me:short@host/db", "short"),
+        ('"quoted"', "quoted"),
+    ],
+)
+def test_secret_within_a_variable_is_no_finding(
+    configure, monkeypatch, variable, secret
+):
+    """DATABASE_URL holds it in a URL, encoded."""
+    monkeypatch.setenv("DATABASE_URL", variable)
+    workspace = {"host": OTHER_HOST, "client_id": "id", "client_secret": secret}
+
+    assert configure({"workspace": workspace, "endpoint": ENDPOINT}) == []
+
+
+def test_short_secret_that_is_part_of_a_variable_by_accident_is_named(configure):
+    """The letters of a short secret are found everywhere."""
+    workspace = {"host": OTHER_HOST, "client_id": "id", "client_secret": "in"}
+
+    assert ids(configure({"workspace": workspace, "endpoint": ENDPOINT})) == [
+        "lakebase.W006"
+    ]
 
 
 def test_an_endpoint_of_another_workspace_is_named(configure, monkeypatch):

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -155,7 +156,7 @@ def test_ports_are_numbers(port):
     assert f'PGPORT is "{port}"' in refused({**NINE, "PGPORT": port})
 
 
-@pytest.mark.parametrize("budget", [0, -1, "soon", "nan", True, None, float("inf")])
+@pytest.mark.parametrize("budget", [0, -1, "soon", "nan", True, float("inf")])
 def test_the_budget_is_a_number_of_seconds(budget):
     """Nothing else makes sense."""
     assert 'OPTIONS["connect_budget"]' in refused(OPTIONS={"connect_budget": budget})
@@ -181,11 +182,11 @@ def test_a_workspace_is_a_dict_or_a_path(workspace):
 def test_what_is_filled_is_known_from_what_was_written():
     """Filling twice, or after a change of the environment, is right too."""
     own = settings()
-    fill(own, NINE)
+    fill(own, "default", NINE)
     assert (own["NAME"], own["HOST"]) == ("shop", "ep-a.example.com")
     assert isinstance(own["NAME"], Filled)
 
-    fill(own, {**NINE, "PGDATABASE": "other"})
+    fill(own, "default", {**NINE, "PGDATABASE": "other"})
 
     assert own["NAME"] == "other"
     assert read(own, "default", NINE).endpoint == ENDPOINT
@@ -194,7 +195,7 @@ def test_what_is_filled_is_known_from_what_was_written():
 def test_filled_values_can_be_copied_and_sent():
     """Django copies settings, and pickles them for spawned workers."""
     own = settings()
-    fill(own, NINE)
+    fill(own, "default", NINE)
 
     copies = [copy.deepcopy(own), pickle.loads(pickle.dumps(own))]  # noqa: S301 - ours.
 
@@ -212,7 +213,7 @@ def test_the_maintenance_connection_keeps_its_missing_name():
 def test_no_password_is_ever_filled_in():
     """Not even one that libpq would read."""
     own = settings()
-    fill(own, {**NINE, "PGPASSWORD": "hush"})
+    fill(own, "default", {**NINE, "PGPASSWORD": "hush"})
 
     assert own["PASSWORD"] == ""
 
@@ -286,3 +287,137 @@ def test_our_options_are_all_known_to_the_rest():
 def test_an_sslmode_that_libpq_does_not_know_is_refused():
     """Before anything connects, with the variable's name."""
     assert 'PGSSLMODE is "verify"' in refused({**NINE, "PGSSLMODE": "verify"})
+
+
+@pytest.mark.parametrize(
+    "host", ["ep-a.example.com", "EP-A.example.com", " ep-a.example.com "]
+)
+def test_host_that_is_pghost_reads_the_endpoint_of_the_environment(host):
+    """``"HOST": os.environ["PGHOST"]`` is how most projects write it."""
+    found = target({**NINE, "LAKEBASE_HOSTADDR": "10.0.0.1"}, HOST=host)
+
+    assert (found.endpoint, found.hostaddr) == (ENDPOINT, "10.0.0.1")
+    assert found.endpoint_setting == "ENDPOINT_NAME"
+
+
+def test_host_that_is_not_pghost_reads_no_endpoint_of_the_environment():
+    """The hint names no variable that is not read here."""
+    text = refused(HOST="ep-o.example.com")
+
+    assert 'HOST is "ep-o.example.com", and no endpoint is named for it' in text
+    assert 'Set OPTIONS["endpoint"]' in text
+    assert "Set ENDPOINT_NAME" not in text
+    # The two ways of the hint.
+    assert (
+        target(HOST="ep-o.example.com", OPTIONS={"endpoint": OTHER}).endpoint == OTHER
+    )
+    assert target(HOST="").endpoint == ENDPOINT
+
+
+@pytest.mark.parametrize("name", config.ENDPOINT_VARIABLES)
+def test_each_name_of_the_endpoint_is_read(name):
+    """Guide, Node kit, Python templates and agent templates differ."""
+    found = target({name: f" '{ENDPOINT}/' "})
+
+    assert (found.endpoint, found.endpoint_setting) == (ENDPOINT, name)
+
+
+def test_endpoints_that_differ_are_an_error_that_names_both():
+    """One of them is another database's."""
+    text = refused({"ENDPOINT_NAME": ENDPOINT, "PGENDPOINT": OTHER})
+
+    assert f'ENDPOINT_NAME is "{ENDPOINT}", PGENDPOINT is "{OTHER}"' in text
+    assert target({"ENDPOINT_NAME": ENDPOINT, "PGENDPOINT": ENDPOINT}).endpoint
+
+
+@pytest.mark.parametrize("quoted", ['"{}"', "'{}'", ' "{}" ', "\"'{}'\""])
+@pytest.mark.parametrize("name", [n for n in NINE if n != "DATABRICKS_CLIENT_SECRET"])
+def test_quotes_around_a_variable_are_cut(name, quoted):
+    """``docker run --env-file`` keeps them."""
+    assert target({**NINE, name: quoted.format(NINE[name])}) == replace(
+        target(), login=target({**NINE, name: quoted.format(NINE[name])}).login
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("https://w.example.com/?o=123", "https://w.example.com"),
+        ("https://w.example.com/browse?o=123#x", "https://w.example.com"),
+        ("w.example.com/?o=123", "w.example.com"),
+        ("https://w.example.com:8443/", "https://w.example.com:8443"),
+    ],
+)
+def test_workspace_address_copied_from_a_browser(given, url):
+    """Path and query are cut, in messages too."""
+    assert target({**NINE, "DATABRICKS_HOST": given}).login.url == url
+    workspace = {"host": given, "client_id": "c", "client_secret": "s"}
+    assert target(OPTIONS={"workspace": workspace}).login.url == url
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("DATABRICKS_HOST", "jdbc:databricks://w.example.com:443", "jdbc:databricks:"),
+        (
+            "DATABRICKS_HOST",
+            "https://me:hush@w.example.com",
+            "https://***@w.example.com",
+        ),
+        ("PGHOST", "postgresql://me:hush@h/db", "postgresql://***@h/db"),
+        ("PGHOST", "host=h port=1", "host=h port=1"),
+        (
+            "PGHOST",
+            "ep-a.example.com:5433",
+            'Set PGHOST to "ep-a.example.com", and PORT',
+        ),
+        ("PGDATABASE", "postgresql://me:hush@h/db", "postgresql://***@h/db"),
+        ("PGUSER", "postgresql://me:hush@h/db", "postgresql://***@h/db"),
+        ("PGCONNECT_TIMEOUT", "soon", '"soon"'),
+    ],
+)
+def test_value_that_cannot_be_read_is_named_with_its_variable(name, value, shown):
+    """Secrets in it are not shown."""
+    text = refused({**NINE, name: value})
+
+    assert f'{name} is "' in text
+    assert shown in text
+    assert "hush" not in text
+
+
+def test_web_address_as_host_is_read():
+    """Copied from a page; it holds a host and nothing else."""
+    assert target({**NINE, "PGHOST": "https://ep-a.example.com/"}).host == (
+        "ep-a.example.com"
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "rootcert", "expected"),
+    [
+        ("", "", ("require", "")),
+        ("", "system", ("verify-full", "system")),
+        ("verify-full", "", ("verify-full", "system")),
+        ("VERIFY-FULL", "/ca.pem", ("verify-full", "/ca.pem")),
+    ],
+)
+def test_verification_needs_no_more_than_one_setting(mode, rootcert, expected):
+    """A file below HOME is never what a server is checked against."""
+    found = target(
+        {"ENDPOINT_NAME": ENDPOINT, "PGSSLMODE": mode, "PGSSLROOTCERT": rootcert}
+    )
+
+    assert (found.sslmode, found.sslrootcert) == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "rootcert"),
+    [("require", "system"), ("verify-ca", "system"), ("verify-ca", "")],
+)
+def test_verification_that_would_accept_any_public_certificate_is_refused(
+    mode, rootcert
+):
+    """As in libpq; the hint leads to verify-full."""
+    own = {"sslmode": mode, "sslrootcert": rootcert}
+
+    assert "verify-full" in refused({"ENDPOINT_NAME": ENDPOINT}, OPTIONS=own)

@@ -1,5 +1,7 @@
 """The table of failures: each text that is known finds its row."""
 
+import re
+
 import pytest
 
 from django_lakebase.config import Target
@@ -141,11 +143,68 @@ def test_the_cause_behind_an_error_is_looked_at_too():
     assert explain(error, Source.WORKSPACE).id == "bad-client-secret"
 
 
-def test_a_refused_native_password_is_no_token():
-    """The same text means another thing."""
-    text = 'password authentication failed for user "x"'
+NATIVE = [
+    ('password authentication failed for user "x"', "password-refused"),
+    ("Provided authentication token is not a valid JWT encoding", "password-refused"),
+    ('Failed to decode token for role "x" and native postgres', "password-refused"),
+    ("SASL authentication failed", "password-refused"),
+    ("fe_sendauth: no password supplied", "password-refused"),
+    ('FATAL:  role "x" does not exist', "password-refused"),
+    ("JWT token has expired (exp=1764000000)", "password-is-token"),
+    ("signature error: signature mismatch", "password-is-token"),
+    ("jwk not found", "password-is-token"),
+    (
+        'no role security label was configured in postgres for role "x"',
+        "password-is-token",
+    ),
+    ('role "x" is not permitted to log in', "permission-denied"),
+    ("Connection refused", "waking"),
+]
 
-    assert explain(OSError(text), Source.SERVER, native=True).id == "password-refused"
+
+@pytest.mark.parametrize(("text", "failure_id"), NATIVE)
+def test_native_login_has_its_own_rows(text, failure_id):
+    """The same text means something else when the password is no token of ours."""
+    assert explain(OSError(text), Source.SERVER, native=True).id == failure_id
+
+
+@pytest.mark.parametrize("text", [text for text, _ in SERVER])
+def test_no_hint_for_a_native_login_is_about_our_tokens(text):
+    """Native roles are made by CREATE ROLE, and their passwords do not expire."""
+    target = Target(
+        alias="default",
+        label="it",
+        login=None,
+        user="native",
+        password_setting="PASSWORD",
+    )
+    failure = explain(OSError(text), Source.SERVER, native=True)
+
+    told = str(explained(SettingsError, failure, "it", target.facts()))
+
+    for words in ("databricks_create_role", "made just now", "clock", "identity"):
+        assert words not in told or failure.id == "token-early"
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_names_are_escaped_in_the_sql_of_hints(native):
+    """Quotes are doubled, of whichever kind surround the name."""
+    facts = {"user": "o'h\"ara", "database": 'd"b', "name": 't"n', "template": 't"t'}
+    rows = [row for row in FAILURES if row.native in (None, native)]
+    told = [explained(SettingsError, row, "it", facts).mend for row in rows]
+    sql = [mend for mend in told if re.search("CREATE|GRANT|ALTER", mend)]
+
+    assert len(sql) > 3
+    for mend in sql:
+        assert not re.search(r"""'h"a|d"b|t"n|t"t""", plain(mend))
+    assert any("""CREATE DATABASE "t""n";""" in mend for mend in sql)
+    assert any("""ALTER DATABASE "t""t" """ in mend for mend in sql)
+
+
+def plain(text):
+    """Return the statements of *text* without doubled quotes and without its prose."""
+    statements = re.findall(r"(?:CREATE|GRANT|ALTER|SELECT|REASSIGN)[^;]*;", text)
+    return " ".join(statements).replace('""', "").replace("''", "")
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.id)
@@ -153,13 +212,16 @@ def test_each_row_speaks_whole_sentences(failure):
     """All that a sentence needs is known to every caller, or the row's own."""
     target = Target(alias="default", label='DATABASES["default"]', login=None)
     own = [
-        *("because", "name", "value", "problem", "kind"),
-        *("skew", "state", "template", "waited"),
+        *("given", "name", "value", "problem", "kind"),
+        *("skew", "state", "template", "waited", "identity"),
         *("profile", "file", "method", "program", "path", "command"),
     ]
 
     error = explained(
-        SettingsError, failure, target.label, target.facts(**dict.fromkeys(own, "it"))
+        SettingsError,
+        failure,
+        target.label,
+        target.facts(**dict.fromkeys(own, "it"), fix="Do it."),
     )
 
     assert "<" not in str(error).replace("<id>", "")

@@ -1,11 +1,13 @@
-"""The handshake apart from a login: what it says when it does not come about."""
+"""TLS apart from a login: what libpq makes of a server that answers."""
 
 import contextlib
 import socket
 import threading
 
+import psycopg
 import pytest
 
+from django_lakebase import libpq
 from django_lakebase.config import Target
 from django_lakebase.handshake import SSL_REQUEST, shake_hands
 
@@ -27,11 +29,21 @@ def answering(answer):
         thread.join(10)
 
 
-def target(**own):
-    """Return a target on this machine."""
-    return Target(
-        **{"alias": "a", "label": "a", "login": None, "hostaddr": "127.0.0.1", **own}
+def shake(host, port, **own):
+    """Return the handshake with *host* at *port* of this machine."""
+    target = Target(
+        **{
+            "alias": "a",
+            "label": "a",
+            "login": None,
+            "hostaddr": "127.0.0.1",
+            "host": host,
+            "port": str(port),
+            "user": "u",
+            **own,
+        }
     )
+    return shake_hands(target, libpq.connection_params(target, {}, ""), 5)
 
 
 @pytest.mark.parametrize(
@@ -40,32 +52,57 @@ def target(**own):
 )
 def test_servers_without_tls(answer, said):
     """In libpq's words, which the table of failures knows."""
-    with answering(answer) as port, pytest.raises(OSError, match=said):
-        shake_hands(target(port=str(port)), "ep-x.example.com", 5)
+    with (
+        answering(answer) as port,
+        pytest.raises(psycopg.OperationalError, match=said),
+    ):
+        shake("ep-x.example.com", port)
 
 
 def test_a_name_that_does_not_resolve():
-    """In libpq's words too."""
-    with pytest.raises(OSError, match=r"failed to resolve host 'ep-x\.invalid'"):
-        shake_hands(target(hostaddr=""), "ep-x.invalid", 5)
+    """In psycopg's words."""
+    with pytest.raises(psycopg.OperationalError, match="failed to resolve host"):
+        shake("ep-x.invalid", 5432, hostaddr="")
 
 
-def test_a_file_of_authorities_that_is_not_there():
+def test_a_file_of_authorities_that_is_not_there(local):
     """It is named."""
-    with (
-        answering(b"S") as port,
-        pytest.raises(OSError, match=r'root certificate file "/none\.pem"'),
+    missing = {"sslmode": "verify-full", "sslrootcert": "/none.pem"}
+    with pytest.raises(
+        psycopg.OperationalError, match=r'certificate file "/none\.pem"'
     ):
-        shake_hands(target(port=str(port), sslrootcert="/none.pem"), "ep-x", 5)
+        shake(local.facts["host"], local.facts["port"], **missing)
 
 
-def test_nothing_is_verified_unless_that_is_asked_for(local):
-    """As libpq does with sslmode=require."""
+def test_certificate_of_another_authority_is_refused(local):
+    """The public authorities have not signed the server's certificate."""
+    public = {"sslmode": "verify-full", "sslrootcert": "system"}
+    with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
+        shake(local.facts["host"], local.facts["port"], **public)
+
+
+@pytest.mark.parametrize(
+    ("sslmode", "has_file", "verified"),
+    [
+        ("require", False, "certificate not verified"),
+        ("require", True, "certificate verified, host not verified"),
+        ("verify-ca", True, "certificate verified, host not verified"),
+        ("verify-full", True, "host verified"),
+    ],
+)
+def test_says_what_libpq_verifies(local, sslmode, has_file, verified):
+    """With sslmode=require, a file of authorities decides."""
     facts = local.facts
-    here = target(port=str(facts["port"]))
-    ours = target(
-        port=str(facts["port"]), sslmode="verify-full", sslrootcert=facts["ca_file"]
-    )
+    file = facts["ca_file"] if has_file else ""
 
-    assert not shake_hands(here, facts["host"], 5).is_verified
-    assert shake_hands(ours, facts["host"], 5).is_verified
+    found = shake(facts["host"], facts["port"], sslmode=sslmode, sslrootcert=file)
+
+    assert (found.version, found.verified) == ("TLSv1.3", verified)
+
+
+def test_server_that_refuses_after_the_handshake_has_made_one(local):
+    """The login says why; TLS is not the reason."""
+    with local.fault("ip-blocked", where="login"):
+        found = shake(local.facts["host"], local.facts["port"])
+
+    assert found.version == "TLSv1.3"

@@ -67,16 +67,17 @@ def test_a_change_in_the_environment_is_seen(monkeypatch, keeps):
     assert reading.target(settings, "one").sslrootcert == "/after.pem"
 
 
-def test_a_filled_value_that_becomes_the_projects_own_is_seen():
-    """The two are equal as texts, and settings that name a host want an endpoint."""
+def test_a_filled_value_that_becomes_the_projects_own_is_seen(monkeypatch):
+    """The two are equal as text, and messages name where the user came from."""
     settings, reading = copy.deepcopy(SETTINGS), Reading()
-    reading.target(settings, "one")
-    assert isinstance(settings["HOST"], Filled)
+    settings["OPTIONS"] = {}
+    monkeypatch.setenv("PGUSER", "someone")
+    assert reading.target(settings, "one").user_setting == "PGUSER"
+    assert isinstance(settings["USER"], Filled)
 
-    settings["HOST"] = str(settings["HOST"])
+    settings["USER"] = str(settings["USER"])
 
-    with pytest.raises(SettingsError, match="endpoint"):
-        reading.target(settings, "one")
+    assert reading.target(settings, "one").user_setting == "USER"
 
 
 def test_what_cannot_be_read_is_not_kept(monkeypatch):

@@ -6,6 +6,8 @@ from django_lakebase.connection import LakebaseError
 from django_lakebase.local.client import LocalLakebase
 from tests.support import one, settings_for
 
+pytestmark = pytest.mark.every_environment
+
 
 @pytest.fixture(scope="module")
 def second():

@@ -11,6 +11,8 @@ from django.urls import reverse
 
 from tests.app.models import Note
 
+pytestmark = pytest.mark.every_environment
+
 
 @pytest.mark.django_db
 def test_the_test_database_is_not_the_project_s(local):

@@ -58,7 +58,7 @@ def test_faults_of_the_service(new_wrapper, local, fault, settings, failure_id, 
     [
         ({"NAME": "nowhere"}, "database-missing", "PGDATABASE"),
         ({"HOST": "ep-none.database.local-1.lakebase.test"}, "wrong-host", "PGHOST"),
-        ({"USER": "somebody"}, "role-missing", '"somebody"'),
+        ({"USER": "somebody"}, "user-not-identity", '"somebody" (from USER)'),
         ({"OPTIONS": {"sslrootcert": "/none.pem"}}, "tls-refused", "PGSSLROOTCERT"),
         (
             {"OPTIONS": {"sslrootcert": "system", "sslmode": "verify-full"}},
@@ -178,7 +178,7 @@ def test_clock_skew_alone_is_only_a_warning(new_wrapper, local, caplog):
     ("settings", "expected"),
     [
         ({"OPTIONS": {"endpoint": "projects/only"}}, 'OPTIONS["endpoint"]'),
-        ({"HOST": "ep-x.example.com"}, "ENDPOINT_NAME is not read"),
+        ({"HOST": "ep-x.example.com"}, "ENDPOINT_NAME is read only where HOST"),
         ({"OPTIONS": {"sslmode": "prefer"}}, 'OPTIONS["sslmode"]'),
         ({"OPTIONS": {"workspace": {}}}, 'OPTIONS["workspace"] is empty'),
         ({"OPTIONS": {"workspace": print}}, 'OPTIONS["workspace"] is a builtin'),

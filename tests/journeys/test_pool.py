@@ -17,6 +17,8 @@ from django_lakebase.connection import LakebaseError
 from django_lakebase.credentials import Credential, utc_now
 from tests.support import cache_of, hear_from, one, put
 
+pytestmark = pytest.mark.every_environment
+
 POOL = {"min_size": 1, "max_size": 1, "timeout": 60}
 
 

@@ -8,6 +8,8 @@ from django_lakebase.connection import LakebaseError
 from django_lakebase.credentials import CredentialError
 from tests.support import cache_of, one, put
 
+pytestmark = pytest.mark.every_environment
+
 
 def backend(wrapper):
     """Return which session of the server this is."""

@@ -7,6 +7,8 @@ from django.db import OperationalError
 from django_lakebase.connection import LakebaseError
 from tests.support import hear_from, one
 
+pytestmark = pytest.mark.every_environment
+
 
 def backend(wrapper):
     """Return which session of the server this is."""

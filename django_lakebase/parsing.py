@@ -1,0 +1,88 @@
+"""
+Values as people paste them: what is unambiguous is undone, the rest is left as it is.
+
+Pure functions; no environment and no network.
+"""
+
+import contextlib
+import re
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, urlsplit
+
+ENDPOINT_FORMAT = "projects/<id>/branches/<id>/endpoints/<id>"
+# How people write a switch as text.
+SWITCHES = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+    "": False,
+}
+
+_QUOTES = "\"'"
+_USER_INFO = re.compile(r"://[^/\s]*@")
+
+
+def clean(text: str) -> str:
+    """
+    Return *text* without blanks and quotes around it.
+
+    ``docker run --env-file`` keeps the quotes of ``NAME="value"``.
+    """
+    text = text.strip()
+    while len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES:
+        text = text[1:-1].strip()
+    return text
+
+
+def parse_workspace_host(text: str) -> tuple[str, str]:
+    """
+    Return the address of a workspace, and the workspace id that *text* holds or "".
+
+    A browser's address line has a path and a query; ``o`` in the query is the
+    workspace id. The vendor's CLI cuts both, and the SDK does not.
+    """
+    parts = _split(text if "://" in text else f"https://{text}")
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        return text, ""
+    query = parse_qs(parts.query) or parse_qs(parts.fragment.rpartition("?")[2])
+    address = parts.netloc if "://" not in text else f"{parts.scheme}://{parts.netloc}"
+    return address, query.get("o", [""])[0]
+
+
+def parse_host(text: str) -> str:
+    """Return the host in *text*, also where that is the address of a web page."""
+    if not text.lower().startswith(("http://", "https://")):
+        return text
+    parts = _split(text)
+    is_bare = parts is not None and parts.netloc.lower() == parts.hostname
+    return parts.netloc if parts is not None and is_bare else text
+
+
+def _split(url: str) -> SplitResult | None:
+    """Return the parts of *url*, or None where it is not one."""
+    with contextlib.suppress(ValueError):  # Of brackets that are not an IPv6 address.
+        return urlsplit(url)
+    return None
+
+
+def parse_switch(value: Any) -> Any:
+    """Return *value* as a bool where its meaning is clear, else unchanged."""
+    return (
+        SWITCHES.get(clean(value).lower(), value) if isinstance(value, str) else value
+    )
+
+
+def parse_integer(value: Any) -> Any:
+    """Return *value* as an int where it is the text of one, else unchanged."""
+    is_number = isinstance(value, str) and re.fullmatch(r"-?[0-9]+", clean(value))
+    return int(clean(value)) if is_number else value
+
+
+def masked(text: str) -> str:
+    """Return *text* without the user and the password of a URL in it."""
+    return _USER_INFO.sub("://***@", text)
