@@ -16,9 +16,9 @@ from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql.base import (
     DatabaseWrapper as PostgreSQLDatabaseWrapper,
 )
-from psycopg import DataError, ProgrammingError, sql
+from psycopg import DataError, OperationalError, ProgrammingError, sql
 
-from . import config, forks, libpq
+from . import config, events, forks, libpq, session
 from .client import DatabaseClient
 from .connection import (
     Connection,
@@ -180,10 +180,42 @@ class LakebaseMixin(Base):
 
             close_pools(self.alias)
 
+    def connect(self) -> None:
+        """Open a connection and set it up; what it holds later is noted."""
+        super().connect()
+        if self.connection is not None:
+            session.observe(self.connection)
+
     def close_if_health_check_failed(self) -> None:
-        """Close a connection that is not alive: what each query does first."""
+        """
+        Replace a connection that was lost: what opening a cursor does first.
+
+        Raises LakebaseError where the session that was lost held state.
+        """
         forks.notice()
         super().close_if_health_check_failed()
+        is_idle = self.autocommit and not self.in_atomic_block
+        if is_idle and self.connection is not None:
+            self._reopen_if_lost(self.connection)
+
+    def _reopen_if_lost(self, connection: Connection) -> None:
+        if not session.may_be_lost(connection):
+            return
+        target = self.get_target()
+        if not target.reconnect or not session.is_lost(connection):
+            return
+        if marks := session.marks(connection):
+            # It stays lost until the program closes it, as on Django's own backend:
+            # code that ignores this error must not go on with a session without them.
+            cause = OperationalError("the connection is closed")
+            failure = table()["session-lost"]
+            raise refusal(target, cause, failure, lost=", ".join(marks))
+        started = time.monotonic()
+        self.close()
+        self.ensure_connection()
+        events.session_reopened(
+            target.alias, target.endpoint, seconds=time.monotonic() - started
+        )
 
     def leave_to_parent(self) -> None:
         """
