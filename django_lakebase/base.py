@@ -186,6 +186,14 @@ class LakebaseMixin(Base):
         if self.connection is not None:
             session.observe(self.connection)
 
+    def create_cursor(self, name: str | None = None) -> Any:
+        """Return a cursor; a named one, on the server's side, is observed too."""
+        cursor = super().create_cursor(name)
+        if name is not None:
+            # The class is one of Django's that no factory of the connection makes.
+            cursor.__class__ = session.noting(type(cursor))
+        return cursor
+
     def close_if_health_check_failed(self) -> None:
         """
         Replace a connection that was lost: what opening a cursor does first.
@@ -194,13 +202,13 @@ class LakebaseMixin(Base):
         """
         forks.notice()
         super().close_if_health_check_failed()
-        is_idle = self.autocommit and not self.in_atomic_block
-        if is_idle and self.connection is not None:
-            self._reopen_if_lost(self.connection)
+        connection = self.connection
+        if connection is None or self.in_atomic_block or not self.autocommit:
+            return
+        if session.may_be_lost(connection):
+            self._reopen_if_lost(connection)
 
     def _reopen_if_lost(self, connection: Connection) -> None:
-        if not session.may_be_lost(connection):
-            return
         target = self.get_target()
         if not target.reconnect or not session.is_lost(connection):
             return

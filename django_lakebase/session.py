@@ -51,8 +51,9 @@ MARKING_TAGS = {
 # Command tags after which a transaction may have begun or ended without Django.
 TRANSACTION_TAGS = {"BEGIN", "START TRANSACTION", "COMMIT", "ROLLBACK"}
 TAGS = TRANSACTION_TAGS.union(MARKING_TAGS)
+_BLANKS = r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*"
 # A SET that ends with the transaction.
-_SET_LOCALLY = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*set\s+(?:local|transaction)\b")
+_SET_LOCALLY = re.compile(_BLANKS + r"set\s+(?:local|transaction)\b")
 # set_config(..., true) lasts for the transaction only.
 _CONFIG_SET_LOCALLY = re.compile(r"set_config\s*\([^()]*,\s*true\s*\)")
 _TEMPORARY = re.compile(
@@ -61,8 +62,9 @@ _TEMPORARY = re.compile(
 )
 # The commands in a text of several statements, whose tags a cursor does not all show.
 _COMMANDS = re.compile(
-    r"(?:^|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"
-    r"(set|reset|discard|listen|begin|start|prepare|declare|load|do|call)\b"
+    "(?:^|;)"
+    + _BLANKS
+    + r"(set|reset|discard|listen|begin|start|prepare|declare|load|do|call)\b"
     r"(?!\s+(?:local|transaction\s+(?:isolation|read)|constraints)\b)"
 )
 
@@ -183,7 +185,7 @@ def _noting(factory: type) -> type:
 
 
 def _is_observed(connection: Connection) -> bool:
-    factory = connection.cursor_factory
+    factory: Any = connection.cursor_factory  # May be a function, its type says not.
     is_noting = isinstance(factory, type) and issubclass(factory, SessionCursor)
     return is_noting and connection in _sessions
 
@@ -207,7 +209,7 @@ def _mark_transaction(connection: Connection) -> None:
     status = connection.pgconn.transaction_status
     if status == TransactionStatus.IDLE:
         session.marks.pop(TRANSACTION, None)
-    elif status != TransactionStatus.UNKNOWN:  # That is a lost connection's.
+    elif status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
         session.marks[TRANSACTION] = None
 
 

@@ -135,7 +135,7 @@ def test_each_row_speaks_whole_sentences(failure):
     target = Target(alias="default", label='DATABASES["default"]', login=None)
     own = [
         *("given", "name", "value", "problem", "kind"),
-        *("skew", "state", "template", "waited"),
+        *("skew", "state", "template", "waited", "lost"),
     ]
 
     error = explained(
