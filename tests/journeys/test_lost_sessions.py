@@ -14,6 +14,7 @@ from psycopg.pq import TransactionStatus
 
 from django_lakebase import events, session, signals
 from django_lakebase.connection import LakebaseError
+from django_lakebase.figures import figures
 from tests.app.models import Note
 from tests.support import hear_from, one
 
@@ -113,6 +114,7 @@ def test_atomic_begins_on_a_reopened_session(new_wrapper, local, reopened, pool)
 def test_orm_goes_on_after_scale_to_zero(lakebase, reopened):
     """With a write, a read and a transaction after each sleep."""
     connection.ensure_connection()
+    before = figures()["default"].sessions_reopened
     for name in ("first", "second"):
         lose(connection, lakebase)
         Note.objects.create(text=name)
@@ -122,6 +124,7 @@ def test_orm_goes_on_after_scale_to_zero(lakebase, reopened):
 
     assert Note.objects.count() == 4
     assert [heard["alias"] for heard in reopened] == ["default"] * 4
+    assert figures()["default"].sessions_reopened == before + 4
 
 
 def test_connection_that_was_found_closed_is_reopened(new_wrapper, local):
