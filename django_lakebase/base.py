@@ -203,9 +203,9 @@ class LakebaseMixin(Base):
         forks.notice()
         super().close_if_health_check_failed()
         connection = self.connection
-        if connection is None or self.in_atomic_block or not self.autocommit:
-            return
-        if session.may_be_lost(connection):
+        # Autocommit is off inside atomic, too.
+        may_reopen = connection is not None and self.autocommit
+        if may_reopen and session.may_be_lost(connection):
             self._reopen_if_lost(connection)
 
     def _reopen_if_lost(self, connection: Connection) -> None:

@@ -438,6 +438,11 @@ def _by_server_side_cursor(wrapper):
         cursor.fetchall()
 
 
+def _by_raw_server_side_cursor(wrapper):
+    with wrapper.connection.cursor("own", withhold=True) as cursor:
+        cursor.execute("SELECT pg_advisory_lock(7)")
+
+
 def _by_debug_cursor(wrapper):
     wrapper.force_debug_cursor = True
     execute(wrapper, "SET app.tenant = '1'")
@@ -450,6 +455,7 @@ WAYS = [
     _by_pipeline,
     _by_procedure,
     _by_server_side_cursor,
+    _by_raw_server_side_cursor,
     _by_debug_cursor,
 ]
 
