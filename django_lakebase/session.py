@@ -116,7 +116,7 @@ def is_lost(connection: Connection) -> bool:
     Return whether the session has ended.
 
     A round trip where the server has sent something: it may be a notification, which
-    psycopg keeps.
+    psycopg keeps from version 3.2.4 on. Older ones lose it in any query.
     """
     if connection.pgconn.pipeline_status == PipelineStatus.OFF:
         with contextlib.suppress(psycopg.Error), connection.cursor() as cursor:
