@@ -16,9 +16,9 @@ from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql.base import (
     DatabaseWrapper as PostgreSQLDatabaseWrapper,
 )
-from psycopg import DataError, ProgrammingError, sql
+from psycopg import DataError, OperationalError, ProgrammingError, sql
 
-from . import config, forks, libpq
+from . import config, events, forks, libpq, session
 from .client import DatabaseClient
 from .connection import (
     Connection,
@@ -182,10 +182,50 @@ class LakebaseMixin(Base):
 
             close_pools(self.alias)
 
+    def connect(self) -> None:
+        """Open a connection and set it up; what it holds later is noted."""
+        super().connect()
+        if self.connection is not None:
+            session.observe(self.connection)
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        """Return a cursor; a named one, on the server's side, is observed too."""
+        cursor = super().create_cursor(name)
+        if name is not None:
+            # The class is one of Django's that no factory of the connection makes.
+            cursor.__class__ = session.noting(type(cursor))
+        return cursor
+
     def close_if_health_check_failed(self) -> None:
-        """Close a connection that is not alive: what each query does first."""
+        """
+        Replace a connection that was lost: what opening a cursor does first.
+
+        Raises LakebaseError where the session that was lost held state.
+        """
         forks.notice()
         super().close_if_health_check_failed()
+        connection = self.connection
+        # Autocommit is off inside atomic, too.
+        may_reopen = connection is not None and self.autocommit
+        if may_reopen and session.may_be_lost(connection):
+            self._reopen_if_lost(connection)
+
+    def _reopen_if_lost(self, connection: Connection) -> None:
+        target = self.get_target()
+        if not target.reconnect or not session.is_lost(connection):
+            return
+        if marks := session.marks(connection):
+            # It stays lost until the program closes it, as on Django's own backend:
+            # code that ignores this error must not go on with a session without them.
+            cause = OperationalError("the connection is closed")
+            failure = table()["session-lost"]
+            raise refusal(target, cause, failure, lost=", ".join(marks))
+        started = time.monotonic()
+        self.close()
+        self.ensure_connection()
+        events.session_reopened(
+            target.alias, target.endpoint, seconds=time.monotonic() - started
+        )
 
     def leave_to_parent(self) -> None:
         """

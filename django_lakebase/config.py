@@ -286,7 +286,7 @@ class _Reader:
     ) -> None:
         for keys, parse in ((switches, parse_switch), (integers, parse_integer)):
             for key in keys:
-                if isinstance(values.get(key), str):
+                if key in values:
                     values[key] = parse(values[key])
         if values.get("CONN_MAX_AGE") == "":
             values["CONN_MAX_AGE"] = 0

@@ -19,6 +19,7 @@ class Tally:
     opened: int = 0
     failed: int = 0
     retried: int = 0
+    reopened: int = 0
 
 
 _lock = threading.Lock()
@@ -118,7 +119,32 @@ def connection_failed(connect: Connect, *, failure_id: str) -> None:
     )
 
 
-def _count(alias: str, *, opened: int = 0, failed: int = 0, retried: int = 0) -> None:
+def session_reopened(alias: str, endpoint: str, *, seconds: float) -> None:
+    """Tell that a session that was lost while idle was replaced, after *seconds*."""
+    _count(alias, reopened=1)
+    logger.info(
+        "%s: the server had ended an idle session; opened a new one in %.3f s",
+        alias,
+        seconds,
+        extra={
+            "lakebase_alias": alias,
+            "lakebase_endpoint": endpoint,
+            "lakebase_seconds": round(seconds, 3),
+        },
+    )
+    signals.session_reopened.send_robust(
+        sender=None, alias=alias, endpoint=endpoint, seconds=seconds
+    )
+
+
+def _count(
+    alias: str,
+    *,
+    opened: int = 0,
+    failed: int = 0,
+    retried: int = 0,
+    reopened: int = 0,
+) -> None:
     with _lock:
         so_far = tally(alias)
         _tallies[alias] = replace(
@@ -126,6 +152,7 @@ def _count(alias: str, *, opened: int = 0, failed: int = 0, retried: int = 0) ->
             opened=so_far.opened + opened,
             failed=so_far.failed + failed,
             retried=so_far.retried + retried,
+            reopened=so_far.reopened + reopened,
         )
 
 

@@ -579,6 +579,15 @@ FAILURES = (
         then=Then.WAIT,
     ),
     _server(
+        id="session-lost",
+        means="the server has ended the session of this connection, which held state "
+        "that a new session does not have: {lost}.",
+        mend="Call connection.close(), as close_old_connections() does, and start the "
+        "work over: the connection stays unusable until then. State that every session "
+        "needs belongs in a receiver of connection_created, which sets it again "
+        "without this error.",
+    ),
+    _server(
         id="unexplained",
         means="{host} refused the connection for a reason that is not in our table.",
         mend="What it said is quoted; run manage.py lakebase_check to see how far a "

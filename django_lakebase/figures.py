@@ -30,6 +30,7 @@ class Figures:
     connections_opened: int
     connections_failed: int
     attempts_retried: int
+    sessions_reopened: int
     pool: dict[str, int] = field(default_factory=dict)
 
 
@@ -59,5 +60,6 @@ def _figures(alias: str, wrapper: LakebaseMixin) -> Figures:
         connections_opened=tally.opened,
         connections_failed=tally.failed,
         attempts_retried=tally.retried,
+        sessions_reopened=tally.reopened,
         pool=wrapper.pool_stats(),
     )

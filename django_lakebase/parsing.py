@@ -71,10 +71,9 @@ def _split(url: str) -> SplitResult | None:
 
 
 def parse_switch(value: Any) -> Any:
-    """Return *value* as a bool where its meaning is clear, else unchanged."""
-    return (
-        SWITCHES.get(clean(value).lower(), value) if isinstance(value, str) else value
-    )
+    """Return the text or number *value* as a bool where its meaning is clear."""
+    is_plain = isinstance(value, (str, int))
+    return SWITCHES.get(clean(str(value)).lower(), value) if is_plain else value
 
 
 def parse_integer(value: Any) -> Any:

@@ -45,6 +45,11 @@ class Telemetry:
             unit="{attempt}",
             description="Attempts to connect that ended in a failure and a retry.",
         )
+        self._reopened = meter.create_counter(
+            "lakebase.session.reopened",
+            unit="{session}",
+            description="Sessions that were lost while idle and replaced.",
+        )
         for name, (unit, description, observe) in POOL_METRICS.items():
             meter.create_observable_gauge(
                 name,
@@ -60,6 +65,7 @@ class Telemetry:
         signals.connection_opened.connect(self.connection_opened)
         signals.connection_retried.connect(self.connection_retried)
         signals.connection_failed.connect(self.connection_failed)
+        signals.session_reopened.connect(self.session_reopened)
 
     def credential_issued(
         self, *, endpoint: str, expires_at: datetime, seconds: float, **kwargs: Any
@@ -99,6 +105,11 @@ class Telemetry:
         """Record a connection that did not come about."""
         attributes = {**_attributes(connect), "error.type": failure_id}
         self._span("lakebase.connect", connect.seconds, attributes)
+
+    def session_reopened(self, *, alias: str, **kwargs: Any) -> None:
+        """Count a session that was lost while idle and replaced."""
+        name = {"db.client.connection.pool.name": _pool_name(alias)}
+        self._reopened.add(1, name)
 
     def _span(self, name: str, seconds: float, attributes: dict[str, Any]) -> None:
         """Make a span of what has just ended."""

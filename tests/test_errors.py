@@ -213,7 +213,7 @@ def test_each_row_speaks_whole_sentences(failure):
     target = Target(alias="default", label='DATABASES["default"]', login=None)
     own = [
         *("given", "name", "value", "problem", "kind"),
-        *("skew", "state", "template", "waited", "identity"),
+        *("skew", "state", "template", "waited", "identity", "lost"),
         *("profile", "file", "method", "program", "path", "command"),
     ]
 

@@ -17,6 +17,7 @@ NAMES = (
     "connection_opened",
     "connection_retried",
     "connection_failed",
+    "session_reopened",
 )
 
 

@@ -33,6 +33,7 @@ ROOMS = [
     "client",
     "pool",
     "handshake",
+    "session",
     "base",
     "warmup",
     "figures",

@@ -10,7 +10,7 @@ pytest.importorskip("opentelemetry.sdk")
 
 # Global providers can be set once in a process, so each journey has its own.
 LIFE = """
-import json, time
+import json, sys, time
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -37,6 +37,7 @@ django.setup()
 from django.db import connection
 with connection.cursor() as cursor:
     cursor.execute("SELECT 1")
+exec(sys.argv[1])
 connection.pool.wait()
 with trace.get_tracer("test").start_as_current_span("request"):
     pass
@@ -59,9 +60,12 @@ print(json.dumps({"points": points, "spans": shown}))
 def recorded(local):
     """Give what a process with OpenTelemetry records of its first connections."""
 
-    def record():
+    def record(more="pass"):
         found = subprocess.run(
-            [sys.executable, "-c", LIFE], capture_output=True, text=True, check=False
+            [sys.executable, "-c", LIFE, more],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert found.returncode == 0, found.stderr
         assert "eyJ" not in found.stdout
@@ -99,6 +103,28 @@ def test_a_retry_is_counted_by_its_failure(recorded, local):
 
     [retried] = points["lakebase.connection.retries"]
     assert (retried["error.type"], retried["value"]) == ("token-refused", 1)
+
+
+LOSE_SESSION = """
+import select
+other = connection.copy()
+with other.cursor() as cursor:
+    pid = connection.connection.info.backend_pid
+    cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+other.close()
+select.select([connection.connection.fileno()], [], [], 15)
+with connection.cursor() as cursor:
+    cursor.execute("SELECT 1")
+"""
+
+
+def test_reopened_session_is_counted(recorded, local):
+    """By the name of its alias's pool, as connections are."""
+    points = recorded(LOSE_SESSION)["points"]
+
+    [reopened] = points["lakebase.session.reopened"]
+    assert reopened["db.client.connection.pool.name"] == "django-default"
+    assert (reopened["unit"], reopened["value"]) == ("{session}", 1)
 
 
 def test_nothing_is_imported_without_the_api():

@@ -458,6 +458,7 @@ ELSEWHERE = {
 CANNOT = {
     "channel-binding": "libpq-variable refuses the same setting before a login",
     "pool-package-missing": "it installs a package",
+    "session-lost": "test_lost_sessions.py closes the connection and goes on",
     "sdk-missing": "it installs a package",
     "scopes-missing": "the local Lakebase gives every token all scopes",
     "permission-missing": "the local Lakebase has no permissions on projects",
