@@ -1,6 +1,8 @@
 """Endpoints: read-only ones, pooled names, sleep, and the words of each refusal."""
 
 import contextlib
+import os
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from psycopg import errors
 from django_lakebase.local.client import LocalLakebase
 from django_lakebase.local.pooler import find
 from tests.local.conftest import Api, Refused
+from tests.local.test_command import alive
 from tests.sessions import dialled
 
 READ_ONLY = {"spec": {"endpoint_type": "ENDPOINT_TYPE_READ_ONLY"}}
@@ -118,6 +121,28 @@ def test_the_pooler_is_pgbouncer(local, dial):
 
     assert row == (facts["native_user"],)
     assert len(backends) == 1
+
+
+@pytest.mark.skipif(find() is None, reason="PgBouncer is not installed")
+@pytest.mark.skipif(not Path("/proc").exists(), reason="processes are found in /proc")
+def test_pooler_that_was_killed_is_started_again(local, dial):
+    """The socket that it left is not taken for one that accepts connections."""
+    facts = local.facts
+    native = {"user": facts["native_user"], "password": facts["native_password"]}
+    dial(host=pooled(local), **native).close()
+    threads = Path(f"/proc/{facts['process']}/task").glob("*/children")
+    children = [pid for thread in threads for pid in thread.read_text().split()]
+    [pooler] = [
+        pid
+        for pid in children
+        if "pgbouncer" in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+
+    os.kill(int(pooler), signal.SIGKILL)
+    while alive(pooler):
+        pass
+
+    dial(host=pooled(local), **native).close()
 
 
 def test_native_passwords_at_the_pooled_name(local, dial):
