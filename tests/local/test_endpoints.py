@@ -258,25 +258,32 @@ def test_the_read_write_endpoint_goes_with_its_branch(api, local):
 
 def test_an_idle_endpoint_goes_to_sleep_and_wakes():
     """Its sessions end; the next login takes a moment."""
-    with LocalLakebase.start("--suspend-after", "1") as own:
+    with LocalLakebase.start("--suspend-after", "2") as own:
         api = Api(own.url, own.facts["owner_token"])
-        session = dialled(own)
 
         def state():
             shown = api.ask("GET", own.facts["endpoint"])
             return shown["status"]["current_state"]
 
-        busy_until = time.monotonic() + 2
-        while time.monotonic() < busy_until:
-            session.execute("SELECT 1")
-            assert state() == "ACTIVE"
+        def at_work(session):
+            # The statement lasts until it has been given all rows.
+            return session.cursor().copy("COPY work FROM STDIN")
+
+        session = dialled(own)
+        session.execute("CREATE TABLE work (line text)")
+        started_at = time.monotonic()
+        with at_work(session):
+            while time.monotonic() < started_at + 4:
+                assert state() == "ACTIVE"
+            idle_from = time.monotonic()
         while state() == "ACTIVE":
-            assert time.monotonic() < busy_until + 20
+            assert time.monotonic() < idle_from + 60
+        assert time.monotonic() >= idle_from + 2
         with session, pytest.raises(errors.AdminShutdown):
             session.execute("SELECT pg_sleep(20)")
-        dialled(own).close()
 
-        assert state() == "ACTIVE"
+        with dialled(own) as session, at_work(session):
+            assert state() == "ACTIVE"
 
 
 def test_data_holds_branches_and_replicas():
