@@ -137,6 +137,8 @@ class LakebaseMixin(Base):
         if is_in_hand and self._lender is not None:
             # It goes back to where it came from, whatever the settings say by now.
             return self._lender
+        if not isinstance(self.settings_dict["OPTIONS"], dict):
+            self.get_target()  # Raises what is wrong with them.
         options = self.settings_dict["OPTIONS"].get("pool")
         if self.alias == NO_DB_ALIAS or not options:
             return None

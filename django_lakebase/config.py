@@ -73,6 +73,8 @@ PLACE_ARGUMENTS = ("host", "profile", "azure_workspace_resource_id")
 _JWT = r"eyJ[\w-]+\.[\w-]+\.[\w-]+"
 # A personal access token or a client secret, which only the API accepts.
 _API_ONLY = r"(dapi|dose)[0-9a-f]{32,}(-\d+)?"
+# A host with or without a port.
+_ADDRESS = r"([^\s@/\[\]:]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?"
 _ENDPOINT = r"projects/[^/\s]+/branches/[^/\s]+/endpoints/[^/\s]+"
 _LOGIN_VARIABLES = ("DATABRICKS_", "ARM_", "GOOGLE_", "ACTIONS_ID_TOKEN_")
 _HASH_KEY = secrets.token_bytes(32)
@@ -394,7 +396,7 @@ class _Reader:
     def _workspace_url(self, name: str, value: str) -> str:
         url, _ = parse_workspace_host(value)
         bare = url.removeprefix("https://").removeprefix("http://")
-        if re.search(r"[\s@/]", bare):
+        if value and not re.fullmatch(_ADDRESS, bare):
             fix = "Set it to the address of the workspace, https://<name>."
             raise self.invalid(name, value, "this is no address of a workspace", fix)
         return url

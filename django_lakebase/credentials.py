@@ -155,6 +155,20 @@ class CredentialCache:
             self._retry_at = now + timedelta(seconds=CALL_BOUND)
             self._flight.start()
 
+    def refresh_if_due(self, timeout: float) -> None:
+        """
+        Refresh a credential that is past its refresh time, and wait for that.
+
+        Waits until the thread has ended, or *timeout* seconds since its start are
+        over. Starts nothing before the first credential, or while the pause after a
+        failure lasts. A failure of the request is logged and not raised.
+        """
+        if self._current is None:
+            return
+        if self._refresh_at is not None and self._now() >= self._refresh_at:
+            self.renew_soon()
+        self._flight.join(timeout)
+
     def drop(self, refused: Credential) -> None:
         """Forget *refused*, unless another thread has already replaced it."""
         if self._current is refused:

@@ -161,6 +161,70 @@ FAILURES = (
         "or add the profile: databricks auth login --profile NAME.",
     ),
     _workspace(
+        id="profile-unreadable",
+        means="the SDK's configuration file {file} cannot be read by this process.",
+        mend="Let the user that runs this process read it, and pass through its "
+        "directory; or set DATABRICKS_CONFIG_FILE to a file that it can read. HOME "
+        "decides where ~ is.",
+    ),
+    _workspace(
+        id="profile-incomplete",
+        means='the profile "{profile}" of {file} {problem}.',
+        mend="Add to the profile what is missing (host; client_id and client_secret, "
+        "or token), or let the Databricks CLI write it: databricks auth login "
+        "--profile {profile}.",
+    ),
+    _workspace(
+        id="cli-missing",
+        means="the login to the workspace by {method} needs the program {program}, "
+        "which is not on the PATH of this process.",
+        mend="Install it (the Databricks CLI is not the databricks-cli package of "
+        "PyPI), or add its directory to PATH. Then log in, as the user that runs this "
+        "process: {command}.",
+    ),
+    _workspace(
+        id="cli-login",
+        means="the login to the workspace by {method} failed: {path} gave no token.",
+        mend="Log in again, as the user that runs this process: {command}. What the "
+        "program said is quoted.",
+    ),
+    _workspace(
+        id="ca-bundle-unusable",
+        pattern=r"Could not find a suitable TLS CA certificate bundle|"
+        r"no certificate or crl found|SSLError\((PermissionError|FileNotFoundError)",
+        means="the file that REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names does not "
+        "exist, cannot be read, or holds no certificate.",
+        mend="Set REQUESTS_CA_BUNDLE to a PEM file with the certificate authorities to "
+        "trust, or unset both variables to trust the public ones.",
+    ),
+    _workspace(
+        id="api-ca-unknown",
+        pattern=r"certificate verify failed: (self[- ]signed certificate|unable to get "
+        r"(local )?issuer certificate|unable to verify the first certificate)",
+        means="the certificate of {workspace} is signed by an authority that Python's "
+        "requests does not trust, such as a company's own.",
+        mend="Set REQUESTS_CA_BUNDLE to a PEM file that holds this authority, for "
+        "example /etc/ssl/certs/ca-certificates.crt where curl succeeds. Without it, "
+        "requests trusts the authorities of the certifi package only, and not those of "
+        "the operating system.",
+    ),
+    _workspace(
+        id="api-certificate",
+        pattern=r"certificate verify failed",
+        means="the certificate of {workspace} is not valid.",
+        mend="Where the host name does not match, correct DATABRICKS_HOST. Where it "
+        "has expired or is not valid yet, compare this machine's clock with the true "
+        "time (timedatectl status).",
+    ),
+    _workspace(
+        id="socks-missing",
+        pattern=r"Missing dependencies for SOCKS support",
+        means="a proxy variable (ALL_PROXY, HTTPS_PROXY) names a SOCKS proxy, and the "
+        "package for it is not installed.",
+        mend='Install it: pip install "requests[socks]"; or add the host of '
+        "{workspace} to NO_PROXY to go there without a proxy.",
+    ),
+    _workspace(
         id="ambiguous-login",
         pattern=r"more than one authorization method configured",
         means="the environment holds two ways to log in to the workspace.",

@@ -56,6 +56,15 @@ class _Call(Generic[T]):
         finally:
             self.done.set()
 
+    def join(self, timeout: float) -> None:
+        """Wait until the thread ends, *timeout* seconds after its start at most."""
+        # An inline run has no thread, and a thread cannot wait for itself.
+        if self._thread.ident is None or self._thread is threading.current_thread():
+            return
+        # One that is done is about to end, however long its work took.
+        left = timeout if self.done.is_set() else timeout - self.age()
+        self._thread.join(max(0.0, left))
+
     def is_running(self) -> bool:
         was_killed = self._thread.ident is not None and not self._thread.is_alive()
         return not self.done.is_set() and not was_killed
@@ -99,7 +108,9 @@ class SingleFlight(Generic[T]):
 
     def reset_after_fork(self) -> None:
         """Forget the parent's lock and its thread, which a child does not have."""
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may fork, and so start a call, while this very
+        # thread holds it. At worst that makes one call too many.
+        self._lock = threading.RLock()
         self._call: _Call[T] | None = None
         self._abandoned: _Call[T] | None = None
 
@@ -138,6 +149,17 @@ class SingleFlight(Generic[T]):
                 raise FlightError from call.error
             if call.has_result:
                 return call.result
+
+    def join(self, timeout: float) -> None:
+        """
+        Wait until the thread of the latest call has ended, as a fork needs it.
+
+        *timeout* is in seconds since the call started, so that a call that hangs does
+        not cost every caller as much. Returns at once inside of that thread.
+        """
+        call = self._call
+        if call is not None:
+            call.join(timeout)
 
     def _has_left_one_behind(self) -> bool:
         behind = self._abandoned

@@ -1,27 +1,30 @@
 """
 TLS with a PostgreSQL server, looked at apart from a login.
 
-libpq itself makes the handshake, with the parameters of a connection and without a
-password: it may trust another certificate authority than Python does. Python's own
-handshake, unverified, only tells the version of TLS, which psycopg does not.
+libpq itself makes the handshake, with the parameters of a connection: it may trust
+another certificate authority than Python does. It is stopped after the handshake,
+before a user or a password is sent. Python's own handshake, unverified, only tells the
+version of TLS, which psycopg does not.
 """
 
 import contextlib
+import selectors
 import socket
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_attempts, make_conninfo
 
 from .config import VERIFYING_SSLMODES, Target
-from .libpq import NO_FILE
+from .libpq import keywords
 
 # https://www.postgresql.org/docs/current/protocol-message-formats.html: SSLRequest.
 SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
-# The shortest connect_timeout that libpq takes, in seconds.
-SHORTEST_TIMEOUT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,21 +49,48 @@ def shake_hands(target: Target, params: Mapping[str, Any], timeout: float) -> Ha
     """
     Let libpq make a TLS handshake as *params* say, within *timeout* seconds.
 
-    Raises psycopg.OperationalError where there is none. A server that answers more
-    than that, and be it an error, has made one.
+    Raises psycopg.OperationalError where there is none.
     """
-    own = {"password": "", "passfile": NO_FILE, "connect_timeout": max(2, int(timeout))}
-    try:
-        psycopg.connect(**{**params, **own}).close()
-    except psycopg.OperationalError as exc:
-        if exc.pgconn is None or not exc.pgconn.ssl_in_use:
-            raise
+    deadline = time.monotonic() + timeout
+    own = {k: v for k, v in params.items() if k in keywords() and k != "password"}
+    attempts = conninfo_attempts(own)
+    for attempt in attempts:
+        try:
+            _handshake(make_conninfo("", **attempt), deadline)
+            break
+        except psycopg.OperationalError:
+            if attempt is attempts[-1]:
+                raise
     address = target.hostaddr or str(params["host"]), int(target.port or 5432)
     return Handshake(
         version=_version(address, str(params["host"]), timeout),
         sslmode=target.sslmode,
         has_authority=bool(target.sslrootcert),
     )
+
+
+def _handshake(conninfo: str, deadline: float) -> None:
+    connection = pq.PGconn.connect_start(conninfo.encode())
+    try:
+        while not _is_secure(connection):
+            polled = connection.connect_poll()
+            if polled == pq.PollingStatus.FAILED:
+                text = connection.error_message.decode(errors="replace")
+                raise psycopg.OperationalError(f"connection failed: {text.strip()}")
+            reads = polled == pq.PollingStatus.READING
+            event = selectors.EVENT_READ if reads else selectors.EVENT_WRITE
+            with selectors.DefaultSelector() as selector:
+                selector.register(connection.socket, event)
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise psycopg.OperationalError("connection timeout expired")
+    finally:
+        connection.finish()
+
+
+def _is_secure(connection: pq.abc.PGconn) -> bool:
+    # libpq counts a connection as in TLS from the beginning of the handshake.
+    states = (pq.ConnStatus.SSL_STARTUP, pq.ConnStatus.BAD)
+    return connection.ssl_in_use and connection.status not in states
 
 
 def _version(address: tuple[str, int], host: str, timeout: float) -> str:

@@ -87,6 +87,17 @@ class Opening:
                 return self._opened(outcome)
             self._next(outcome)
 
+    def warm(self) -> None:
+        """Fetch all that connecting needs from the workspace; raises LakebaseError."""
+        while True:
+            try:
+                self._pinned()
+            except (CredentialError, FlightError) as exc:
+                error = without_frames(exc)
+            else:
+                return
+            self._wait_for_workspace(error.__cause__ or error)
+
     def _opened(self, connection: Connection) -> Connection:
         credential, expires_at = self._probed or self._credential, None
         if credential is not None:

@@ -4,9 +4,10 @@ Values as people paste them: what is unambiguous is undone, the rest is left as 
 Pure functions; no environment and no network.
 """
 
+import contextlib
 import re
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 ENDPOINT_FORMAT = "projects/<id>/branches/<id>/endpoints/<id>"
 # How people write a switch as text.
@@ -45,9 +46,8 @@ def parse_workspace_host(text: str) -> tuple[str, str]:
     A browser's address line has a path and a query; ``o`` in the query is the
     workspace id. The vendor's CLI cuts both, and the SDK does not.
     """
-    url = text if "://" in text else f"https://{text}"
-    parts = urlsplit(url)
-    if not text or parts.scheme not in ("http", "https") or not parts.hostname:
+    parts = _split(text if "://" in text else f"https://{text}")
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         return text, ""
     query = parse_qs(parts.query) or parse_qs(parts.fragment.rpartition("?")[2])
     address = parts.netloc if "://" not in text else f"{parts.scheme}://{parts.netloc}"
@@ -58,9 +58,16 @@ def parse_host(text: str) -> str:
     """Return the host in *text*, also where that is the address of a web page."""
     if not text.lower().startswith(("http://", "https://")):
         return text
-    parts = urlsplit(text)
-    is_bare = parts.hostname and parts.netloc.lower() == parts.hostname
-    return parts.netloc if is_bare else text
+    parts = _split(text)
+    is_bare = parts is not None and parts.netloc.lower() == parts.hostname
+    return parts.netloc if parts is not None and is_bare else text
+
+
+def _split(url: str) -> SplitResult | None:
+    """Return the parts of *url*, or None where it is not one."""
+    with contextlib.suppress(ValueError):  # Of brackets that are not an IPv6 address.
+        return urlsplit(url)
+    return None
 
 
 def parse_switch(value: Any) -> Any:

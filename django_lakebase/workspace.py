@@ -10,6 +10,7 @@ Every call is made by a `SingleFlight`, so nobody waits for one longer than he c
 afford.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -25,12 +26,14 @@ from .errors import Known, explain, scrub
 from .flight import FlightError, SingleFlight
 from .forks import in_child
 from .kinds import Source
-from .login import new_client
+from .login import explain_login, new_client
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
 READ_WRITE = "ENDPOINT_TYPE_READ_WRITE"
+# Seconds that a fork may wait for all credentials that are due.
+FORK_WAITS = 1.0
 
 T = TypeVar("T")
 
@@ -90,6 +93,8 @@ class Access:
             name=endpoint,
             prepare=import_sdk,
         )
+        # False once one of the aliases that share it has opted out.
+        self.refresh_before_fork = True
         self.host = _Lookup(lambda: fetch_host(login, endpoint))
         self.user = _Lookup(lambda: fetch_identity(login))
 
@@ -116,6 +121,8 @@ def access_to(target: Target) -> Access:
         access = _accesses.get(key)
         if access is None:
             access = _accesses[key] = Access(*key)
+        if not target.refresh_before_fork:
+            access.refresh_before_fork = False
         return access
 
 
@@ -136,9 +143,12 @@ def import_sdk() -> None:
 
 def log_in(login: Login) -> str:
     """Log in to the workspace; return how, and where: ``oauth-m2m, https://…``."""
-    settings = _client(login).config
-    settings.authenticate()
-    return f"{settings.auth_type}, {settings.host}"
+
+    def ask(client: "WorkspaceClient") -> str:
+        client.config.authenticate()
+        return f"{client.config.auth_type}, {client.config.host}"
+
+    return _asked(login, ask)
 
 
 def fetch_credential(login: Login, endpoint: str) -> Credential:
@@ -232,6 +242,11 @@ def _asked(login: Login, ask: Callable[["WorkspaceClient"], T]) -> T:
     except Exception as exc:
         is_refused = explain(exc, Source.WORKSPACE).id == "token-unaccepted"
         if not is_refused or _clients.get(login) is not client:
+            # For some logins the SDK runs a program for every new token.
+            config = getattr(client, "config", None)
+            known = config and explain_login(config, exc)
+            if known is not None:
+                raise known from exc
             raise
     del _clients[login]
     return ask(_client(login))
@@ -253,8 +268,28 @@ def _let_go_after_fork() -> None:
     _clients.clear()
 
 
-def _hold_imports() -> None:
-    _import_lock.acquire()
+def _before_fork() -> None:
+    try:
+        _refresh_due_credentials()
+    finally:
+        _import_lock.acquire()
+
+
+def _refresh_due_credentials() -> None:
+    """
+    Refresh the credentials that are due, so that no child has to.
+
+    A child that lives for one job would fetch a credential and end, and so would every
+    child after it. Takes no lock that another thread may hold during I/O, and waits
+    `FORK_WAITS` seconds at most. Within that time it also waits for the thread to
+    end: a fork would copy its locks and not the thread. Raises no Exception.
+    """
+    deadline = time.monotonic() + FORK_WAITS
+    for access in list(_accesses.values()):
+        left = deadline - time.monotonic()
+        if access.refresh_before_fork and left > 0:
+            with contextlib.suppress(Exception):
+                access.credentials.refresh_if_due(left)
 
 
 def _go_on_importing() -> None:
@@ -262,4 +297,4 @@ def _go_on_importing() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_hold_imports, after_in_parent=_go_on_importing)
+    os.register_at_fork(before=_before_fork, after_in_parent=_go_on_importing)

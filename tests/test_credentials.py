@@ -248,6 +248,66 @@ def test_retry_after_holds_for_callers_without_a_credential_too(cache, service, 
     assert cache.get().token == "token 2"
 
 
+def test_refresh_if_due_waits_for_the_new_credential(cache, service, clock):
+    """And for the end of the thread that fetched it."""
+    cache.get()
+    clock.move(minutes=31)
+
+    cache.refresh_if_due(10)
+
+    assert cache.ready().token == "token 2"
+    assert not cache._flight._call._thread.is_alive()
+
+
+@pytest.mark.parametrize("minutes", [29, None], ids=["not due", "none yet"])
+def test_refresh_if_due_asks_for_nothing_that_is_not_due(
+    cache, service, clock, minutes
+):
+    """It costs a process that forks nothing."""
+    if minutes:
+        cache.get()
+        clock.move(minutes=minutes)
+    calls = service.calls
+
+    cache.refresh_if_due(10)
+
+    assert service.calls == calls
+
+
+def test_refresh_if_due_honours_the_pause_after_a_failure(cache, service, clock):
+    """And raises nothing: the credential in use may be good for long."""
+    first = cache.get()
+    clock.move(minutes=40)
+    service.error = OSError("busy")
+    service.error.retry_after_secs = 30
+    cache.refresh_if_due(10)
+    cache.refresh_if_due(10)
+    assert service.calls == 2
+    assert cache.ready() is first
+
+    service.error = None
+    clock.move(seconds=31)
+    cache.refresh_if_due(10)
+
+    assert cache.ready().token == "token 3"
+
+
+def test_refresh_if_due_does_not_wait_longer_than_it_may(cache, service, clock):
+    """Nor start a second request beside the one that hangs."""
+    first = cache.get()
+    clock.move(minutes=31)
+    service.gate.clear()
+
+    cache.refresh_if_due(0.01)
+    cache.refresh_if_due(0.01)
+
+    assert cache.ready() is first
+    assert service.calls == 2
+    service.gate.set()
+    settle(cache)
+    assert cache.ready().token == "token 2"
+
+
 def test_drop_forgets_only_the_refused_one(cache):
     """Another thread may have renewed it in between."""
     refused = cache.get()

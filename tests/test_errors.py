@@ -104,6 +104,19 @@ WORKSPACE = [
     (ConnectionError("Connection refused"), "api-unreachable"),
     (TimeoutError("no answer within 10 s"), "api-unreachable"),
     (ValueError("Invalid URL 'None': No scheme supplied"), "api-unreachable"),
+    (
+        OSError("certificate verify failed: self-signed certificate in chain"),
+        "api-ca-unknown",
+    ),
+    (
+        OSError("certificate verify failed: self signed certificate"),
+        "api-ca-unknown",
+    ),
+    (OSError("certificate verify failed: certificate has expired"), "api-certificate"),
+    (
+        OSError("SSLError(PermissionError(13, 'Permission denied'))"),
+        "ca-bundle-unusable",
+    ),
     (ValueError("cannot configure default credentials"), "no-login"),
     (Known("empty-credential"), "empty-credential"),
     (RuntimeError("never heard of"), "workspace-unexplained"),
@@ -201,6 +214,7 @@ def test_each_row_speaks_whole_sentences(failure):
     own = [
         *("given", "name", "value", "problem", "kind"),
         *("skew", "state", "template", "waited", "identity"),
+        *("profile", "file", "method", "program", "path", "command"),
     ]
 
     error = explained(

@@ -34,6 +34,7 @@ ROOMS = [
     "pool",
     "handshake",
     "base",
+    "warmup",
     "figures",
     "telemetry",
     "checks",
@@ -153,6 +154,21 @@ def test_loading_the_engine_loads_no_sdk_and_no_pool():
         "import sys, django_lakebase.base, django_lakebase.apps\n"
         "found = {'databricks.sdk', 'psycopg_pool', 'requests', 'aiohttp'}\n"
         "print(found & set(sys.modules))"
+    )
+
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert out.stdout.strip() == "set()"
+
+
+def test_importing_the_package_loads_no_django():
+    """Django imports it as an app before the settings are complete."""
+    code = (
+        "import sys, django_lakebase\n"
+        "assert not hasattr(django_lakebase, 'no_such_name')\n"
+        "print({'django', 'django_lakebase.warmup'} & set(sys.modules))"
     )
 
     out = subprocess.run(

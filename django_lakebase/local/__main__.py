@@ -121,6 +121,12 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     add("--pg-port", type=_port, default=0, metavar="PORT", help="default: a free one")
     add("--api-port", type=_port, default=0, metavar="PORT", help="default: a free one")
     add(
+        "--api-tls",
+        action="store_true",
+        help="serve the API over TLS, with a certificate that only "
+        "REQUESTS_CA_BUNDLE makes known, as behind a company's authority",
+    )
+    add(
         "--libpq",
         action="store_true",
         help="also set PGHOSTADDR, for psql, pg_dump and plain psycopg",
@@ -178,6 +184,7 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
             postgres=options.postgres,
             pg_port=options.pg_port,
             api_port=options.api_port,
+            api_tls=options.api_tls,
             libpq=options.libpq,
             grants=options.grants,
             dialect=Dialect(options.dialect),

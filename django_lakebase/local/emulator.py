@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shlex
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ class Options:
     postgres: str = "auto"
     pg_port: int = 0
     api_port: int = 0
+    api_tls: bool = False
     libpq: bool = False
     grants: str = "default"
     dialect: Dialect = Dialect.LIKELY
@@ -95,7 +97,8 @@ class Emulator:
     ) -> None:
         options, home = self._options, _home(held)
         ca_file = machine.directory / "ca.pem"
-        context = tls.server_context(home.endpoint.host(), ca_file)
+        authority, host = tls.Authority(ca_file), home.endpoint.host()
+        context = authority.server_context(host, f"*.{host.partition('.')[2]}")
         signer, faults = Signer(held.signing_key), Faults()
         poolers, operations = Poolers(machine), Operations()
         self._stack.push_async_callback(poolers.stop)
@@ -119,17 +122,21 @@ class Emulator:
         self._stack.callback(operations.close)
         watch = Watch(tree)
         self._stack.callback(watch.start().cancel)
-        url = await self._control(control, console)
+        secure = authority.server_context(HOSTADDR) if options.api_tls else None
+        api_url, url = await self._control(control, console, secure)
         await deeds.settle()
         self._stack.push_async_callback(deeds.switch_off)
         for name, settings in options.faults:
             await deeds.switch_on(name, settings)
         self._tell(home, held, port, url, ca_file)
+        if secure is not None:
+            self.environment["DATABRICKS_HOST"] = api_url
+            self.environment["REQUESTS_CA_BUNDLE"] = str(ca_file)
         self.facts = self._facts(home, held, port, url)
         self.facts["postgres_socket"] = str(fleet.of(home.branch).server.socket)
         console.facts = self.facts
         name = self.environment["ENDPOINT_NAME"]
-        self._say(f"serving {name}: API at {url}, Postgres at port {port}")
+        self._say(f"serving {name}: API at {api_url}, Postgres at port {port}")
 
     async def _fleet(self, machine: Machine, held: Estate) -> Fleet:
         fleet = Fleet(machine)
@@ -157,20 +164,32 @@ class Emulator:
         except OSError as exc:
             raise _taken("--pg-port", port, exc) from exc
 
-    async def _control(self, control: Control, console: Console) -> str:
+    async def _control(
+        self, control: Control, console: Console, secure: ssl.SSLContext | None
+    ) -> tuple[str, str]:
+        """Serve the API; return its URL, and the one for what is under /_local/."""
         application = control.application()
         console.add_routes(application)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
-        port = self._options.api_port
-        site = web.TCPSite(runner, HOSTADDR, port, shutdown_timeout=0.1)
+        url = await self._listen(runner, self._options.api_port, secure)
+        # Clients of /_local/ need no certificate.
+        return url, await self._listen(runner, 0) if secure else url
+
+    async def _listen(
+        self, runner: web.AppRunner, port: int, secure: ssl.SSLContext | None = None
+    ) -> str:
+        """Listen on *port* (0: a free one), with TLS if *secure*; return the URL."""
+        site = web.TCPSite(
+            runner, HOSTADDR, port, ssl_context=secure, shutdown_timeout=0.1
+        )
         try:
             await site.start()
         except OSError as exc:
             raise _taken("--api-port", port, exc) from exc
-        number = runner.addresses[0][1]
-        return f"http://{HOSTADDR}:{number}"
+        number = runner.addresses[-1][1]
+        return f"{'https' if secure else 'http'}://{HOSTADDR}:{number}"
 
     def _tell(
         self, home: Place, held: Estate, port: int, url: str, ca_file: Path

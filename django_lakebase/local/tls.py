@@ -6,13 +6,16 @@ from pathlib import Path
 import trustme
 
 
-def server_context(host: str, ca_file: Path) -> ssl.SSLContext:
-    """Return the gateway's TLS context; the authority's certificate is in *ca_file*."""
-    authority = trustme.CA(organization_name="django_lakebase local")
-    _, _, domain = host.partition(".")
-    certificate = authority.issue_cert(host, f"*.{domain}")
-    authority.cert_pem.write_to_path(str(ca_file))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    certificate.configure_cert(context)
-    return context
+class Authority:
+    """An authority whose certificate is written to *ca_file*."""
+
+    def __init__(self, ca_file: Path) -> None:
+        self._authority = trustme.CA(organization_name="django_lakebase local")
+        self._authority.cert_pem.write_to_path(str(ca_file))
+
+    def server_context(self, *names: str) -> ssl.SSLContext:
+        """Return the TLS context of a server with these host names or addresses."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._authority.issue_cert(*names).configure_cert(context)
+        return context

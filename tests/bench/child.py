@@ -1,7 +1,7 @@
 """
 A fresh process, as the bench starts it: how long until its first query, and why.
 
-    python -m tests.bench.child fresh | forked | forked-warm
+    python -m tests.bench.child fresh | forked | forked-warm | forked-warmed-up
 
 Its DATABASES are the variable BENCH_DATABASES, in JSON. It prints JSON.
 """
@@ -78,16 +78,21 @@ def fresh() -> dict[str, Any]:
     return {"marks": marks, "megabytes": memory()}
 
 
-def forked(*, warm: bool) -> dict[str, Any]:
+def forked(parent: str) -> dict[str, Any]:
     """
     Return the same of workers whose parent has loaded the project.
 
-    As gunicorn does with --preload; a *warm* parent has run a query too.
+    As gunicorn does with --preload. A *parent* that is "forked-warm" has run a query
+    too, and one that is "forked-warmed-up" has called warm().
     """
     connection = set_up()
-    if warm:
+    if parent == "forked-warm":
         first_query(connection)
         connection.close()
+    elif parent == "forked-warmed-up":
+        from django_lakebase import warm
+
+        warm()
     workers = [Worker(connection) for _ in range(WORKERS)]
     spans = [worker.hear() for worker in workers]
     # Now all are there and have done the same.
@@ -137,4 +142,4 @@ class Worker:
 if __name__ == "__main__":
     mark("interpreter")
     way = sys.argv[1]
-    print(json.dumps(fresh() if way == "fresh" else forked(warm=way == "forked-warm")))
+    print(json.dumps(fresh() if way == "fresh" else forked(way)))

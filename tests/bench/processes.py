@@ -22,6 +22,7 @@ IMPORT_MODULE = (
 FORKED = {
     "forked": "a worker forked by a parent that has loaded the project",
     "forked-warm": "a worker forked by a parent that has run a query too",
+    "forked-warmed-up": "a worker forked by a parent that has called warm()",
 }
 
 

@@ -1,13 +1,17 @@
 """Processes that fork with a warm parent: gunicorn --preload, Celery prefork."""
 
 import os
+import signal
 import threading
 import traceback
 
 import pytest
 from django.db import ProgrammingError
 
-from tests.support import cache_of, one
+from django_lakebase import signals, workspace
+from tests.support import cache_of, one, put
+
+CREDENTIALS = "/api/2.0/postgres/credentials"
 
 # Python says so since 3.12; these tests are about the cases where people do it.
 pytestmark = [
@@ -107,9 +111,146 @@ def test_a_child_can_fetch_while_its_parent_was_fetching(new_wrapper, local):
     with local.fault("api-slow", ms=500):
         busy = threading.Thread(target=cache.get)
         busy.start()
-        while not local.counters()["requests"].get("/api/2.0/postgres/credentials"):
+        while not local.counters()["requests"].get(CREDENTIALS):
             pass
         answer = in_child(lambda: one(wrapper, "SELECT 1"))
         busy.join()
 
     assert answer == "1"
+
+
+def with_due_credential(wrapper, local):
+    """Give the cache of *wrapper* a valid credential past its refresh time."""
+    token = local.issue(local.facts["service_principal"])
+    credential = put(wrapper, token, left=600)
+    # A process that holds a credential has imported the SDK.
+    workspace.import_sdk()
+    local.reset_counters()
+    return credential
+
+
+def test_requests_per_forked_job_are_bounded(new_wrapper, local):
+    """The parent refreshes once for twenty jobs, and no child asks for anything."""
+    wrapper = new_wrapper("forked")
+    with_due_credential(wrapper, local)
+    threads = threading.active_count()
+
+    jobs = [in_child(lambda: one(wrapper, "SELECT 1")) for _ in range(20)]
+
+    counted = local.counters()
+    assert jobs == ["1"] * 20
+    assert counted["requests"].get(CREDENTIALS) == 1
+    # A child that asked for one would have logged in as well.
+    assert counted["requests"]["/oidc/v1/token"] == 1
+    assert cache_of(wrapper).issued == 1
+    assert threading.active_count() == threads
+
+
+def test_expired_credential_is_refreshed_before_fork(new_wrapper, local):
+    """A worker that was idle for an hour hands no dead credential to the next job."""
+    wrapper = new_wrapper("forked")
+    put(wrapper, "expired", left=-60)
+    workspace.import_sdk()
+
+    job = in_child(lambda: cache_of(wrapper).ready() is not None)
+
+    assert job == "True"
+
+
+def test_fork_before_the_first_credential_asks_for_nothing(new_wrapper, local):
+    """Most processes that fork never use the database."""
+    wrapper = new_wrapper("forked")
+    workspace.access_to(wrapper.get_target())
+
+    in_child(lambda: None)
+
+    assert local.counters()["requests"] == {}
+
+
+def test_opt_out_counts_for_all_aliases_that_share_the_credential(new_wrapper, local):
+    """The parent then asks for nothing, and the child that needs one does."""
+    wrapper = new_wrapper("forked")
+    with_due_credential(wrapper, local)
+    other = new_wrapper("other", OPTIONS={"refresh_before_fork": False})
+    assert cache_of(other) is cache_of(wrapper)
+
+    in_child(lambda: None)
+
+    assert local.counters()["requests"] == {}
+
+
+def test_failed_refresh_does_not_stop_forks_and_is_not_repeated(new_wrapper, local):
+    """The children work with what is left of the old credential, and ask nobody."""
+    wrapper = new_wrapper("forked")
+    with_due_credential(wrapper, local)
+    with local.fault("api-429", retry_after=60):
+        jobs = [in_child(lambda: one(wrapper, "SELECT 1")) for _ in range(5)]
+
+    assert jobs == ["1"] * 5
+    assert local.counters()["requests"].get(CREDENTIALS) == 1
+
+
+def test_fork_does_not_wait_for_a_silent_workspace(new_wrapper, local, monkeypatch):
+    """The request goes on in the parent, while the child is already at work."""
+    monkeypatch.setattr(workspace, "FORK_WAITS", 0.2)
+    wrapper = new_wrapper("forked")
+    with_due_credential(wrapper, local)
+    cache = cache_of(wrapper)
+    with local.fault("api-slow", ms=5000):
+        jobs = [in_child(lambda: one(wrapper, "SELECT 1")) for _ in range(3)]
+        is_still_asking = cache._flight._call.is_running()
+
+    assert jobs == ["1"] * 3
+    assert is_still_asking
+    cache._flight.join(15)
+    assert local.counters()["requests"].get(CREDENTIALS) == 1
+    assert cache.issued == 1
+
+
+def test_receiver_of_credential_issued_may_fork(new_wrapper, local):
+    """It runs in the thread that a fork would wait for."""
+    wrapper = new_wrapper("forked")
+    wrapper.inc_thread_sharing()
+    with_due_credential(wrapper, local)
+    jobs = []
+
+    def fork(**_):
+        jobs.append(in_child(lambda: one(wrapper, "SELECT 1")))
+
+    signals.credential_issued.connect(fork)
+    try:
+        cache_of(wrapper).ready()
+        cache_of(wrapper)._flight.join(15)
+    finally:
+        signals.credential_issued.disconnect(fork)
+
+    assert jobs == ["1"]
+    assert cache_of(wrapper).issued == 1
+
+
+@pytest.mark.parametrize("name", ["registry", "import", "flight"])
+def test_signal_handler_may_fork_while_its_thread_holds_a_lock(
+    new_wrapper, local, name
+):
+    """Python runs handlers between any two steps of the main thread."""
+    wrapper = new_wrapper("forked")
+    with_due_credential(wrapper, local)
+    locks = {
+        "registry": workspace._registry_lock,
+        "import": workspace._import_lock,
+        "flight": cache_of(wrapper)._flight._lock,
+    }
+    jobs = []
+
+    def fork(*_):
+        jobs.append(in_child(lambda: one(wrapper, "SELECT 1")))
+
+    before = signal.signal(signal.SIGUSR1, fork)
+    try:
+        with locks[name]:
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    assert jobs == ["1"]
+    assert cache_of(wrapper).issued == 1

@@ -4,9 +4,12 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import psycopg
@@ -372,3 +375,21 @@ def test_help_lists_the_faults():
 
     assert found.returncode == 0
     assert "refuse-logins" in found.stdout
+
+
+def test_api_over_tls():
+    """Its address and its authority's file are for the SDK; faults need neither."""
+    with LocalLakebase.start("--api-tls") as local:
+        url = local.env["DATABRICKS_HOST"]
+        path = f"{url}/oidc/.well-known/oauth-authorization-server"
+        context = ssl.create_default_context(cafile=local.env["REQUESTS_CA_BUNDLE"])
+        with urllib.request.urlopen(path, context=context) as answer:
+            told = json.load(answer)
+        with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
+            urllib.request.urlopen(path)
+        with local.fault("latency"):
+            pass
+
+    assert url.startswith("https://127.0.0.1:")
+    assert told["token_endpoint"] == f"{url}/oidc/v1/token"
+    assert local.url.startswith("http://127.0.0.1:")

@@ -44,7 +44,8 @@ class Remembered(set[object]):
 def context(tmp_path_factory):
     """Give a server's TLS context and the file of its authority."""
     file = tmp_path_factory.mktemp("tls") / "ca.pem"
-    return tls.server_context("ep-x.database.local-1.lakebase.test", file), file
+    host = "ep-x.database.local-1.lakebase.test"
+    return tls.Authority(file).server_context(host), file
 
 
 class NoFleet:

@@ -1,6 +1,7 @@
 """Celery's worker, started as a user starts it, through rotations under load."""
 
 import ast
+import contextlib
 import json
 import threading
 
@@ -38,15 +39,28 @@ class Client:
             "control_folder": str(folder / "control"),
         }
 
-    def ask(self):
+    def ask(self, name="facts"):
         """Have one task done; return its facts."""
         with self._lock:
-            task = self._app.send_task("facts", ignore_result=True)
+            task = self._app.send_task(name, ignore_result=True)
             # The worker must not see a message that is half written.
             for message in self._outbox.iterdir():
                 message.rename(self._queue / message.name)
         [facts] = self._worker.wait_for(rf"\[{task.id}\] succeeded in [\d.]+s: (.*)")
         return ast.literal_eval(facts)
+
+
+@contextlib.contextmanager
+def working(folder, options, **env):
+    """Run a worker whose broker is *folder*."""
+    for name in ("queue", "outbox", "control"):
+        (folder / name).mkdir()
+    command = [str(BIN / "celery"), "-A", "tests.servers.site", "worker"]
+    with started(
+        [*command, *options, *ALONE, "--loglevel=INFO"], SITE_FOLDER=str(folder), **env
+    ) as worker:
+        worker.wait_for("(ready)[.]$")
+        yield worker
 
 
 @pytest.mark.parametrize(
@@ -58,15 +72,8 @@ class Client:
 )
 def test_tasks_live_through_rotations(busy, tmp_path, options, database, processes):
     """Although a query in AppConfig.ready() has warmed the worker's parent up."""
-    for name in ("queue", "outbox", "control"):
-        (tmp_path / name).mkdir()
-    own = {"SITE_FOLDER": str(tmp_path), "SITE_IS_WARM": "1"}
-    own["SITE_DATABASE"] = json.dumps(database)
-    command = [str(BIN / "celery"), "-A", "tests.servers.site", "worker"]
-    with started(
-        [*command, *options, *ALONE, "--loglevel=INFO"], **busy.env, **own
-    ) as worker:
-        worker.wait_for("(ready)[.]$")
+    own = {"SITE_IS_WARM": "1", "SITE_DATABASE": json.dumps(database)}
+    with working(tmp_path, options, **busy.env, **own) as worker:
         with Load(Client(tmp_path, worker).ask) as load:
             load.until_rotated(processes)
 
@@ -75,3 +82,18 @@ def test_tasks_live_through_rotations(busy, tmp_path, options, database, process
         assert_no_herd(busy, load, processes if processes == 1 else processes + 1)
         assert worker.end() == 0
     until_no_connection(busy)
+
+
+def test_children_of_a_warm_worker_ask_the_workspace_for_nothing(local, tmp_path):
+    """Each lives for one task, with the credential that the parent has fetched."""
+    options = ["-P", "prefork", "-c", "1", "--max-tasks-per-child=1"]
+    with working(tmp_path, options, **local.env, SITE_WARMS_UP="1") as worker:
+        client = Client(tmp_path, worker)
+        answers = [client.ask("read") for _ in range(4)]
+
+        counted = local.counters()
+        assert worker.end() == 0
+    assert len({facts["pid"] for facts in answers}) == 4
+    assert shared_sessions(answers) == set()
+    assert counted["requests"]["/oidc/v1/token"] == 1
+    assert counted["credentials_issued"] == 1

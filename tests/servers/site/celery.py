@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from celery import Celery
+from celery.signals import worker_init
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.servers.site.settings")
 
@@ -25,3 +26,20 @@ def facts() -> dict[str, object]:
     from .views import tell
 
     return tell()
+
+
+@app.task(name="read")
+def read() -> dict[str, object]:
+    """Tell the same of a process that needs no tables."""
+    from example_project.notes.facts import gather
+
+    return {"pid": os.getpid(), "session": gather().session}
+
+
+@worker_init.connect
+def fetch_before_forking(**_: object) -> None:
+    """Warm the parent up where the environment says so."""
+    if os.environ.get("SITE_WARMS_UP"):
+        from django_lakebase import warm
+
+        warm()
