@@ -139,7 +139,8 @@ def test_wrong_settings_are_shown_at_once_and_not_as_a_timeout(new_wrapper, loca
 
 def test_a_timeout_tells_the_last_error(new_wrapper, local):
     """Where waiting was right but in vain, the reason replaces the bare timeout."""
-    wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "timeout": 1}})
+    one(new_wrapper(), "SELECT 1")  # The timeout is for the login alone.
+    wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "timeout": 2}})
 
     with (
         local.fault("refuse-logins", voice="starting"),

@@ -60,7 +60,7 @@ def test_a_read_only_endpoint_follows_and_writes_nothing(local, replica, dial):
     ):
         writer.execute("CREATE TABLE followed AS SELECT 7 AS n")
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             row = None
             while row is None and time.monotonic() < deadline:
                 with contextlib.suppress(errors.UndefinedTable):
