@@ -158,10 +158,13 @@ class LakebaseMixin(Base):
             health_checks = self.settings_dict.get("CONN_HEALTH_CHECKS")
             own = {} if options is True else dict(options)
             checks = ConnectionPool.check_connection if health_checks else None
+            # A wrapper that never connects: the pool would keep this one alive, and
+            # with it the connection of a thread that has ended.
+            wrapper: Any = type(self)(self.settings_dict, self.alias)
             return LakebasePool(
                 target,
                 self.get_connection_params(),
-                self._configure_connection,  # type: ignore[attr-defined]
+                wrapper._configure_connection,  # noqa: SLF001
                 {"check": checks, **own},
             )
 

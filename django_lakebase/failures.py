@@ -507,7 +507,9 @@ FAILURES = (
         means="all connections of this process's pool are in use, and none came back "
         "within {waited} s.",
         mend='Raise OPTIONS["pool"]["max_size"], or hold connections for a shorter '
-        "time: long transactions, slow queries, requests that wait for others.",
+        "time: long transactions, slow queries, requests that wait for others. Threads "
+        "that the project starts must end with connection.close() or "
+        "close_old_connections(): else they may keep their connection.",
         passing=True,
     ),
     _server(

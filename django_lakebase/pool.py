@@ -8,9 +8,12 @@ PoolTimeout, and a connection that the server has cut is not handed out.
 
 import contextlib
 import copy
+import gc
 import os
 import threading
 import time
+import weakref
+from collections import deque
 from collections.abc import Callable, Hashable
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -89,6 +92,16 @@ class LakebaseConnectionMixin:
         connect = super().connect  # type: ignore[misc]
         return lakebase.open(lambda **own: connect(conninfo, **own), params)
 
+    def __del__(self) -> None:
+        """Close the connection; its pool is told if it was still lent."""
+        pool = getattr(self, "_pool", None)
+        if isinstance(pool, LakebasePool) and pool.has_lent(self):
+            # May run anywhere, also where this thread holds the pool's lock.
+            self.pgconn.finish()  # type: ignore[attr-defined]
+            pool.abandoned.append(self)
+        else:
+            super().__del__()  # type: ignore[misc]
+
 
 class LakebaseConnection(LakebaseConnectionMixin, psycopg.Connection[Any]):  # type: ignore[misc]
     """The connection of a pool without a connection_class of its own."""
@@ -111,7 +124,11 @@ class LakebasePool(ConnectionPool[Any]):
         self.target = target
         self.is_retired = self.is_finished = False
         self._opener = Opener(target)
-        self._lent: set[int] = set()
+        # By id of the connection: the thread that took it, until it is known to have
+        # ended.
+        self._lent: dict[int, weakref.ref[threading.Thread] | None] = {}
+        # Connections that were garbage-collected while they were lent, and closed.
+        self.abandoned: deque[Any] = deque()
         self._looks = 0
         self._sets_lifetime = "max_lifetime" not in options
         options = {
@@ -152,7 +169,7 @@ class LakebasePool(ConnectionPool[Any]):
         deadline = time.monotonic() + seconds
         while True:
             connection = self._getconn_or_reason(deadline, seconds)
-            self._lent.add(id(connection))
+            self._lent[id(connection)] = weakref.ref(threading.current_thread())
             # A round trip only where the server has said something unasked: good-bye,
             # mostly.
             if not is_readable(connection) or _answers(connection):
@@ -162,7 +179,7 @@ class LakebasePool(ConnectionPool[Any]):
 
     def putconn(self, conn: Any) -> None:
         """Take *conn* back."""
-        self._lent.discard(id(conn))
+        self._lent.pop(id(conn), None)
         self._keep_while_no_other_can_be_had(conn)
         super().putconn(conn)
         if self.is_retired and not self._lent:
@@ -173,9 +190,14 @@ class LakebasePool(ConnectionPool[Any]):
         self.is_finished = True
         super().close(timeout)
 
+    def has_lent(self, connection: object) -> bool:
+        """Return whether *connection* is lent, and has not come back."""
+        return not self.closed and id(connection) in self._lent
+
     def retire(self) -> None:
         """Close the pool as soon as nobody uses a connection of it."""
         self.is_retired = True
+        self._replace_abandoned()
         if not self._lent:
             self.close()
 
@@ -195,8 +217,28 @@ class LakebasePool(ConnectionPool[Any]):
                 stats[name] = max(0, stats[name] - self._looks)
         return stats
 
+    def _replace_abandoned(self) -> None:
+        """
+        Replace the connections of threads that ended without returning them.
+
+        That a thread has ended proves nothing, since it may have passed its connection
+        on. Only a connection that is garbage is replaced. Django's wrapper, which holds
+        it, is part of reference cycles, so a used-up pool runs the garbage collector,
+        at most once for each connection whose thread has ended.
+        """
+        if not self.abandoned and len(self._lent) >= self.max_size:
+            ended = [
+                key for key, thread in list(self._lent.items()) if _has_ended(thread)
+            ]
+            self._lent.update(dict.fromkeys(ended))
+            if ended:
+                gc.collect()
+        while self.abandoned:
+            self.putconn(self.abandoned.popleft())
+
     def _getconn_or_reason(self, deadline: float, seconds: float) -> Any:
         started = time.monotonic()
+        self._replace_abandoned()
         while True:
             now = time.monotonic()
             left = deadline - now
@@ -276,6 +318,13 @@ def _bringing_password(own_class: Any) -> Any:
     if own_class is psycopg.Connection:
         return LakebaseConnection
     return type(own_class.__name__, (LakebaseConnectionMixin, own_class), {})
+
+
+def _has_ended(thread: "weakref.ref[threading.Thread] | None") -> bool:
+    if thread is None:
+        return False
+    found = thread()
+    return found is None or not found.is_alive()
 
 
 def _answers(connection: Connection) -> bool:

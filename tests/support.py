@@ -45,7 +45,7 @@ def put(wrapper: DatabaseWrapper, token: str, *, left: float = 3600.0) -> Creden
 
 def hear_from(connection: Any) -> None:
     """Wait until something of the server's has arrived at *connection*."""
-    assert select.select([connection.fileno()], [], [], 15)[0]
+    assert select.select([connection.fileno()], [], [], 60)[0]
 
 
 def settings_for(local: LocalLakebase) -> dict[str, Any]:

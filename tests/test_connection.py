@@ -53,7 +53,7 @@ def test_a_moved_endpoint_while_the_workspace_is_down(new_wrapper, local, monkey
 
 def test_a_probe_for_which_there_is_no_credential(new_wrapper, local):
     """The unknown refusal is the error, and not that of the probe."""
-    wrapper = new_wrapper(OPTIONS={"connect_budget": 0.5})
+    wrapper = new_wrapper(OPTIONS={"connect_budget": 1})
     kept = put(wrapper, local.issue(local.facts["service_principal"]))
 
     with (
@@ -87,7 +87,7 @@ def test_an_unknown_text_before_the_password_is_not_the_token_s_fault(
         threading.Thread(target=server.serve_forever).start()
         own = {"PORT": str(server.server_address[1])}
         with pytest.raises(LakebaseError) as caught:
-            one(new_wrapper(OPTIONS={"connect_budget": 0.5}, **own), "SELECT 1")
+            one(new_wrapper(OPTIONS={"connect_budget": 1}, **own), "SELECT 1")
         server.shutdown()
 
     assert caught.value.failure_id == "unexplained"
@@ -164,7 +164,7 @@ def test_a_native_login_has_no_credential_to_renew(new_wrapper, local):
 
 def test_the_error_is_what_the_workspace_said_last(new_wrapper, monkeypatch):
     """That the time was up before the next answer is its echo."""
-    wrapper = new_wrapper(OPTIONS={"connect_budget": 0.4})
+    wrapper = new_wrapper(OPTIONS={"connect_budget": 1.5})
     busy = type("TooManyRequests", (OSError,), {})("slow down")
     causes = [busy, TimeoutError("no answer within 0 s")]
 

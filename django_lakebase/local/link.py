@@ -6,6 +6,7 @@ This file knows nothing of PostgreSQL.
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -73,7 +74,24 @@ class Link(asyncio.Protocol):
         self._arrived.set()
         self.over.set()
         if self._other is not None:
+            if exc is not None and not self.is_secure:
+                self._other.write(self._drain())
             self._other.close()
+
+    def _drain(self) -> bytes:
+        """
+        Return what has arrived and asyncio has not read.
+
+        It does not read on after a failed write. A server that ends a session says why
+        and closes; its words would be lost where the client sends at that moment.
+        """
+        transport, data = self._transport, bytearray()
+        if transport is not None:
+            descriptor = transport.get_extra_info("socket").fileno()
+            with contextlib.suppress(OSError):
+                while block := os.read(descriptor, MOST_UNREAD):
+                    data += block
+        return bytes(data)
 
     def pause_writing(self) -> None:
         """Stop reading at the other side: this one is slow."""

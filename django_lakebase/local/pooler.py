@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -45,7 +46,7 @@ class Poolers:
         if self._program is None:
             return None
         folder = compute.server.folder / "pooler"
-        socket = folder / f".s.PGSQL.{PORT}"
+        path = folder / f".s.PGSQL.{PORT}"
         async with self._lock:
             process = self._running.get(folder)
             if process and self._served[folder] != compute.server.socket:
@@ -53,8 +54,8 @@ class Poolers:
             if process is None or process.poll() is not None:
                 self._served[folder] = compute.server.socket
                 self._running[folder] = self._spawn(compute, folder)
-                await self._wait(socket, folder)
-        return socket
+                await self._wait(path, folder)
+        return path
 
     async def stop(self) -> None:
         """Stop all."""
@@ -82,9 +83,9 @@ class Poolers:
         machine.give(settings)
         return machine.spawn([str(self._program), str(settings)], folder / "log")
 
-    async def _wait(self, socket: Path, folder: Path) -> None:
+    async def _wait(self, path: Path, folder: Path) -> None:
         deadline = time.monotonic() + STARTS_WITHIN
-        while not _is_there(socket):
+        while not _accepts(path):
             if time.monotonic() > deadline or self._running[folder].poll() is not None:
                 raise LocalError(f"PgBouncer did not start:\n{_read(folder / 'log')}")
             await asyncio.sleep(0.01)
@@ -96,8 +97,10 @@ async def _end(process: subprocess.Popen[bytes]) -> None:
     await asyncio.to_thread(process.wait)
 
 
-def _is_there(path: Path) -> bool:
-    return path.exists()
+def _accepts(path: Path) -> bool:
+    """Return whether *path* takes connections: it exists a moment before it does."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 def _read(log: Path) -> str:

@@ -47,7 +47,7 @@ def failure_of(wrapper):
 def test_faults_of_the_service(new_wrapper, local, fault, settings, failure_id, mend):
     """What the service does is named, with the next step."""
     with local.fault(fault, **settings):
-        error = failure_of(new_wrapper(OPTIONS={"connect_budget": 1}))
+        error = failure_of(new_wrapper(OPTIONS={"connect_budget": 2}))
 
     assert error.failure_id == failure_id
     assert mend in str(error)
@@ -296,7 +296,7 @@ def test_token_refused_with_403_is_replaced_by_a_new_login(new_wrapper, local, t
 def test_token_refused_with_403_after_a_new_login_is_reported(new_wrapper, local):
     """The hint is about the login, and nobody is told to grant a permission."""
     with local.fault("dead-token"):
-        error = failure_of(new_wrapper(OPTIONS={"connect_budget": 1}))
+        error = failure_of(new_wrapper(OPTIONS={"connect_budget": 2}))
 
     assert error.failure_id == "token-unaccepted"
     assert "CAN USE" not in str(error)

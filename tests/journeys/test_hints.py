@@ -693,6 +693,7 @@ def test_a_larger_pool_serves_both(new_wrapper, local):
 
 def test_a_larger_budget_outlasts_the_start(new_wrapper, local):
     """What waking says of OPTIONS["connect_budget"]."""
+    one(new_wrapper("hint"), "SELECT 1")  # The budget is for the login alone.
     with local.fault("starting", seconds=0):
         error = failure_of(new_wrapper("hint", OPTIONS={"connect_budget": 0.3}))
     local.set_fault("starting", seconds=0.5)
@@ -748,7 +749,7 @@ def test_an_identity_that_is_not_told_changes_nothing(new_wrapper, local, monkey
 def test_the_identity_is_asked_within_the_budget(new_wrapper, local, monkeypatch):
     """A workspace that does not answer delays the error no longer than it may."""
     monkeypatch.setenv("PGUSER", "left-over")
-    wrapper = new_wrapper("hint", OPTIONS={"connect_budget": 0.5})
+    wrapper = new_wrapper("hint", OPTIONS={"connect_budget": 1})
     put(wrapper, local.issue(local.facts["service_principal"]))
 
     with local.fault("api-silent"):

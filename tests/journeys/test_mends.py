@@ -170,8 +170,8 @@ def test_an_endpoint_that_moved_is_found_again(connect, patient):
 def test_a_token_that_dies_early_is_replaced(connect, patient):
     """Whatever its expire_time said: one refusal, and no error."""
     wrapper = connect()
-    with patient.fault("token-life", seconds=0.3):
-        one(wrapper, "SELECT pg_sleep(0.4)")
+    with patient.fault("token-life", seconds=1):
+        one(wrapper, "SELECT pg_sleep(1.1)")
         wrapper.close()
         patient.reset_counters()
 
@@ -213,8 +213,8 @@ def test_every_dialect_is_understood(new_wrapper, local, dialect):
             return new_wrapper("dialect", **settings)
 
         wrapper = connect()
-        with own.fault("token-life", seconds=0.3):
-            one(wrapper, "SELECT pg_sleep(0.4)")
+        with own.fault("token-life", seconds=1):
+            one(wrapper, "SELECT pg_sleep(1.1)")
             wrapper.close()
             assert one(wrapper, "SELECT 1") == 1
         for fault in ("role-missing", "role-unlabelled"):

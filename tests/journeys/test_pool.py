@@ -1,21 +1,26 @@
 """Django's own pool option, over credentials that come and go."""
 
+import gc
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import psycopg
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
+from django.db.utils import ConnectionHandler
 from psycopg_pool import PoolTimeout
 
+from django_lakebase import pool
 from django_lakebase.connection import LakebaseError
 from django_lakebase.credentials import Credential, utc_now
-from tests.support import cache_of, hear_from, one, put
+from tests.support import cache_of, hear_from, one, outlive, put
 
 pytestmark = pytest.mark.every_environment
 
@@ -134,7 +139,8 @@ def test_wrong_settings_are_shown_at_once_and_not_as_a_timeout(new_wrapper, loca
 
 def test_a_timeout_tells_the_last_error(new_wrapper, local):
     """Where waiting was right but in vain, the reason replaces the bare timeout."""
-    wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "timeout": 1}})
+    one(new_wrapper(), "SELECT 1")  # The timeout is for the login alone.
+    wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "timeout": 2}})
 
     with (
         local.fault("refuse-logins", voice="starting"),
@@ -156,6 +162,87 @@ def test_an_exhausted_pool_says_so(new_wrapper):
     assert str(caught.value).startswith('DATABASES["pooled"]: ')
     assert "within 0.2 s" in str(caught.value)
     assert isinstance(caught.value.__cause__, PoolTimeout)
+
+
+@pytest.fixture
+def per_thread(local, django_db_blocker, monkeypatch):
+    """Give Django's own handler: a wrapper for each thread, which ends with it."""
+    own = {"ENGINE": "django_lakebase", "OPTIONS": {"pool": POOL}}
+    with django_db_blocker.unblock():
+        yield ConnectionHandler({"default": {}, "pooled": own})
+        gc.collect()
+        pool.close_pools("pooled")
+        outlive("django-pooled-worker")
+
+
+def in_thread(work):
+    """Return what *work* returns in a thread that has ended."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(work).result()
+
+
+def test_pool_of_one_serves_threads_that_never_close(per_thread):
+    """The connection of a thread that ended is replaced when the next one needs it."""
+    sessions = [in_thread(lambda: backend(per_thread["pooled"])) for _ in range(4)]
+
+    assert len(set(sessions)) == 4
+    assert pool.stats_of("pooled")["returns_bad"] == 3
+
+
+def test_pool_does_not_keep_the_wrapper_that_made_it(per_thread):
+    """Else its connection would be lost with the first thread."""
+    wrapper = in_thread(
+        lambda: backend(per_thread["pooled"]) and weakref.ref(per_thread["pooled"])
+    )
+    gc.collect()
+
+    assert wrapper() is None
+
+
+def test_abandoned_session_ends_with_its_connection(per_thread, new_wrapper):
+    """It does not wait for the next caller of the pool, and nor do its locks."""
+    gone = in_thread(lambda: backend(per_thread["pooled"]))
+    other = new_wrapper()
+    gc.collect()
+    deadline = time.monotonic() + 60
+    alive = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {gone}"  # noqa: S608
+    while one(other, alive) and time.monotonic() < deadline:
+        pass
+
+    assert not one(other, alive)
+
+
+def test_replaced_pool_closes_although_a_thread_never_closed(per_thread):
+    """Changed settings make another pool; the old one does not wait for ever."""
+    old = in_thread(lambda: backend(per_thread["pooled"]) and per_thread["pooled"].pool)
+
+    per_thread["pooled"].settings_dict["OPTIONS"]["connect_budget"] = 9
+    backend(per_thread["pooled"])
+
+    assert old.closed
+
+
+@pytest.mark.parametrize("keep", ["wrapper", "connection"])
+def test_connection_passed_on_by_an_ended_thread_stays_lent(per_thread, keep):
+    """Its thread has ended, but another one uses it: nobody else may."""
+
+    def passed_on():
+        wrapper = per_thread["pooled"]
+        wrapper.inc_thread_sharing()
+        one(wrapper, "SELECT 1")
+        return wrapper if keep == "wrapper" else wrapper.connection
+
+    kept = in_thread(passed_on)
+    per_thread["pooled"].pool.timeout = 0.2
+
+    with pytest.raises(LakebaseError) as caught:
+        one(per_thread["pooled"], "SELECT 1")
+
+    assert caught.value.failure_id == "pool-exhausted"
+    assert "close_old_connections()" in caught.value.mend
+    with kept.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        assert cursor.fetchone() == (1,)
 
 
 def test_a_first_login_that_takes_longer_than_the_budget_is_named(new_wrapper, local):

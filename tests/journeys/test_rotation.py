@@ -70,7 +70,7 @@ def test_an_unknown_refusal_is_probed_with_a_new_token(new_wrapper, local):
 
 def test_an_unknown_refusal_leaves_the_credential_in_place(new_wrapper, local):
     """A probe that fails costs the others nothing."""
-    wrapper = new_wrapper(OPTIONS={"connect_budget": 0.5})
+    wrapper = new_wrapper(OPTIONS={"connect_budget": 1.5})
     kept = put(wrapper, local.issue(local.facts["service_principal"]))
 
     with local.fault("refuse-logins", voice="unknown"):

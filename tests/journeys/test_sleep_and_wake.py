@@ -1,5 +1,7 @@
 """Endpoints that sleep, wake, restart or are cut off."""
 
+import threading
+
 import psycopg
 import pytest
 from django.db import OperationalError
@@ -24,16 +26,30 @@ def test_a_login_waits_for_an_endpoint_that_wakes(new_wrapper, local):
 
 def test_refusals_while_waking_are_waited_out(new_wrapper, local):
     """A server that is starting up is asked again until it serves."""
-    local.set_fault("starting", seconds=0.5)
+    local.set_fault("starting", seconds=0)
+    is_over = threading.Event()
 
-    assert one(new_wrapper(), "SELECT 1") == 1
+    def start_after_a_refusal():
+        while not local.counters()["refusals"] and not is_over.is_set():
+            pass
+        local.clear_faults()
+
+    starting = threading.Thread(target=start_after_a_refusal)
+    starting.start()
+    try:
+        assert one(new_wrapper(), "SELECT 1") == 1
+    finally:
+        is_over.set()
+        starting.join()
+
     assert local.counters()["refusals"] >= 1
     assert local.counters()["credentials_issued"] == 1
 
 
 def test_waiting_ends_with_the_budget(new_wrapper, local):
     """Who waits in vain learns for what, and which setting to raise."""
-    wrapper = new_wrapper(OPTIONS={"connect_budget": 0.5})
+    one(new_wrapper(), "SELECT 1")  # The budget is for the login alone.
+    wrapper = new_wrapper(OPTIONS={"connect_budget": 1})
 
     with (
         local.fault("refuse-logins", voice="starting"),

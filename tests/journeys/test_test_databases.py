@@ -53,7 +53,7 @@ def branch(opened_shop):
     name = f"{facts['project']}/branches?branch_id=of-the-shop"
     made = api.do("POST", name, {"spec": {"no_expiry": True}})["name"]
     branch = Branch(opened_shop, api, made)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         # A new branch lets nobody in for a moment.
         with contextlib.suppress(psycopg.OperationalError):

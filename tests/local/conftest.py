@@ -110,7 +110,7 @@ def dial_until(dial):
     """Give a function that connects as soon as it is let."""
 
     def connect(**own):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with contextlib.suppress(psycopg.OperationalError):
                 return dial(**own)

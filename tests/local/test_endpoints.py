@@ -1,6 +1,8 @@
 """Endpoints: read-only ones, pooled names, sleep, and the words of each refusal."""
 
 import contextlib
+import os
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from psycopg import errors
 from django_lakebase.local.client import LocalLakebase
 from django_lakebase.local.pooler import find
 from tests.local.conftest import Api, Refused
+from tests.local.test_command import alive
 from tests.sessions import dialled
 
 READ_ONLY = {"spec": {"endpoint_type": "ENDPOINT_TYPE_READ_ONLY"}}
@@ -57,7 +60,7 @@ def test_a_read_only_endpoint_follows_and_writes_nothing(local, replica, dial):
     ):
         writer.execute("CREATE TABLE followed AS SELECT 7 AS n")
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             row = None
             while row is None and time.monotonic() < deadline:
                 with contextlib.suppress(errors.UndefinedTable):
@@ -118,6 +121,28 @@ def test_the_pooler_is_pgbouncer(local, dial):
 
     assert row == (facts["native_user"],)
     assert len(backends) == 1
+
+
+@pytest.mark.skipif(find() is None, reason="PgBouncer is not installed")
+@pytest.mark.skipif(not Path("/proc").exists(), reason="processes are found in /proc")
+def test_pooler_that_was_killed_is_started_again(local, dial):
+    """The socket that it left is not taken for one that accepts connections."""
+    facts = local.facts
+    native = {"user": facts["native_user"], "password": facts["native_password"]}
+    dial(host=pooled(local), **native).close()
+    threads = Path(f"/proc/{facts['process']}/task").glob("*/children")
+    children = [pid for thread in threads for pid in thread.read_text().split()]
+    [pooler] = [
+        pid
+        for pid in children
+        if "pgbouncer" in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+
+    os.kill(int(pooler), signal.SIGKILL)
+    while alive(pooler):
+        pass
+
+    dial(host=pooled(local), **native).close()
 
 
 def test_native_passwords_at_the_pooled_name(local, dial):
@@ -233,25 +258,32 @@ def test_the_read_write_endpoint_goes_with_its_branch(api, local):
 
 def test_an_idle_endpoint_goes_to_sleep_and_wakes():
     """Its sessions end; the next login takes a moment."""
-    with LocalLakebase.start("--suspend-after", "1") as own:
+    with LocalLakebase.start("--suspend-after", "2") as own:
         api = Api(own.url, own.facts["owner_token"])
-        session = dialled(own)
 
         def state():
             shown = api.ask("GET", own.facts["endpoint"])
             return shown["status"]["current_state"]
 
-        busy_until = time.monotonic() + 2
-        while time.monotonic() < busy_until:
-            session.execute("SELECT 1")
-            assert state() == "ACTIVE"
+        def at_work(session):
+            # The statement lasts until it has been given all rows.
+            return session.cursor().copy("COPY work FROM STDIN")
+
+        session = dialled(own)
+        session.execute("CREATE TABLE work (line text)")
+        started_at = time.monotonic()
+        with at_work(session):
+            while time.monotonic() < started_at + 4:
+                assert state() == "ACTIVE"
+            idle_from = time.monotonic()
         while state() == "ACTIVE":
-            assert time.monotonic() < busy_until + 20
+            assert time.monotonic() < idle_from + 60
+        assert time.monotonic() >= idle_from + 2
         with session, pytest.raises(errors.AdminShutdown):
             session.execute("SELECT pg_sleep(20)")
-        dialled(own).close()
 
-        assert state() == "ACTIVE"
+        with dialled(own) as session, at_work(session):
+            assert state() == "ACTIVE"
 
 
 def test_data_holds_branches_and_replicas():

@@ -188,3 +188,28 @@ def test_nobody_fills_our_memory():
 
     asyncio.run(main())
     assert calls == ["pause", "resume"]
+
+
+def test_last_words_of_the_server_arrive_while_the_client_sends():
+    """They are not lost with the write that fails, since the server has closed."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        (ours, server), (other, client) = socket.socketpair(), socket.socketpair()
+        links = []
+        for end in (ours, other):
+            end.setblocking(False)
+            _, link = await loop.create_connection(
+                lambda: Link(lambda _: None, set()), sock=end
+            )
+            links.append(link)
+        to_server, to_client = links
+        to_client.join(to_server)
+        server.sendall(b"terminated")
+        server.close()
+        # As if its event came first, when both sides can be read.
+        to_client.data_received(b"SELECT 1")
+        with client:
+            return await asyncio.to_thread(client.recv, 100)
+
+    assert asyncio.run(main()) == b"terminated"

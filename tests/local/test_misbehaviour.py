@@ -158,7 +158,7 @@ def _said(dial, user, token):
 
 def test_starting_ends_by_itself(dial, dial_until, local):
     """After so many seconds."""
-    local.set_fault("starting", seconds=0.5)
+    local.set_fault("starting", seconds=2)
 
     assert "the database system is starting up" in refusal(dial)
     dial_until().close()
@@ -174,7 +174,7 @@ def test_suspended_until_cleared(api, dial, local):
     while not local.counters()["open_connections"]:
         pass
     local.clear_faults()
-    thread.join(20)
+    thread.join(60)
     sessions[0].close()
 
     assert shown == "IDLE"
@@ -230,7 +230,7 @@ def test_connections_at_work_are_cut(dial, local):
         while not watcher.execute(sleeping).fetchone():
             pass
     local.set_fault("cut", which="busy")
-    thread.join(20)
+    thread.join(60)
 
     assert len(ended) == 1
     assert idle.execute("SELECT 1").fetchone() == (1,)
@@ -253,7 +253,7 @@ def test_a_stalled_connection_says_nothing(dial, local):
         assert other.execute(state, (session_id,)).fetchone() == ("idle",)
     assert answers == []
     local.clear_faults()
-    thread.join(20)
+    thread.join(60)
     session.close()
 
     assert answers == [(7,)]

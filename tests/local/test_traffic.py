@@ -32,7 +32,7 @@ def test_tls_that_is_too_old(dial):
 def test_a_statement_timeout(dial):
     """PostgreSQL cancels by itself, and the session goes on."""
     with dial() as session:
-        session.execute("SET statement_timeout = 50")
+        session.execute("SET statement_timeout = 500")
         with pytest.raises(psycopg.errors.QueryCanceled):
             session.execute("SELECT pg_sleep(20)")
         assert session.execute("SELECT 1").fetchone() == (1,)
@@ -43,7 +43,7 @@ def test_notifications(dial):
     with dial() as listener, dial() as speaker:
         listener.execute("LISTEN news")
         speaker.execute("SELECT pg_notify('news', 'hello')")
-        [heard] = listener.notifies(timeout=10, stop_after=1)
+        [heard] = listener.notifies(timeout=60, stop_after=1)
 
     assert heard.payload == "hello"
 
