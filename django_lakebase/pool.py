@@ -123,6 +123,7 @@ class LakebasePool(ConnectionPool[Any]):
     ) -> None:
         self.target = target
         self.is_retired = self.is_finished = False
+        self._process = os.getpid()
         self._opener = Opener(target)
         # By id of the connection: the thread that took it, until it is known to have
         # ended.
@@ -191,8 +192,13 @@ class LakebasePool(ConnectionPool[Any]):
         super().close(timeout)
 
     def has_lent(self, connection: object) -> bool:
-        """Return whether *connection* is lent, and has not come back."""
-        return not self.closed and id(connection) in self._lent
+        """
+        Return whether *connection* is lent, and has not come back.
+
+        A child process has been lent nothing: what it inherits is its parent's.
+        """
+        is_own = self._process == os.getpid()
+        return is_own and not self.closed and id(connection) in self._lent
 
     def retire(self) -> None:
         """Close the pool as soon as nobody uses a connection of it."""

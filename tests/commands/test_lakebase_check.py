@@ -48,6 +48,8 @@ def settings_dict(local):
     """Give the settings of the default alias, put back afterwards."""
     own = connections["default"].settings_dict
     before = {**own, "OPTIONS": {**own["OPTIONS"]}}
+    # Not a test database that an earlier test has made.
+    own["NAME"] = local.facts["database"]
     yield own
     own.clear()
     own.update(before)
@@ -267,7 +269,7 @@ def test_a_native_login_skips_what_is_about_tokens(check, settings_dict, local):
     assert skipped == ["sdk-login", "identity", "endpoint", "credential", "rotation"]
 
 
-def test_missing_grants_are_a_warning(check, local):
+def test_missing_grants_are_a_warning(check, settings_dict, local):
     """An app may live without migrating; the grant is named."""
     with local.fault("no-grants", what="schema"):
         status, out = check("--format", "json")

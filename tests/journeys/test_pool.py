@@ -396,3 +396,17 @@ def test_a_connection_goes_back_to_the_pool_that_lent_it(new_wrapper, change):
     assert backend(wrapper)
     assert wrapper.pool is not lender
     assert lender.get_stats()["pool_available"] == 1 or lender.is_finished
+
+
+def test_child_process_does_not_end_the_session_of_a_lent_connection(
+    new_wrapper, monkeypatch
+):
+    """When it ends, Python deletes the connections that it inherited."""
+    wrapper = pooled(new_wrapper)
+    one(wrapper, "SELECT 1")
+    connection, lender = wrapper.connection, wrapper.pool
+    assert lender.has_lent(connection)
+
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        assert not lender.has_lent(connection)

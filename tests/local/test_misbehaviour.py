@@ -15,6 +15,7 @@ from psycopg import errors
 
 from django_lakebase.local.faults import FAULTS
 from tests.local.conftest import Api
+from tests.servers.programs import until_no_connection
 
 
 def refusal(dial, **own):
@@ -206,6 +207,8 @@ def test_a_moved_endpoint(api, dial, local):
 
 def test_too_many_connections(dial, local):
     """Beyond the limit."""
+    # Those of earlier tests may still be closing.
+    until_no_connection(local)
     with local.fault("too-many-connections", limit=1), dial():
         assert "remaining connection slots are reserved" in refusal(dial)
     dial().close()
