@@ -264,14 +264,9 @@ def ignored_variables(alias: Alias) -> Iterator[CheckMessage]:
 
 def unreadable_dates(alias: Alias) -> Iterator[CheckMessage]:
     """W009: libpq sends PGDATESTYLE to the server, and psycopg reads ISO only."""
-    style = libpq.date_style(os.environ)
-    if style:
-        yield Warning(
-            f'{alias.label}: PGDATESTYLE is "{style}", and psycopg reads timestamps '
-            "with time zone in the style ISO only.",
-            hint="Unset PGDATESTYLE for this process, or set it to ISO.",
-            id="lakebase.W009",
-        )
+    detail, hint = libpq.date_style_warning(os.environ)
+    if detail:
+        yield Warning(f"{alias.label}: {detail}.", hint=hint, id="lakebase.W009")
 
 
 FINDINGS = (

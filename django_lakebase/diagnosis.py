@@ -158,9 +158,14 @@ class Diagnosis:
             raise _Doubt(*words(table()["password-is-token"], target.facts()))
         host = target.host or "host from the workspace"
         found = f'{target.endpoint or "native login"}, {host}, "{target.database}"'
-        doubt, hint = libpq.warning(params, os.environ)
-        if doubt:
-            raise _Doubt(f"{found}; {doubt}", hint)
+        warnings = (
+            libpq.date_style_warning(os.environ),
+            libpq.warning(params, os.environ),
+        )
+        doubts = [(detail, hint) for detail, hint in warnings if detail]
+        if doubts:
+            details, hints = zip(*doubts, strict=True)
+            raise _Doubt("; ".join((found, *details)), " ".join(hints))
         return found
 
     def _sdk_login(self) -> str | None:

@@ -317,8 +317,11 @@ def warning(params: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str,
     )
 
 
-def date_style(environ: Mapping[str, str]) -> str:
-    """Return PGDATESTYLE if psycopg cannot read timestamps in it, else ""."""
+def date_style_warning(environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return what to say of a PGDATESTYLE that psycopg cannot read, and a hint."""
     style = environ.get("PGDATESTYLE", "")
     is_iso = style.strip().upper().startswith("ISO")
-    return "" if not style or is_iso or style.lower() == "default" else style
+    if not style or is_iso or style.lower() == "default":
+        return "", ""
+    detail = f'PGDATESTYLE is "{style}", and psycopg reads timestamps in ISO style only'
+    return detail, "Unset PGDATESTYLE for this process, or set it to ISO."

@@ -470,7 +470,11 @@ def test_date_style_that_breaks_timestamps_is_named(
     call_command("check", "--fail-level", "ERROR")
     printed = capsys.readouterr()
 
+    [settings, *_] = Diagnosis(connections["default"]).run()
+
     assert ("lakebase.W009" in printed.err + printed.out) is is_named
+    assert (f'PGDATESTYLE is "{style}"' in settings.detail) is is_named
+    assert (settings.status is Status.WARN) is is_named
 
 
 def test_pgservice_stops_the_checks(local, monkeypatch):

@@ -103,6 +103,23 @@ def test_psql_gets_what_the_project_s_own_settings_say_of_tls(new_wrapper):
     assert {key: given[key] for key in own} == own
 
 
+def test_psql_gets_the_server_settings_that_django_has(new_wrapper, monkeypatch):
+    """Such as the search path; those of PGOPTIONS by the same rule."""
+    monkeypatch.setenv("PGOPTIONS", "-c search_path=environment")
+    for own, expected in (
+        ({}, "environment"),
+        ({"options": "-c search_path=own"}, "own"),
+    ):
+        wrapper = new_wrapper(OPTIONS=own)
+
+        arguments, _ = wrapper.client.settings_to_cmd_args_env(
+            wrapper.settings_dict, []
+        )
+
+        given = conninfo_to_dict(arguments[-1])
+        assert given["options"] == f"-c search_path={expected}"
+
+
 def test_a_native_password_among_the_options_reaches_psql(new_wrapper):
     """It is a password wherever the settings hold it."""
     wrapper = new_wrapper(HOST="h", USER="u", OPTIONS={"password": "native"})
