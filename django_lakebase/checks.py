@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from django.core.checks import (
     CheckMessage,
@@ -26,7 +26,7 @@ from . import config, libpq
 from .base import LONGEST_SHARE, LakebaseMixin
 from .credentials import LONGEST_LIFE
 from .errors import SettingsError, table, words
-from .parsing import clean
+from .parsing import clean, split_url
 
 # The keys that Django and psycopg take themselves; the rest is libpq's.
 DJANGO_OPTIONS = (
@@ -288,8 +288,9 @@ FINDINGS = (
 def _is_in_environment(secret: str) -> bool:
     """Return whether a variable is *secret*, or a URL or other text that holds it."""
     for value in os.environ.values():
-        password = urlsplit(value).password if "://" in value else None
-        if secret in (clean(value), unquote(password or "")):
+        parts = split_url(value) if "://" in value else None
+        password = (parts and parts.password) or ""
+        if secret in (clean(value), unquote(password)):
             return True
         if len(secret) >= LEAST_SECRET and secret in unquote(value):
             return True

@@ -316,7 +316,7 @@ class _Reader:
         if self.workspace:
             own = self.workspace if isinstance(self.workspace, Mapping) else {}
             name = 'OPTIONS["workspace"]["client_id"]'
-            return str(own.get("client_id") or "").strip(), name
+            return clean(str(own.get("client_id") or "")), name
         return self.variable(*USER_VARIABLES)
 
     # Reading.

@@ -21,6 +21,7 @@ import psycopg.pq
 from psycopg.conninfo import make_conninfo
 
 from .config import Target
+from .parsing import clean
 
 # A path that exists on no machine, which stat() reports as such even where HOME cannot
 # be read: libpq takes an empty path for "not given" and looks below HOME.
@@ -294,7 +295,8 @@ def ignored(
     they do is left out.
     """
     for variable in VARIABLES:
-        value, own = environ.get(variable.name, ""), params.get(variable.keyword, "")
+        value = clean(environ.get(variable.name, ""))
+        own = params.get(variable.keyword, "")
         if not value or not variable.keyword:
             continue
         if variable.effect is Effect.READ and value in str(own):

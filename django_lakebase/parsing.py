@@ -46,7 +46,7 @@ def parse_workspace_host(text: str) -> tuple[str, str]:
     A browser's address line has a path and a query; ``o`` in the query is the
     workspace id. The vendor's CLI cuts both, and the SDK does not.
     """
-    parts = _split(text if "://" in text else f"https://{text}")
+    parts = split_url(text if "://" in text else f"https://{text}")
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         return text, ""
     query = parse_qs(parts.query) or parse_qs(parts.fragment.rpartition("?")[2])
@@ -58,12 +58,12 @@ def parse_host(text: str) -> str:
     """Return the host in *text*, also where that is the address of a web page."""
     if not text.lower().startswith(("http://", "https://")):
         return text
-    parts = _split(text)
+    parts = split_url(text)
     is_bare = parts is not None and parts.netloc.lower() == parts.hostname
     return parts.netloc if parts is not None and is_bare else text
 
 
-def _split(url: str) -> SplitResult | None:
+def split_url(url: str) -> SplitResult | None:
     """Return the parts of *url*, or None where it is not one."""
     with contextlib.suppress(ValueError):  # Of brackets that are not an IPv6 address.
         return urlsplit(url)

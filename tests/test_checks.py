@@ -243,6 +243,16 @@ def test_secret_within_a_variable_is_no_finding(
     assert configure({"workspace": workspace, "endpoint": ENDPOINT}) == []
 
 
+def test_variable_that_is_no_url_does_not_stop_the_checks(configure, monkeypatch):
+    """Any variable may hold brackets after a scheme."""
+    monkeypatch.setenv("SOME_PATTERN", "http://[a-z]+")
+    workspace = {"host": OTHER_HOST, "client_id": "id", "client_secret": "typed-in"}
+
+    findings = configure({"workspace": workspace, "endpoint": ENDPOINT})
+
+    assert ids(findings) == ["lakebase.W006"]
+
+
 def test_short_secret_that_is_part_of_a_variable_by_accident_is_named(configure):
     """The letters of a short secret are found everywhere."""
     workspace = {"host": OTHER_HOST, "client_id": "id", "client_secret": "in"}

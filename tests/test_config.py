@@ -421,3 +421,10 @@ def test_verification_that_would_accept_any_public_certificate_is_refused(
     own = {"sslmode": mode, "sslrootcert": rootcert}
 
     assert "verify-full" in refused({"ENDPOINT_NAME": ENDPOINT}, OPTIONS=own)
+
+
+def test_quotes_around_the_client_id_of_the_settings_are_cut():
+    """The user is the client that logs in, however it was pasted."""
+    workspace = {"host": "https://o", "client_id": '"them"', "client_secret": "hush"}
+
+    assert target(OPTIONS={"workspace": workspace}).user == "them"

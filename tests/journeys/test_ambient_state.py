@@ -366,6 +366,14 @@ def test_pgoptions_is_not_read_for_a_database_of_the_settings(
     assert one(named, "SHOW work_mem") == "5MB"
 
 
+def test_quoted_pgoptions_that_are_read_are_no_finding(new_wrapper, monkeypatch):
+    """The quotes are cut before they are compared, too."""
+    monkeypatch.setenv("PGOPTIONS", '"-c work_mem=5MB"')
+    params = new_wrapper().get_connection_params()
+
+    assert libpq.warning(params, os.environ) == ("", "")
+
+
 @pytest.mark.parametrize(("text", "bound"), [("7", 7), ("0", None), ("", None)])
 def test_pgconnect_timeout_bounds_an_attempt(new_wrapper, monkeypatch, text, bound):
     """As libpq reads it: 0 is no bound."""
