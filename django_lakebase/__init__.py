@@ -10,7 +10,7 @@ __all__ = ["__version__", "warm"]
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when first used: Django imports this package before it is configured.
+    # Imported at first use: Django imports this package before it is configured.
     if name == "warm":
         from .warmup import warm
 

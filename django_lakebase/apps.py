@@ -1,4 +1,4 @@
-"""The app: brings the commands and the system checks."""
+"""The Django app: commands, system checks and telemetry."""
 
 import importlib.util
 
@@ -13,7 +13,7 @@ class LakebaseConfig(AppConfig):
     verbose_name = "Lakebase"
 
     def ready(self) -> None:
-        """Register the system checks; listen, where OpenTelemetry is installed."""
+        """Register the system checks; start telemetry if OpenTelemetry is installed."""
         from .checks import check_databases
 
         checks.register(check_databases)

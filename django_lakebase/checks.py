@@ -1,9 +1,9 @@
 """
-System checks: what the settings alone show wrong, before anything connects.
+System checks: invalid or doubtful settings, reported before anything connects.
 
-They run without a database (no ``databases`` tag) and without network: a wrong key
-should be known at ``runserver``, not at the first query. What no connection can
-survive is an error; what works, and perhaps not as meant, is a warning.
+They need neither a database (no ``databases`` tag) nor the network, so ``runserver``
+reports a wrong key before the first query does. Errors are settings with which no
+connection can succeed. Warnings are settings that work, but perhaps not as intended.
 docs/reference/checks.md has a section for each id.
 """
 
@@ -22,13 +22,16 @@ from django.core.checks import (
 )
 from django.db import connections
 
-from . import config, libpq
-from .base import LONGEST_SHARE, LakebaseMixin
-from .credentials import LONGEST_LIFE
-from .errors import SettingsError, table, words
-from .parsing import clean, split_url
+from .auth.credentials import MAX_LIFETIME
+from .base import MAX_AGE_SHARE, LakebaseMixin
+from .config import libpq
+from .config.parsing import clean, split_url
+from .config.target import ENDPOINT_VARIABLES, OWN_OPTIONS, Target, read_variable
+from .exceptions import SettingsError
+from .failures.classify import failures_by_id
+from .failures.render import summary_and_hint
 
-# The keys that Django and psycopg take themselves; the rest is libpq's.
+# The keys that Django and psycopg process; all other keys are libpq's.
 DJANGO_OPTIONS = (
     "assume_role",
     "isolation_level",
@@ -39,9 +42,9 @@ DJANGO_OPTIONS = (
     "prepare_threshold",
     "row_factory",
 )
-# The ids of what the first connection would refuse; W002 is for what may only be
-# missing yet: an image is built without the variables that its containers get.
-REFUSALS = {
+# The check ids of settings that the first connection would reject. W002 is a warning,
+# because an image is built without the variables that its containers get.
+REJECTIONS = {
     "endpoint-missing": "lakebase.W002",
     "host-without-endpoint": "lakebase.W002",
     "endpoint-malformed": "lakebase.E001",
@@ -61,20 +64,20 @@ REFUSALS = {
     "endpoint-ambiguous": "lakebase.E016",
     "password-is-token": "lakebase.E017",
 }
-# A shorter secret may be part of a variable by accident.
-LEAST_SECRET = 8
-# The SDK's arguments that are secrets.
+# A shorter secret may be part of a variable by coincidence.
+MIN_SECRET_LENGTH = 8
+# The SDK's arguments that hold secrets.
 SECRET_ARGUMENTS = ("client_secret", "token", "password", "azure_client_secret")
 
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """One entry of DATABASES with this engine; *target* is None if it has none."""
+    """One entry of DATABASES with this engine; *target* is None if *error* is set."""
 
     label: str
     settings: dict[str, Any]
-    target: config.Target | None
-    refusal: SettingsError | None
+    target: Target | None
+    error: SettingsError | None
     params: Mapping[str, Any]
 
     @property
@@ -85,21 +88,21 @@ class Alias:
 
     @property
     def workspace(self) -> Mapping[str, Any]:
-        """The workspace's arguments, where the settings give some."""
+        """The arguments for the workspace in the settings, or an empty dict."""
         workspace = self.options.get("workspace")
         return workspace if isinstance(workspace, Mapping) else {}
 
     @property
     def is_pooled_host(self) -> bool:
-        """Whether the host is one of the service's poolers, by its name."""
+        """Whether the name of the host is that of a pooler of the service."""
         host = self.target.host if self.target else ""
         return host.partition(".")[0].endswith("-pooler")
 
 
 def check_databases(*, app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report what is wrong with the aliases that use this engine."""
+    """Check the settings of all aliases that use this engine."""
     return [
-        message for alias in _aliases() for find in FINDINGS for message in find(alias)
+        message for alias in _aliases() for check in CHECKS for message in check(alias)
     ]
 
 
@@ -108,72 +111,73 @@ def _aliases() -> Iterator[Alias]:
         wrapper = connections[name]
         if not isinstance(wrapper, LakebaseMixin):
             continue
-        target, refusal, params = None, None, {}
+        target, error, params = None, None, {}
         try:
             target, params = wrapper.get_target(), wrapper.get_connection_params()
         except SettingsError as exc:
-            refusal = exc
+            error = exc
         label = f'DATABASES["{name}"]'
-        yield Alias(label, wrapper.settings_dict, target, refusal, params)
+        yield Alias(label, wrapper.settings_dict, target, error, params)
 
 
 def unusable_settings(alias: Alias) -> Iterator[CheckMessage]:
-    """E001 to E007, E011 to E017, W002: what the first connection would refuse."""
-    refusal = alias.refusal
-    if refusal is not None:
-        number = REFUSALS[refusal.failure_id]
-        kind = Warning if ".W" in number else Error
-        yield kind(f"{alias.label}: {refusal.finding}", hint=refusal.mend, id=number)
+    """E001 to E007, E011 to E017, W002: the first connection would reject this."""
+    error = alias.error
+    if error is not None:
+        check_id = REJECTIONS[error.failure_id]
+        kind = Warning if ".W" in check_id else Error
+        yield kind(f"{alias.label}: {error.summary}", hint=error.hint, id=check_id)
 
 
 def unusable_pool(alias: Alias) -> Iterator[CheckMessage]:
-    """E008, E009: what opening the pool would refuse."""
+    """E008, E009: opening the pool would reject this."""
     if not alias.options.get("pool"):
         return
     failures = []
     if alias.settings.get("CONN_MAX_AGE", 0) != 0:
-        failures.append(table()["pool-age"])
+        failures.append(failures_by_id()["pool-age"])
     if not importlib.util.find_spec("psycopg_pool"):
-        failures.append(table()["pool-package-missing"])
+        failures.append(failures_by_id()["pool-package-missing"])
     for failure in failures:
-        means, mend = words(failure, {})
-        yield Error(f"{alias.label}: {means}", hint=mend, id=REFUSALS[failure.id])
+        summary, hint = summary_and_hint(failure, {})
+        yield Error(f"{alias.label}: {summary}", hint=hint, id=REJECTIONS[failure.id])
 
 
 def pooled_host(alias: Alias) -> Iterator[CheckMessage]:
-    """E010: the service's pooler takes native passwords only."""
+    """E010: the pooler of the service accepts only native passwords."""
     if alias.target and not alias.target.is_native and alias.is_pooled_host:
         yield Error(
             f'{alias.label}: the host "{alias.target.host}" is a pooler, and poolers '
-            "take no tokens.",
-            hint="Set HOST (PGHOST) to the endpoint's direct host, without -pooler, "
-            'or remove it; OPTIONS["pool"] gives a pool that renews tokens.',
+            "do not accept tokens.",
+            hint="Set HOST (PGHOST) to the direct host of the endpoint (without "
+            '-pooler), or remove it; OPTIONS["pool"] provides a pool that refreshes '
+            "tokens.",
             id="lakebase.E010",
         )
 
 
 def unknown_options(alias: Alias) -> Iterator[CheckMessage]:
-    """W001: libpq would refuse it at the first connection."""
-    known = [*config.OWN_OPTIONS, *DJANGO_OPTIONS, *libpq.keywords()]
+    """W001: libpq would reject this key at the first connection."""
+    known = [*OWN_OPTIONS, *DJANGO_OPTIONS, *libpq.keywords()]
     for key in alias.options:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             yield Warning(
-                f'{alias.label}: OPTIONS holds "{key}", which neither Django, libpq '
-                "nor django_lakebase knows.",
+                f'{alias.label}: OPTIONS has the key "{key}", which Django, libpq and '
+                "django_lakebase do not know.",
                 hint=f'Did you mean "{near[0]}"?' if near else "Remove it.",
                 id="lakebase.W001",
             )
 
 
 def password_and_endpoint(alias: Alias) -> Iterator[CheckMessage]:
-    """W003: a native login asks for no credential, so the endpoint is idle."""
+    """W003: a native login uses no credential, so the endpoint is ignored."""
     is_token = alias.target is not None and alias.target.is_password_token
     has_password = alias.settings.get("PASSWORD") and not is_token
     if has_password and alias.options.get("endpoint"):
         yield Warning(
             f'{alias.label}: PASSWORD and OPTIONS["endpoint"] are both set; the '
-            "password wins, and no token is used.",
+            "password takes precedence, and no token is used.",
             hint='Remove PASSWORD to log in with tokens, or OPTIONS["endpoint"] to '
             "log in as a native role.",
             id="lakebase.W003",
@@ -181,34 +185,35 @@ def password_and_endpoint(alias: Alias) -> Iterator[CheckMessage]:
 
 
 def age_above_cap(alias: Alias) -> Iterator[CheckMessage]:
-    """W004: connections are replaced before their credential ends."""
+    """W004: connections are replaced before their credential expires."""
     age = alias.settings.get("CONN_MAX_AGE", 0)
-    longest = LONGEST_LIFE.total_seconds() * LONGEST_SHARE
+    longest = MAX_LIFETIME.total_seconds() * MAX_AGE_SHARE
     is_long = age is None or (isinstance(age, (int, float)) and age > longest)
     is_native = alias.target is not None and alias.target.is_native
     if is_long and not is_native and not alias.options.get("pool"):
         yield Warning(
-            f"{alias.label}: CONN_MAX_AGE is {age}, and a connection is replaced "
-            f"after {longest:g} seconds at most: a credential lives for an hour.",
-            hint="Set it to 1800, say, or silence this check: the cap does no harm.",
+            f"{alias.label}: CONN_MAX_AGE is {age}, but a connection is replaced "
+            f"after at most {longest:g} seconds, because credentials expire after an "
+            "hour.",
+            hint="Set it to 1800, for example, or silence this check.",
             id="lakebase.W004",
         )
 
 
 def cursors_through_pooler(alias: Alias) -> Iterator[CheckMessage]:
-    """W005: each statement may get another server connection of the pooler's."""
+    """W005: a pooler may run each statement on another server connection."""
     if alias.is_pooled_host and not alias.settings.get("DISABLE_SERVER_SIDE_CURSORS"):
         yield Warning(
-            f"{alias.label}: the host is a pooler in transaction mode, and server-side "
-            "cursors are on.",
-            hint="Set DISABLE_SERVER_SIDE_CURSORS to True next to HOST: QuerySet."
-            "iterator() fails without it.",
+            f"{alias.label}: the host is a pooler in transaction mode, but server-side "
+            "cursors are enabled.",
+            hint="Set DISABLE_SERVER_SIDE_CURSORS to True next to HOST; otherwise "
+            "QuerySet.iterator() fails.",
             id="lakebase.W005",
         )
 
 
 def written_secret(alias: Alias) -> Iterator[CheckMessage]:
-    """W006: a secret that no variable holds was probably typed into the settings."""
+    """W006: a secret that is in no variable was probably written in the settings."""
     given = {
         f'OPTIONS["workspace"]["{k}"]': alias.workspace.get(k) for k in SECRET_ARGUMENTS
     }
@@ -219,57 +224,57 @@ def written_secret(alias: Alias) -> Iterator[CheckMessage]:
     for name, secret in given.items():
         if secret and not _is_in_environment(str(secret).strip()):
             yield Warning(
-                f"{alias.label}: {name} holds a secret that is in no environment "
-                "variable, so it is probably written in the settings.",
+                f"{alias.label}: {name} contains a secret that is in no environment "
+                "variable, so it is probably hard-coded in the settings.",
                 hint="Read it from the environment, or name a profile in "
-                'OPTIONS["workspace"]. Silence this check if it comes from a secret '
-                "manager.",
+                'OPTIONS["workspace"]. Silence this check if the secret comes from a '
+                "secret manager.",
                 id="lakebase.W006",
             )
 
 
 def mixed_workspaces(alias: Alias) -> Iterator[CheckMessage]:
-    """W007: an endpoint of one workspace, and a login to another."""
-    elsewhere, target = config.variable("DATABRICKS_HOST"), alias.target
+    """W007: the endpoint and the login may belong to different workspaces."""
+    other, target = read_variable("DATABRICKS_HOST"), alias.target
     is_from_settings = bool(alias.options.get("workspace"))
-    if target is None or not is_from_settings or not elsewhere:
+    if target is None or not is_from_settings or not other:
         return
-    is_from_environment = target.endpoint_setting in config.ENDPOINT_VARIABLES
+    is_from_environment = target.endpoint_setting in ENDPOINT_VARIABLES
     own = target.login.url if target.login else ""
-    if is_from_environment and _bare(own) != _bare(elsewhere):
+    if is_from_environment and _normalized(own) != _normalized(other):
         yield Warning(
-            f'{alias.label}: OPTIONS["workspace"] leads to {own or "a workspace"} and '
-            f"{target.endpoint_setting} is read from the environment, which speaks of "
-            f"{elsewhere}.",
-            hint='Name the endpoint next to the workspace, in OPTIONS["endpoint"]; or '
+            f'{alias.label}: OPTIONS["workspace"] selects {own or "a workspace"}, but '
+            f"{target.endpoint_setting} is read from the environment, where "
+            f"DATABRICKS_HOST is {other}.",
+            hint='Set OPTIONS["endpoint"] next to the workspace, or '
             'remove OPTIONS["workspace"].',
             id="lakebase.W007",
         )
 
 
 def token_as_password(alias: Alias) -> Iterator[CheckMessage]:
-    """W010: it works until the token expires."""
+    """W010: the password is a token, which works until it expires."""
     if alias.target is not None and alias.target.is_password_token:
-        failure = table()["password-is-token"]
-        means, mend = words(failure, alias.target.facts())
-        yield Warning(f"{alias.label}: {means}", hint=mend, id="lakebase.W010")
+        failure = failures_by_id()["password-is-token"]
+        summary, hint = summary_and_hint(failure, alias.target.facts())
+        yield Warning(f"{alias.label}: {summary}", hint=hint, id="lakebase.W010")
 
 
 def ignored_variables(alias: Alias) -> Iterator[CheckMessage]:
-    """W008: variables of libpq that have no effect here."""
+    """W008: variables of libpq that have no effect on this alias."""
     detail, hint = libpq.warning(alias.params, os.environ) if alias.target else ("", "")
     if detail:
         yield Warning(f"{alias.label}: {detail}.", hint=hint, id="lakebase.W008")
 
 
 def unreadable_dates(alias: Alias) -> Iterator[CheckMessage]:
-    """W009: libpq sends PGDATESTYLE to the server, and psycopg reads ISO only."""
+    """W009: libpq sends PGDATESTYLE to the server, but psycopg reads only ISO."""
     detail, hint = libpq.date_style_warning(os.environ)
     if detail:
         yield Warning(f"{alias.label}: {detail}.", hint=hint, id="lakebase.W009")
 
 
-FINDINGS = (
+CHECKS = (
     unusable_settings,
     unusable_pool,
     pooled_host,
@@ -286,17 +291,17 @@ FINDINGS = (
 
 
 def _is_in_environment(secret: str) -> bool:
-    """Return whether a variable is *secret*, or a URL or other text that holds it."""
+    """Return whether a variable equals *secret* or contains it, as a URL may."""
     for value in os.environ.values():
         parts = split_url(value) if "://" in value else None
         password = (parts and parts.password) or ""
         if secret in (clean(value), unquote(password)):
             return True
-        if len(secret) >= LEAST_SECRET and secret in unquote(value):
+        if len(secret) >= MIN_SECRET_LENGTH and secret in unquote(value):
             return True
     return False
 
 
-def _bare(url: str) -> str:
-    """Return *url* as two people may write it differently."""
+def _normalized(url: str) -> str:
+    """Return *url* in lower case, without scheme and trailing slash."""
     return url.lower().rpartition("://")[2].rstrip("/")

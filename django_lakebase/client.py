@@ -1,4 +1,4 @@
-"""dbshell: psql with a fresh token, which is in its environment and never in argv."""
+"""dbshell: psql with a current token in its environment, never in its arguments."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,15 +10,17 @@ from django.db.backends.postgresql.client import (
     DatabaseClient as PostgreSQLDatabaseClient,
 )
 
-from . import config, libpq
-from .connection import LakebaseError, lazy_params, resolve_host, resolve_user
+from .config import libpq
+from .config.target import resolve_target
+from .connect.params import get_host, get_user, lazy_params
+from .exceptions import LakebaseError
 
 
 class DatabaseClient(PostgreSQLDatabaseClient):
-    """Runs psql, logged in as Django would be."""
+    """Runs psql with the same login as Django."""
 
     def runshell(self, parameters: Iterable[str]) -> None:
-        """Run psql; what keeps it from logging in is told without a traceback."""
+        """Run psql; errors before the login are shown without a traceback."""
         try:
             super().runshell(parameters)
         except (LakebaseError, ImproperlyConfigured) as exc:
@@ -29,19 +31,19 @@ class DatabaseClient(PostgreSQLDatabaseClient):
         cls, settings_dict: dict[str, Any], parameters: Iterable[str]
     ) -> tuple[list[str], dict[str, str] | None]:
         """
-        Return psql's arguments and environment; asks the workspace where it must.
+        Return psql's arguments and environment; calls the workspace if needed.
 
         Raises LakebaseError, or ImproperlyConfigured.
         """
-        target = config.read(settings_dict, _alias_of(settings_dict))
+        target = resolve_target(settings_dict, _alias_of(settings_dict))
         options = settings_dict["OPTIONS"]
         native = settings_dict.get("PASSWORD") or options.get("password")
         password = lazy_params(target).get("password", native)
         arguments, environment = super().settings_to_cmd_args_env(
             {
                 **settings_dict,
-                "HOST": resolve_host(target),
-                "USER": resolve_user(target),
+                "HOST": get_host(target),
+                "USER": get_user(target),
                 "PORT": target.port,
                 "PASSWORD": str(password or ""),
                 "NAME": libpq.psql_conninfo(target, options),
@@ -52,7 +54,7 @@ class DatabaseClient(PostgreSQLDatabaseClient):
 
 
 def _alias_of(settings_dict: dict[str, Any]) -> str:
-    """Return the alias for messages: Django passes a client its settings alone."""
+    """Return the alias for messages, because Django passes only the settings."""
     named = (
         alias for alias, own in connections.settings.items() if own is settings_dict
     )

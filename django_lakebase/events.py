@@ -1,4 +1,4 @@
-"""What happens to connections and credentials: counted, logged, signalled."""
+"""Events of connections and credentials: each is counted, logged and signalled."""
 
 import logging
 import threading
@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from . import signals
-from .forks import in_child
-from .kinds import Then
+from .failures.failure import Action
+from .fork import run_in_child
 
 logger = logging.getLogger("django_lakebase")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    """How often a process has opened connections of one alias."""
+class ConnectionCounts:
+    """Counters of one alias in this process, since it started or was forked."""
 
     opened: int = 0
     failed: int = 0
@@ -23,18 +23,18 @@ class Tally:
 
 
 _lock = threading.Lock()
-_tallies: dict[str, Tally] = {}
+_counts: dict[str, ConnectionCounts] = {}
 
 
-def tally(alias: str) -> Tally:
-    """Return what this process has counted for *alias*."""
-    return _tallies.get(alias) or Tally()
+def connection_counts(alias: str) -> ConnectionCounts:
+    """Return the counters of *alias*."""
+    return _counts.get(alias, ConnectionCounts())
 
 
 def credential_issued(
     endpoint: str, *, issued_at: datetime, expires_at: datetime, seconds: float
 ) -> None:
-    """Tell that the workspace issued a credential, after *seconds*."""
+    """Report that the workspace issued a credential, after *seconds*."""
     signals.credential_issued.send_robust(
         sender=None,
         endpoint=endpoint,
@@ -47,7 +47,7 @@ def credential_issued(
 def credential_failed(
     endpoint: str, *, failure_id: str, reason: str, seconds: float
 ) -> None:
-    """Tell that the workspace issued none, and why."""
+    """Report that the workspace issued no credential; *reason* has no secrets."""
     signals.credential_failed.send_robust(
         sender=None,
         endpoint=endpoint,
@@ -58,8 +58,8 @@ def credential_failed(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Connect:
-    """One opening of a connection, as far as it has come; *seconds* since its start."""
+class ConnectEvent:
+    """The progress of opening one connection; *seconds* is the time since its start."""
 
     alias: str
     endpoint: str
@@ -70,8 +70,8 @@ class Connect:
     seconds: float
 
 
-def connection_opened(connect: Connect, *, expires_at: datetime | None) -> None:
-    """Tell that a connection is open; *expires_at* is its credential's end, in UTC."""
+def connection_opened(connect: ConnectEvent, *, expires_at: datetime | None) -> None:
+    """Report an open connection; *expires_at* (UTC) is the end of its credential."""
     _count(connect.alias, opened=1)
     logger.debug(
         "%s: opened a connection in %.3f s, attempt %d",
@@ -86,29 +86,33 @@ def connection_opened(connect: Connect, *, expires_at: datetime | None) -> None:
 
 
 def connection_retried(
-    connect: Connect, *, failure_id: str, then: Then, pause: float
+    connect: ConnectEvent, *, failure_id: str, action: Action, pause: float
 ) -> None:
-    """Tell that an attempt ended in *failure_id* and that another one follows."""
+    """Report a failed attempt that is followed by another after *pause* seconds."""
     _count(connect.alias, retried=1)
     logger.debug(
-        "%s: attempt %d ended in %s, so connecting does this: %s, after %.2f s",
+        "%s: attempt %d failed (%s); next action: %s, after %.2f s",
         connect.alias,
         connect.attempts,
         failure_id,
-        then,
+        action,
         pause,
         extra=_extra(connect, failure=failure_id),
     )
     signals.connection_retried.send_robust(
-        sender=None, connect=connect, failure_id=failure_id, then=str(then), pause=pause
+        sender=None,
+        connect=connect,
+        failure_id=failure_id,
+        action=str(action),
+        pause=pause,
     )
 
 
-def connection_failed(connect: Connect, *, failure_id: str) -> None:
-    """Tell that no connection came about; the caller gets the error."""
+def connection_failed(connect: ConnectEvent, *, failure_id: str) -> None:
+    """Report that no connection was opened; the caller gets the error."""
     _count(connect.alias, failed=1)
     logger.debug(
-        "%s: no connection after %.3f s: %s",
+        "%s: connecting failed after %.3f s: %s",
         connect.alias,
         connect.seconds,
         failure_id,
@@ -120,10 +124,10 @@ def connection_failed(connect: Connect, *, failure_id: str) -> None:
 
 
 def session_reopened(alias: str, endpoint: str, *, seconds: float) -> None:
-    """Tell that a session that was lost while idle was replaced, after *seconds*."""
+    """Report that a session lost while idle was replaced, which took *seconds*."""
     _count(alias, reopened=1)
     logger.info(
-        "%s: the server had ended an idle session; opened a new one in %.3f s",
+        "%s: the server ended an idle session; opened a new one in %.3f s",
         alias,
         seconds,
         extra={
@@ -146,17 +150,17 @@ def _count(
     reopened: int = 0,
 ) -> None:
     with _lock:
-        so_far = tally(alias)
-        _tallies[alias] = replace(
-            so_far,
-            opened=so_far.opened + opened,
-            failed=so_far.failed + failed,
-            retried=so_far.retried + retried,
-            reopened=so_far.reopened + reopened,
+        counts = connection_counts(alias)
+        _counts[alias] = replace(
+            counts,
+            opened=counts.opened + opened,
+            failed=counts.failed + failed,
+            retried=counts.retried + retried,
+            reopened=counts.reopened + reopened,
         )
 
 
-def _extra(connect: Connect, *, failure: str = "") -> dict[str, object]:
+def _extra(connect: ConnectEvent, *, failure: str = "") -> dict[str, object]:
     return {
         "lakebase_alias": connect.alias,
         "lakebase_endpoint": connect.endpoint,
@@ -166,8 +170,8 @@ def _extra(connect: Connect, *, failure: str = "") -> dict[str, object]:
     }
 
 
-@in_child
-def _count_anew_after_fork() -> None:
+@run_in_child
+def _reset_counts_after_fork() -> None:
     global _lock  # noqa: PLW0603 - another thread of the parent may hold it.
     _lock = threading.Lock()
-    _tallies.clear()
+    _counts.clear()

@@ -1,8 +1,8 @@
 """
-What a child process forgets of its parent: its locks, threads, clients and sockets.
+Cleaning up in a forked child: locks, threads, clients and sockets of the parent.
 
-Python's hooks do that at os.fork(). uWSGI forks without them, so what is done first in
-a request calls `notice` too.
+Python runs the hooks after ``os.fork()``. uWSGI forks without them, so the engine also
+calls `detect_fork` at the start of each request.
 """
 
 import os
@@ -12,14 +12,14 @@ _resets: list[Callable[[], None]] = []
 _pid = os.getpid()
 
 
-def in_child(reset: Callable[[], None]) -> Callable[[], None]:
-    """Have *reset* called in every child process; for use as a decorator."""
+def run_in_child(reset: Callable[[], None]) -> Callable[[], None]:
+    """Register *reset* to run in every child process; usable as a decorator."""
     _resets.append(reset)
     return reset
 
 
-def notice() -> None:
-    """Forget what is the parent's, where this is a child that has not done so."""
+def detect_fork() -> None:
+    """Run the registered functions if this is a child that has not run them yet."""
     global _pid  # noqa: PLW0603 - of this process.
     if _pid != os.getpid():
         _pid = os.getpid()
@@ -28,4 +28,4 @@ def notice() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=notice)
+    os.register_at_fork(after_in_child=detect_fork)

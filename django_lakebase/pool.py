@@ -1,9 +1,9 @@
 """
-Connection pools whose connections bring their own password, with psycopg_pool.
+Connection pools of psycopg_pool whose connections log in with current tokens.
 
-Imported only where OPTIONS["pool"] is set. What is different from a plain pool: its
-connections are opened by `Opening`, a caller learns the true reason instead of a bare
-PoolTimeout, and a connection that the server has cut is not handed out.
+Imported only if OPTIONS["pool"] is set. Unlike in a plain pool, connections are opened
+by a `Connector`, callers get the actual reason instead of a bare PoolTimeout, and they
+never get a connection that the server has closed.
 """
 
 import contextlib
@@ -21,37 +21,35 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from .config import Target
-from .connection import (
-    Connection,
-    Params,
-    is_readable,
-    lease_of,
-    refusal,
-)
-from .errors import Explained, table
-from .forks import in_child
-from .kinds import Then
-from .opening import Opening
-from .workspace import access_to, import_sdk
+from .auth.registry import access_to
+from .auth.sdk import import_sdk
+from .config.target import Target
+from .connect.connector import Connector
+from .connect.errors import connect_error
+from .connect.liveness import Connection, is_readable, lifetime_of
+from .connect.params import Params
+from .exceptions import ExplainedError
+from .failures.classify import failures_by_id
+from .failures.failure import Action
+from .fork import run_in_child
 
 # Seconds. Databricks' own examples replace pooled connections after 45 minutes.
-LONGEST_LIFETIME = 2700.0
-# A slot gives up after this long, and the next caller starts afresh: psycopg_pool's
-# five minutes leave callers waiting long after an outage.
+MAX_LIFETIME = 2700.0
+# The pool stops reconnecting after this long, and the next caller starts again: after
+# psycopg_pool's default of five minutes, callers would wait long after an outage.
 RECONNECT_TIMEOUT = 10.0
-# How often a caller looks for the reason while the pool has no connection.
-LOOK_EVERY = 0.25
-# How long an old reason is waited out before it is believed.
-BELIEVED_AFTER = 2.0
-# How much longer a connection is kept at most while no credential can be had.
-GRACE = 60.0
+# How often a caller checks for an error while the pool has no connection.
+POLL_INTERVAL = 0.25
+# An error from before the call is reported only after this long.
+OLD_ERROR_DELAY = 2.0
+# The longest extension of a connection's lifetime while no credential is available.
+MAX_EXTENSION = 60.0
 
 Key: TypeAlias = tuple[int, str, Hashable]
 
 
-class Opener:
-    """How a pool opens its connections, and the last error of doing so."""
+class PoolConnector:
+    """Opens the connections of a pool and keeps the last error."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -59,44 +57,47 @@ class Opener:
         self.failed_at = 0.0
 
     def open(self, connect: Callable[..., Connection], params: Params) -> Connection:
-        """Open a connection by *connect*, trying twice at most."""
+        """Open a connection with *connect*, in at most two attempts."""
         try:
-            return Opening(
+            return Connector(
                 self.target, params, lambda own: connect(**own), patient=False
             ).run()
         except Exception as exc:
-            self.note(exc)
+            self.record(exc)
             raise
 
-    def note(self, error: BaseException) -> None:
-        """Remember why there is no new connection."""
+    def record(self, error: BaseException) -> None:
+        """Record why a connection could not be opened."""
         self.error, self.failed_at = error, time.monotonic()
 
     def has_failed_for_good(self, since: float) -> bool:
-        """Whether waiting is of no use, by an error that is not older than *since*."""
+        """Return whether an error since *since* makes further waiting useless."""
         error = self.error
         if error is None or self.failed_at < since:
             return False
-        waited_out = (Then.WAIT, Then.WAIT_BRIEFLY)
-        return not (isinstance(error, Explained) and error.failure.then in waited_out)
+        retried = (Action.RETRY, Action.RETRY_BRIEFLY)
+        is_retried = (
+            isinstance(error, ExplainedError) and error.failure.action in retried
+        )
+        return not is_retried
 
 
 class LakebaseConnectionMixin:
-    """A psycopg connection whose *connect* is given an `Opener` by its pool."""
+    """A psycopg connection that a pool opens through its `PoolConnector`."""
 
     @classmethod
     def connect(
-        cls, conninfo: str = "", *, lakebase: Opener, **params: Any
+        cls, conninfo: str = "", *, lakebase: PoolConnector, **params: Any
     ) -> Connection:
         """Open a connection with a current credential; raises LakebaseError."""
         connect = super().connect  # type: ignore[misc]
         return lakebase.open(lambda **own: connect(conninfo, **own), params)
 
     def __del__(self) -> None:
-        """Close the connection; its pool is told if it was still lent."""
+        """Close the connection, and report it to its pool if it was never returned."""
         pool = getattr(self, "_pool", None)
         if isinstance(pool, LakebasePool) and pool.has_lent(self):
-            # May run anywhere, also where this thread holds the pool's lock.
+            # May run at any point, even while this thread holds the pool's lock.
             self.pgconn.finish()  # type: ignore[attr-defined]
             pool.abandoned.append(self)
         else:
@@ -104,14 +105,14 @@ class LakebaseConnectionMixin:
 
 
 class LakebaseConnection(LakebaseConnectionMixin, psycopg.Connection[Any]):  # type: ignore[misc]
-    """The connection of a pool without a connection_class of its own."""
+    """The default connection class of a pool."""
 
 
 class LakebasePool(ConnectionPool[Any]):
     """
     A pool of connections to one Target.
 
-    *options* are the project's ``OPTIONS["pool"]``; they win over our defaults.
+    *options* are the project's ``OPTIONS["pool"]``; they override the defaults here.
     """
 
     def __init__(
@@ -124,37 +125,39 @@ class LakebasePool(ConnectionPool[Any]):
         self.target = target
         self.is_retired = self.is_finished = False
         self._process = os.getpid()
-        self._opener = Opener(target)
-        # By id of the connection: the thread that took it, until it is known to have
-        # ended.
+        self._connector = PoolConnector(target)
+        # Connections in use, by id: the thread that took the connection, or None once
+        # that thread is known to have ended.
         self._lent: dict[int, weakref.ref[threading.Thread] | None] = {}
-        # Connections that were garbage-collected while they were lent, and closed.
+        # Closed connections that were garbage-collected while in use.
         self.abandoned: deque[Any] = deque()
-        self._looks = 0
+        self._polls = 0
         self._sets_lifetime = "max_lifetime" not in options
         options = {
             "name": f"django-{target.alias}",
             "timeout": target.connect_budget,
             "reconnect_timeout": RECONNECT_TIMEOUT,
-            "max_lifetime": LONGEST_LIFETIME,
+            "max_lifetime": MAX_LIFETIME,
             **options,
         }
         own_class = options.pop("connection_class", psycopg.Connection)
         try:
             super().__init__(
-                connection_class=_bringing_password(own_class),
-                kwargs={**params, "autocommit": True, "lakebase": self._opener},
+                connection_class=_with_connector(own_class),
+                kwargs={**params, "autocommit": True, "lakebase": self._connector},
                 open=False,
                 configure=self._configured(configure),
                 **options,
             )
         except (TypeError, ValueError) as exc:
-            raise refusal(target, exc, table()["pool-options"], seen=exc) from exc
+            raise connect_error(
+                target, exc, failures_by_id()["pool-options"], seen=exc
+            ) from exc
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:
-        """Start the workers, having imported the SDK in the caller."""
-        # Before any clock runs: it takes seconds on a busy machine. Where it cannot
-        # be imported, a worker tells why.
+        """Import the SDK in the calling thread, then start the workers."""
+        # Before any timeout starts: on a busy machine the import takes seconds. If it
+        # fails, a worker reports the error.
         if self.closed and not self.target.is_native:
             with contextlib.suppress(ImportError):
                 import_sdk()
@@ -162,75 +165,76 @@ class LakebasePool(ConnectionPool[Any]):
 
     def getconn(self, timeout: float | None = None) -> Any:
         """
-        Return a connection that the server has not cut.
+        Return a connection that the server has not closed.
 
-        Raises the true reason as a LakebaseError.
+        Raises LakebaseError with the actual reason if there is none within *timeout*
+        seconds.
         """
         seconds = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         while True:
-            connection = self._getconn_or_reason(deadline, seconds)
+            connection = self._getconn_or_raise(deadline, seconds)
             self._lent[id(connection)] = weakref.ref(threading.current_thread())
-            # A round trip only where the server has said something unasked: good-bye,
-            # mostly.
+            # A round trip only if the server has sent data, usually the message that
+            # ends the session.
             if not is_readable(connection) or _answers(connection):
                 return connection
             connection.close()
             self.putconn(connection)
 
     def putconn(self, conn: Any) -> None:
-        """Take *conn* back."""
+        """Return *conn* to the pool."""
         self._lent.pop(id(conn), None)
-        self._keep_while_no_other_can_be_had(conn)
+        self._extend_without_credential(conn)
         super().putconn(conn)
         if self.is_retired and not self._lent:
             self.close()
 
     def close(self, timeout: float = 5.0) -> None:
-        """Close the pool; connections in use are closed when they come back."""
+        """Close the pool; connections in use are closed when they are returned."""
         self.is_finished = True
         super().close(timeout)
 
     def has_lent(self, connection: object) -> bool:
         """
-        Return whether *connection* is lent, and has not come back.
+        Return whether *connection* is in use.
 
-        A child process has been lent nothing: what it inherits is its parent's.
+        In a child process it never is: inherited connections belong to the parent.
         """
         is_own = self._process == os.getpid()
         return is_own and not self.closed and id(connection) in self._lent
 
     def retire(self) -> None:
-        """Close the pool as soon as nobody uses a connection of it."""
+        """Close the pool as soon as none of its connections is in use."""
         self.is_retired = True
         self._replace_abandoned()
         if not self._lent:
             self.close()
 
     def get_stats(self) -> dict[str, int]:
-        """Return psycopg_pool's figures, a caller that looks again counted once."""
-        return self._without_looks(super().get_stats())
+        """Return psycopg_pool's stats, counting a polling caller only once."""
+        return self._without_polls(super().get_stats())
 
     def pop_stats(self) -> dict[str, int]:
-        """Return the same, and count anew."""
-        stats = self._without_looks(super().pop_stats())
-        self._looks = 0
+        """Return the stats and reset the counters."""
+        stats = self._without_polls(super().pop_stats())
+        self._polls = 0
         return stats
 
-    def _without_looks(self, stats: dict[str, int]) -> dict[str, int]:
+    def _without_polls(self, stats: dict[str, int]) -> dict[str, int]:
         for name in ("requests_num", "requests_queued", "requests_errors"):
             if stats.get(name):
-                stats[name] = max(0, stats[name] - self._looks)
+                stats[name] = max(0, stats[name] - self._polls)
         return stats
 
     def _replace_abandoned(self) -> None:
         """
         Replace the connections of threads that ended without returning them.
 
-        That a thread has ended proves nothing, since it may have passed its connection
-        on. Only a connection that is garbage is replaced. Django's wrapper, which holds
-        it, is part of reference cycles, so a used-up pool runs the garbage collector,
-        at most once for each connection whose thread has ended.
+        A thread that has ended may have passed its connection on, so only connections
+        that are garbage are replaced. Django's wrapper holds the connection and is part
+        of reference cycles, so an exhausted pool runs the garbage collector, at most
+        once for each connection whose thread has ended.
         """
         if not self.abandoned and len(self._lent) >= self.max_size:
             ended = [
@@ -242,85 +246,92 @@ class LakebasePool(ConnectionPool[Any]):
         while self.abandoned:
             self.putconn(self.abandoned.popleft())
 
-    def _getconn_or_reason(self, deadline: float, seconds: float) -> Any:
+    def _getconn_or_raise(self, deadline: float, seconds: float) -> Any:
         started = time.monotonic()
         self._replace_abandoned()
         while True:
             now = time.monotonic()
             left = deadline - now
-            # Who waits for another's connection keeps his place in the queue.
+            # If connections are in use, wait in a single call, so that this caller
+            # keeps its place in the queue.
             has_some = bool(self._lent)
             try:
-                return super().getconn(left if has_some else min(left, LOOK_EVERY))
+                return super().getconn(left if has_some else min(left, POLL_INTERVAL))
             except PoolTimeout as exc:
                 timeout = exc
-            since = started if now - started < BELIEVED_AFTER else 0.0
-            if not has_some and self._opener.has_failed_for_good(since):
+            since = started if now - started < OLD_ERROR_DELAY else 0.0
+            if not has_some and self._connector.has_failed_for_good(since):
                 break
             if time.monotonic() >= deadline:
                 break
-            self._looks += 1
-        raise self._reason(timeout, seconds)
+            self._polls += 1
+        raise self._error(timeout, seconds)
 
-    def _reason(self, timeout: PoolTimeout, seconds: float) -> BaseException:
-        error = self._opener.error
-        if not isinstance(error, Explained):
-            # Nothing has failed: they are in use, or the first answer is still due.
-            is_used_up = len(self._lent) >= self.max_size
-            failure = table()["pool-exhausted" if is_used_up else "waking"]
+    def _error(self, timeout: PoolTimeout, seconds: float) -> BaseException:
+        error = self._connector.error
+        if not isinstance(error, ExplainedError):
+            # No error: all connections are in use, or the first attempt still runs.
+            is_exhausted = len(self._lent) >= self.max_size
+            failure = failures_by_id()["pool-exhausted" if is_exhausted else "waking"]
             waited = f"{seconds:g}"
-            return refusal(self.target, timeout, failure, waited=waited, budget=waited)
-        # A new one each time: threads must not share a traceback.
-        reason = copy.copy(error)
-        reason.__cause__ = error.__cause__ or timeout
-        return reason
+            return connect_error(
+                self.target, timeout, failure, waited=waited, budget=waited
+            )
+        # A copy each time, because threads must not share a traceback.
+        own = copy.copy(error)
+        own.__cause__ = error.__cause__ or timeout
+        return own
 
     def _configured(
         self, configure: Callable[[Connection], object]
     ) -> Callable[[Connection], None]:
-        """Return *configure*, noting its error, or that all is well."""
+        """Return *configure* with its error or success recorded."""
 
         def configured(connection: Connection) -> None:
             try:
                 configure(connection)
             except Exception as exc:
-                failure = table()["setup-failed"]
-                told = isinstance(exc, Explained)
-                self._opener.note(
-                    exc if told else refusal(self.target, exc, failure, seen=exc)
+                failure = failures_by_id()["setup-failed"]
+                is_explained = isinstance(exc, ExplainedError)
+                self._connector.record(
+                    exc
+                    if is_explained
+                    else connect_error(self.target, exc, failure, seen=exc)
                 )
                 connection.close()
                 raise
-            self._opener.error = None
+            self._connector.error = None
             self._shorten_lifetime(connection)
 
         return configured
 
     def _shorten_lifetime(self, connection: Connection) -> None:
-        lease = lease_of(connection)
-        if self._sets_lifetime and lease is not None:
-            left = (lease.expires_at - lease.opened_at).total_seconds()
-            self.max_lifetime = max(1.0, min(LONGEST_LIFETIME, left / 2))
+        lifetime = lifetime_of(connection)
+        if self._sets_lifetime and lifetime is not None:
+            left = (lifetime.expires_at - lifetime.opened_at).total_seconds()
+            self.max_lifetime = max(1.0, min(MAX_LIFETIME, left / 2))
 
-    def _keep_while_no_other_can_be_had(self, connection: Any) -> None:
-        # psycopg_pool's own mark; where it should be gone one day, the connection is
-        # replaced on time as ever.
+    def _extend_without_credential(self, connection: Any) -> None:
+        # A private attribute of psycopg_pool. Without it, connections are replaced on
+        # time, even while no credential is available.
         expires_at = getattr(connection, "_expire_at", None)
         now = time.monotonic()
         if expires_at is None or expires_at > now or self.target.is_native:
             return
         credentials = access_to(self.target).credentials
         if credentials.ready() is None:
-            credentials.renew_soon()
-            # Looked at again before the next credential ends: else that would always
-            # be over by then, where credentials live for less than the grace.
-            lease = lease_of(connection)
-            life = lease.expires_at - lease.opened_at if lease else timedelta()
-            grace = min(GRACE, life.total_seconds() / 4)
-            connection._expire_at = now + grace  # noqa: SLF001
+            credentials.refresh_soon()
+            # A quarter of the lifetime at most: a short-lived credential that arrives
+            # in the meantime must not have expired before the connection is replaced.
+            lifetime = lifetime_of(connection)
+            length = (
+                lifetime.expires_at - lifetime.opened_at if lifetime else timedelta()
+            )
+            extension = min(MAX_EXTENSION, length.total_seconds() / 4)
+            connection._expire_at = now + extension  # noqa: SLF001
 
 
-def _bringing_password(own_class: Any) -> Any:
+def _with_connector(own_class: Any) -> Any:
     if own_class is psycopg.Connection:
         return LakebaseConnection
     return type(own_class.__name__, (LakebaseConnectionMixin, own_class), {})
@@ -342,8 +353,8 @@ def _answers(connection: Connection) -> bool:
     return True
 
 
-# Pools of a parent process stay in here, unused: closing them would end sessions that
-# are the parent's.
+# Pools inherited from a parent process stay here unused: closing them would end the
+# parent's sessions.
 _pools: dict[Key, LakebasePool] = {}
 _lock = threading.Lock()
 
@@ -352,39 +363,41 @@ def pool_for(
     alias: str, key: Hashable, make: Callable[[], LakebasePool]
 ) -> LakebasePool:
     """
-    Return this process's pool of *alias* for *key*, made by *make* if there is none.
+    Return this process's pool of *alias* for *key*; create it with *make* if needed.
 
-    Pools of the alias with another key are retired: its settings have changed.
+    Pools of the alias with another key are retired, because its settings have changed.
     """
-    full = os.getpid(), alias, key
-    pool = _pools.get(full)
+    full_key = os.getpid(), alias, key
+    pool = _pools.get(full_key)
     if pool is not None and not pool.is_finished and not pool.is_retired:
         return pool
     with _lock:
-        pool = _pools.get(full)
+        pool = _pools.get(full_key)
         if pool is None or pool.is_finished:
-            pool = _pools[full] = make()
+            pool = _pools[full_key] = make()
         pool.is_retired = False
-        others = [o for k, o in _pools.items() if k[:2] == full[:2] and o is not pool]
+        others = [
+            o for k, o in _pools.items() if k[:2] == full_key[:2] and o is not pool
+        ]
     for other in others:
         other.retire()
     return pool
 
 
 def stats_of(alias: str) -> dict[str, int]:
-    """Return psycopg_pool's figures of this process's pools of *alias*, added up."""
+    """Return the sum of psycopg_pool's stats for this process's pools of *alias*."""
     mine = [
         pool for key, pool in list(_pools.items()) if key[:2] == (os.getpid(), alias)
     ]
     totals: dict[str, int] = {}
     for pool in mine:
-        for name, figure in pool.get_stats().items():
-            totals[name] = totals.get(name, 0) + figure
+        for name, value in pool.get_stats().items():
+            totals[name] = totals.get(name, 0) + value
     return totals
 
 
 def close_pools(alias: str) -> None:
-    """Close this process's pools of *alias*; makes none."""
+    """Close this process's pools of *alias*."""
     with _lock:
         mine = [key for key in _pools if key[:2] == (os.getpid(), alias)]
         pools = [_pools.pop(key) for key in mine]
@@ -392,7 +405,7 @@ def close_pools(alias: str) -> None:
         pool.close()
 
 
-@in_child
-def _new_lock_after_fork() -> None:
+@run_in_child
+def _replace_lock_after_fork() -> None:
     global _lock  # noqa: PLW0603 - another thread of the parent may hold it.
     _lock = threading.Lock()

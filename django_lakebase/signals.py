@@ -1,9 +1,9 @@
 """
-Signals of Django's kind, for whoever wants to hear what the engine does.
+Django signals for credentials and connections; docs/howto/observe.md lists them.
 
-They are sent from the thread in which it happens: those of credentials from a thread
-of the engine's own, mostly. An error in a receiver is logged by Django and harms
-nothing. No argument holds a token. docs/howto/observe.md lists the arguments.
+They are sent in the thread where the event happens; those of credentials mostly in a
+background thread of the engine. Django logs an error in a receiver, which then has no
+further effect. No argument contains a token.
 """
 
 from django.dispatch import Signal

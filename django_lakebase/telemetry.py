@@ -1,10 +1,10 @@
 """
-Metrics and spans by OpenTelemetry, made from the signals; the extra ``otel``.
+OpenTelemetry metrics and spans, recorded from the signals; the extra ``otel``.
 
-Loaded by the app where OpenTelemetry's API is installed, and nowhere else. Names are
-those of the semantic conventions for database clients
-(https://opentelemetry.io/docs/specs/semconv/db/), and of the service's own connector
-for Node (``lakebase.*``) where it has one. docs/howto/observe.md lists them.
+The app loads this module only if OpenTelemetry's API is installed. Names follow the
+semantic conventions for database clients
+(https://opentelemetry.io/docs/specs/semconv/db/), and the service's own connector for
+Node (``lakebase.*``) where it has an equivalent. docs/howto/observe.md lists them.
 """
 
 import time
@@ -17,15 +17,15 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import SpanKind, StatusCode
 
 from . import __version__, signals
-from .errors import SettingsError
-from .events import Connect
-from .figures import Figures, figures
+from .events import ConnectEvent
+from .exceptions import SettingsError
+from .stats import Stats, get_stats
 
 NANOSECONDS = 1_000_000_000
 
 
 class Telemetry:
-    """Listens to the signals and records what they say."""
+    """Receives the signals and records them as metrics and spans."""
 
     def __init__(self) -> None:
         self._tracer = trace.get_tracer("django_lakebase", __version__)
@@ -33,7 +33,7 @@ class Telemetry:
         self._refresh = meter.create_histogram(
             "lakebase.token.refresh.duration",
             unit="ms",
-            description="Duration of the requests for a credential.",
+            description="Duration of requests for a credential.",
         )
         self._create_time = meter.create_histogram(
             "db.client.connection.create_time",
@@ -43,23 +43,23 @@ class Telemetry:
         self._retries = meter.create_counter(
             "lakebase.connection.retries",
             unit="{attempt}",
-            description="Attempts to connect that ended in a failure and a retry.",
+            description="Failed attempts to connect that were retried.",
         )
         self._reopened = meter.create_counter(
             "lakebase.session.reopened",
             unit="{session}",
-            description="Sessions that were lost while idle and replaced.",
+            description="Sessions that were lost while idle, and replaced.",
         )
-        for name, (unit, description, observe) in POOL_METRICS.items():
+        for name, (unit, description, read) in POOL_METRICS.items():
             meter.create_observable_gauge(
                 name,
-                callbacks=[_observing(observe)],
+                callbacks=[_gauge_callback(read)],
                 unit=unit,
                 description=description,
             )
 
     def listen(self) -> None:
-        """Connect to the signals."""
+        """Connect the receivers to the signals."""
         signals.credential_issued.connect(self.credential_issued)
         signals.credential_failed.connect(self.credential_failed)
         signals.connection_opened.connect(self.connection_opened)
@@ -70,7 +70,7 @@ class Telemetry:
     def credential_issued(
         self, *, endpoint: str, expires_at: datetime, seconds: float, **kwargs: Any
     ) -> None:
-        """Record a request that gave a credential."""
+        """Record a successful request for a credential."""
         self._refresh.record(seconds * 1000, {"lakebase.endpoint": endpoint})
         attributes = {
             "lakebase.endpoint": endpoint,
@@ -81,38 +81,38 @@ class Telemetry:
     def credential_failed(
         self, *, endpoint: str, failure_id: str, seconds: float, **kwargs: Any
     ) -> None:
-        """Record a request that gave none."""
+        """Record a failed request for a credential."""
         attributes = {"lakebase.endpoint": endpoint, "error.type": failure_id}
         self._refresh.record(seconds * 1000, attributes)
         self._span("lakebase.token.refresh", seconds, attributes)
 
-    def connection_opened(self, *, connect: Connect, **kwargs: Any) -> None:
-        """Record a connection that was opened."""
+    def connection_opened(self, *, connect: ConnectEvent, **kwargs: Any) -> None:
+        """Record an opened connection."""
         name = {"db.client.connection.pool.name": _pool_name(connect.alias)}
         self._create_time.record(connect.seconds, name)
         self._span("lakebase.connect", connect.seconds, _attributes(connect))
 
     def connection_retried(
-        self, *, connect: Connect, failure_id: str, **kwargs: Any
+        self, *, connect: ConnectEvent, failure_id: str, **kwargs: Any
     ) -> None:
-        """Count an attempt that is followed by another."""
+        """Count a failed attempt that is retried."""
         name = {"db.client.connection.pool.name": _pool_name(connect.alias)}
         self._retries.add(1, {**name, "error.type": failure_id})
 
     def connection_failed(
-        self, *, connect: Connect, failure_id: str, **kwargs: Any
+        self, *, connect: ConnectEvent, failure_id: str, **kwargs: Any
     ) -> None:
-        """Record a connection that did not come about."""
+        """Record a connection that could not be opened."""
         attributes = {**_attributes(connect), "error.type": failure_id}
         self._span("lakebase.connect", connect.seconds, attributes)
 
     def session_reopened(self, *, alias: str, **kwargs: Any) -> None:
-        """Count a session that was lost while idle and replaced."""
+        """Count a session that was lost while idle, and replaced."""
         name = {"db.client.connection.pool.name": _pool_name(alias)}
         self._reopened.add(1, name)
 
     def _span(self, name: str, seconds: float, attributes: dict[str, Any]) -> None:
-        """Make a span of what has just ended."""
+        """Record a span that has just ended, *seconds* after its start."""
         span = self._tracer.start_span(
             name,
             kind=SpanKind.CLIENT,
@@ -124,7 +124,7 @@ class Telemetry:
         span.end()
 
 
-def _attributes(connect: Connect) -> dict[str, Any]:
+def _attributes(connect: ConnectEvent) -> dict[str, Any]:
     return {
         "db.system.name": "postgresql",
         "db.namespace": connect.database,
@@ -145,59 +145,59 @@ def _in_states(pool: dict[str, int]) -> Iterator[tuple[int, dict[str, str]]]:
     yield pool.get("pool_size", 0) - idle, {"db.client.connection.state": "used"}
 
 
-def _figure(name: str) -> Any:
+def _stat(name: str) -> Any:
     return lambda pool: [(pool.get(name, 0), {})]
 
 
-# Name: unit, description, and the values with their attributes.
+# Metric name: unit, description, and a function that returns values and attributes.
 POOL_METRICS: dict[str, tuple[str, str, Any]] = {
     "db.client.connection.count": (
         "{connection}",
-        "Connections of the pool, by state.",
+        "Connections in the pool, by state.",
         _in_states,
     ),
     "db.client.connection.max": (
         "{connection}",
-        "The most connections that the pool opens.",
-        _figure("pool_max"),
+        "The maximum number of connections in the pool.",
+        _stat("pool_max"),
     ),
     "db.client.connection.pending_requests": (
         "{request}",
-        "Callers that wait for a connection.",
-        _figure("requests_waiting"),
+        "Callers that are waiting for a connection.",
+        _stat("requests_waiting"),
     ),
     "lakebase.pool.connections.total": (
         "{connection}",
-        "Connections of the pool.",
-        _figure("pool_size"),
+        "Connections in the pool.",
+        _stat("pool_size"),
     ),
     "lakebase.pool.connections.idle": (
         "{connection}",
-        "Connections of the pool that nobody uses.",
-        _figure("pool_available"),
+        "Idle connections in the pool.",
+        _stat("pool_available"),
     ),
     "lakebase.pool.connections.waiting": (
         "{request}",
-        "Callers that wait for a connection.",
-        _figure("requests_waiting"),
+        "Callers that are waiting for a connection.",
+        _stat("requests_waiting"),
     ),
 }
 
 
-def _observing(observe: Any) -> Any:
-    """Return the callback that reads a pool's figure when metrics are collected."""
+def _gauge_callback(read: Any) -> Any:
+    """Return a callback that reads the stats of pools when metrics are collected."""
 
     def callback(options: CallbackOptions) -> Iterator[Observation]:
-        for known in _with_a_pool():
-            name = {"db.client.connection.pool.name": _pool_name(known.alias)}
-            for value, attributes in observe(known.pool):
+        for stats in _stats_with_pool():
+            name = {"db.client.connection.pool.name": _pool_name(stats.alias)}
+            for value, attributes in read(stats.pool):
                 yield Observation(value, {**name, **attributes})
 
     return callback
 
 
-def _with_a_pool() -> list[Figures]:
+def _stats_with_pool() -> list[Stats]:
     try:
-        return [known for known in figures().values() if known.pool]
+        return [stats for stats in get_stats().values() if stats.pool]
     except SettingsError:
         return []

@@ -1,21 +1,21 @@
-"""What a worker's parent fetches before it forks, so that its children need not."""
+"""Warm-up before a fork: fetch in the parent what its children would fetch again."""
 
 from dataclasses import replace
 
 from django.db import connections
 
 from .base import LakebaseMixin
-from .opening import Opening
+from .connect.connector import Connector
 
 
 def warm(*aliases: str, timeout: float | None = None) -> None:
     """
     Import the SDK, log in to the workspace and fetch a credential; open no connection.
 
-    Call it when a worker starts, in the process that forks. Without *aliases* it
-    serves all that use this engine. It skips aliases that have a PASSWORD or another
-    engine, since those need nothing of the workspace. Each alias takes up to *timeout*
-    seconds, with retries; by default its ``OPTIONS["connect_budget"]``.
+    Call it when a worker starts, in the process that forks. Without *aliases* it warms
+    up all aliases that use this engine. It skips aliases that have a PASSWORD or
+    another engine, because they need nothing from the workspace. Each alias takes up to
+    *timeout* seconds, with retries; the default is its ``OPTIONS["connect_budget"]``.
 
     Raises LakebaseError (an OperationalError) and SettingsError (an
     ImproperlyConfigured), as connecting does.
@@ -26,4 +26,4 @@ def warm(*aliases: str, timeout: float | None = None) -> None:
             target = wrapper.get_target()
             if timeout is not None:
                 target = replace(target, connect_budget=timeout)
-            Opening(target, {}, wrapper.get_new_connection).warm()
+            Connector(target, {}, wrapper.get_new_connection).warm()

@@ -1,14 +1,14 @@
 """
-Short-lived database credentials, kept fresh for the whole process.
+Short-lived database credentials, refreshed for the whole process.
 
-Theory of operation. A cache holds one credential. *get* answers from memory while
-that credential has more than a margin of its life left; past half to three quarters
-of its life it also starts one fetch in the background. Only when nothing usable is
-left does a caller wait, and all callers then wait for the same fetch.
+How it works. A cache holds one credential. `get` returns it from memory while more than
+a margin of its lifetime is left. At a random point between half and three quarters of
+the lifetime, the cache starts one fetch in the background. Callers wait only when no
+usable credential is left, and then all of them wait for the same fetch.
 
-Rules of this file. No lock is held during a fetch. Life is what the service says
-(*expires_at*), never an assumption. A failed fetch never takes away a credential that
-is still valid. The token is only ever handed out, never logged and never shown.
+Invariants. No lock is held during a fetch. The lifetime is what the service reports
+(*expires_at*), never an assumption. A failed fetch never discards a credential that is
+still valid. The token is never logged and never shown.
 """
 
 import logging
@@ -17,79 +17,79 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from .errors import retry_after, scrub
-from .flight import CALL_BOUND, FlightError, SingleFlight
+from django_lakebase.failures.classify import retry_after, scrub
+
+from .singleflight import CALL_TIMEOUT, CallError, SingleFlight
 
 logger = logging.getLogger("django_lakebase")
 
-# The longest life that the service gives: more means that a clock is wrong.
-LONGEST_LIFE = timedelta(hours=1)
+# The longest lifetime that the service issues: a longer one means that a clock is off.
+MAX_LIFETIME = timedelta(hours=1)
 CLOCK_TOLERANCE = timedelta(minutes=5)
-# Handed out without a second thought while more than this is left.
+# A credential is fresh while more than this is left, or this share of its lifetime.
 MARGIN = timedelta(seconds=60)
-MARGIN_OF_LIFE = 0.1
-# The share of its life after which it is renewed, by chance: processes that started
-# together must not ask together for ever after. The more chance the sooner they part;
-# a quarter of the life is left for the service to come back.
-EARLIEST, LATEST = 0.5, 0.75
-# Seconds between tries of the background renewal, doubled after each failure.
+MARGIN_SHARE = 0.1
+# Refresh at a random point in this part of the lifetime, so that processes that started
+# together do not refresh in lockstep. The last quarter is left for an outage to end.
+EARLIEST_REFRESH, LATEST_REFRESH = 0.5, 0.75
+# Seconds between attempts to refresh in the background, doubled after each failure.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-PROBE_EVERY = timedelta(seconds=30)
+PROBE_INTERVAL = timedelta(seconds=30)
 
 
 def utc_now() -> datetime:
-    """Return the time now, aware, in UTC."""
+    """Return the current time as an aware datetime in UTC."""
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """A token, the moment it was received and the moment it expires (UTC)."""
+    """A token, when it was received and when it expires (aware, UTC)."""
 
     token: str = field(repr=False)
     issued_at: datetime
     expires_at: datetime
 
     @property
-    def life(self) -> timedelta:
-        """How long it was good for when it arrived."""
+    def lifetime(self) -> timedelta:
+        """The time between the receipt of the token and its expiry."""
         return self.expires_at - self.issued_at
 
     def left(self, now: datetime) -> timedelta:
-        """Return how long it is still good for."""
+        """Return the time until the token expires."""
         return self.expires_at - now
 
     def is_fresh(self, now: datetime) -> bool:
-        """Return whether more than the margin of its life is left."""
-        return self.left(now) > min(MARGIN, self.life * MARGIN_OF_LIFE)
+        """Return whether more than the margin is left."""
+        return self.left(now) > min(MARGIN, self.lifetime * MARGIN_SHARE)
 
     def skew(self) -> str:
-        """Return in words what its life says about the clocks, or nothing."""
-        if self.life <= timedelta():
+        """Return what the lifetime reveals about the clocks, as text, or ""."""
+        if self.lifetime <= timedelta():
             return (
-                f"it expires at {self.expires_at:%H:%M:%S} UTC and arrived at "
+                f"it expires at {self.expires_at:%H:%M:%S} UTC and was received at "
                 f"{self.issued_at:%H:%M:%S} UTC by this machine's clock, which is "
                 "ahead of the service's"
             )
-        if self.life > LONGEST_LIFE + CLOCK_TOLERANCE:
+        if self.lifetime > MAX_LIFETIME + CLOCK_TOLERANCE:
             return (
-                f"it expires in {self.life}, and the service gives an hour at most: "
-                "this machine's clock is behind the service's"
+                f"it expires in {self.lifetime}, but the service issues tokens for an "
+                "hour at most: this machine's clock is behind the service's"
             )
         return ""
 
 
 class CredentialError(Exception):
-    """No credential could be had; the cause says why."""
+    """No credential is available; ``__cause__`` is the reason."""
 
 
 class CredentialCache:
     """
-    One login's credential for one endpoint, shared by all threads of a process.
+    The credential of one login for one endpoint, shared by all threads of a process.
 
-    *fetch* asks the service for a new credential, *prepare* runs in the caller before
-    a thread does so, and *name* names the credential in logs. *now* and *chance* are
-    parameters so that tests own time and luck.
+    *fetch* gets a new credential from the service, *prepare* runs in the calling
+    thread before that, and *name* identifies the credential in logs. *now* (aware, UTC)
+    and *jitter* (0 to 1) are parameters so that tests control time and randomness.
     """
 
     def __init__(
@@ -99,17 +99,17 @@ class CredentialCache:
         name: str,
         prepare: Callable[[], None] = lambda: None,
         now: Callable[[], datetime] = utc_now,
-        chance: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
         self.issued = 0
-        # What the newest one said about the clocks.
+        # What the newest credential reveals about the clocks.
         self.skew = ""
-        self._now, self._chance = now, chance
-        self._flight = SingleFlight(
-            fetch, prepare=prepare, landed=self._land, failed=self._note_failure
+        self._now, self._jitter = now, jitter
+        self._refresh = SingleFlight(
+            fetch, prepare=prepare, on_result=self._store, on_error=self._record_failure
         )
-        self._probe = SingleFlight(fetch, prepare=prepare, landed=self._receive)
+        self._probe = SingleFlight(fetch, prepare=prepare, on_result=self._receive)
         self._probe_at: datetime | None = None
         self._current: Credential | None = None
         self._refresh_at: datetime | None = None
@@ -118,11 +118,11 @@ class CredentialCache:
         self._retry_at: datetime | None = None
         self._throttled_until: datetime | None = None
 
-    def get(self, timeout: float = CALL_BOUND) -> Credential:
+    def get(self, timeout: float = CALL_TIMEOUT) -> Credential:
         """
-        Return a credential that is valid for a while yet, almost always without I/O.
+        Return a usable credential, almost always from memory.
 
-        Waits *timeout* seconds at most for the service when there is none. Raises
+        Without one, waits at most *timeout* seconds for the service. Raises
         `CredentialError` with the reason as its cause.
         """
         credential = self.ready()
@@ -131,85 +131,86 @@ class CredentialCache:
         try:
             return self._fetch(timeout)
         except CredentialError:
-            # The service looks at expiry at login only: the margin is for the time
-            # in which no other credential can be had.
+            # The server checks expiry only at login: within the margin the old
+            # credential still works, so it is used while no new one is available.
             last = self._current
             if last is not None and last.left(self._now()) > timedelta():
                 return last
             raise
 
     def ready(self) -> Credential | None:
-        """Return the fresh credential at hand, if any, renewing it ahead; no I/O."""
+        """Return the cached credential if it is fresh; start a refresh if it is due."""
         credential, now = self._current, self._now()
         if credential is None or not credential.is_fresh(now):
             return None
         if self._refresh_at is not None and now >= self._refresh_at:
-            self.renew_soon()
+            self.refresh_soon()
         return credential
 
-    def renew_soon(self) -> None:
-        """Start a fetch in the background, unless one failed a moment ago."""
+    def refresh_soon(self) -> None:
+        """Start a fetch in the background, unless the pause after a failure lasts."""
         now = self._now()
         if self._retry_at is None or now >= self._retry_at:
-            # Holds also if the thread should die without a word.
-            self._retry_at = now + timedelta(seconds=CALL_BOUND)
-            self._flight.start()
+            # Limits the rate even if the thread dies without reporting a failure.
+            self._retry_at = now + timedelta(seconds=CALL_TIMEOUT)
+            self._refresh.start()
 
     def refresh_if_due(self, timeout: float) -> None:
         """
-        Refresh a credential that is past its refresh time, and wait for that.
+        Refresh a credential that is past its refresh time, and wait for the result.
 
-        Waits until the thread has ended, or *timeout* seconds since its start are
-        over. Starts nothing before the first credential, or while the pause after a
-        failure lasts. A failure of the request is logged and not raised.
+        Waits until the thread has ended, but at most *timeout* seconds from its start.
+        Starts nothing before the first credential, or during the pause after a failure.
+        A failed request is logged and not raised.
         """
         if self._current is None:
             return
         if self._refresh_at is not None and self._now() >= self._refresh_at:
-            self.renew_soon()
-        self._flight.join(timeout)
+            self.refresh_soon()
+        self._refresh.join(timeout)
 
-    def drop(self, refused: Credential) -> None:
-        """Forget *refused*, unless another thread has already replaced it."""
-        if self._current is refused:
+    def drop(self, rejected: Credential) -> None:
+        """Drop *rejected*, unless another thread has already replaced it."""
+        if self._current is rejected:
             self._current = None
 
     def probe(self, timeout: float) -> Credential | None:
         """
-        Return a newly issued credential, leaving the one in use alone.
+        Return a newly issued credential without replacing the cached one.
 
-        None where that was done less than 30 seconds ago. Raises `CredentialError`.
+        Returns None if the last probe was less than 30 seconds ago. Raises
+        `CredentialError`.
         """
         now = self._now()
-        if self._probe_at is not None and now - self._probe_at < PROBE_EVERY:
+        if self._probe_at is not None and now - self._probe_at < PROBE_INTERVAL:
             return None
         self._probe_at = now
         return self.issue(timeout)
 
     def issue(self, timeout: float) -> Credential:
-        """Return a newly issued credential, leaving the one in use alone."""
+        """Return a newly issued credential without replacing the cached one."""
         try:
             return self._probe.wait(timeout)
-        except FlightError as exc:
+        except CallError as exc:
             raise CredentialError(scrub(str(exc.__cause__))) from exc.__cause__
 
-    def adopt(self, proven: Credential) -> None:
-        """Hand out *proven* from now on: a login with it has succeeded."""
-        self._keep(proven)
+    def adopt(self, credential: Credential) -> None:
+        """Cache *credential*, with which a login has succeeded."""
+        self._keep(credential)
 
     @property
-    def error(self) -> BaseException | None:
-        """What the last fetch died of, if it did."""
+    def last_exception(self) -> BaseException | None:
+        """The exception of the last fetch, or None if it succeeded."""
         return self._error
 
     @property
-    def trouble(self) -> str:
-        """The same in words that may be shown."""
-        return scrub(str(self._error)) if self._error else "not yet answered"
+    def last_error(self) -> str:
+        """The text of the last exception without secrets, or ""."""
+        return scrub(str(self._error)) if self._error else ""
 
     @property
     def expires_at(self) -> datetime | None:
-        """The moment (UTC) at which the credential at hand expires."""
+        """When the cached credential expires (aware, UTC)."""
         current = self._current
         return None if current is None else current.expires_at
 
@@ -218,8 +219,8 @@ class CredentialCache:
         if throttled_until is not None and error and self._now() < throttled_until:
             raise CredentialError(scrub(str(error))) from error
         try:
-            return self._flight.wait(timeout)
-        except FlightError as exc:
+            return self._refresh.wait(timeout)
+        except CallError as exc:
             raise CredentialError(scrub(str(exc.__cause__))) from exc.__cause__
 
     def _receive(self, credential: Credential) -> Credential:
@@ -227,22 +228,22 @@ class CredentialCache:
         skew = self.skew = credential.skew()
         if skew:
             logger.warning(
-                "clock skew with the credential of %s: %s",
+                "clock skew with the credential for %s: %s",
                 self.name,
                 skew,
                 extra={"lakebase_endpoint": self.name},
             )
-        if credential.life > LONGEST_LIFE + CLOCK_TOLERANCE:
-            expires_at = credential.issued_at + LONGEST_LIFE
+        if credential.lifetime > MAX_LIFETIME + CLOCK_TOLERANCE:
+            expires_at = credential.issued_at + MAX_LIFETIME
             return replace(credential, expires_at=expires_at)
         return credential
 
-    def _land(self, credential: Credential) -> Credential:
+    def _store(self, credential: Credential) -> Credential:
         credential = self._receive(credential)
         self._keep(credential)
         seconds = credential.left(self._now()).total_seconds()
         logger.info(
-            "new credential of %s, good for %d s",
+            "new credential for %s, valid for %d s",
             self.name,
             seconds,
             extra={"lakebase_endpoint": self.name, "lakebase_left": round(seconds)},
@@ -250,28 +251,28 @@ class CredentialCache:
         return credential
 
     def _keep(self, credential: Credential) -> None:
-        share = EARLIEST + (LATEST - EARLIEST) * self._chance()
-        ahead = credential.life * share
-        self._refresh_at = credential.issued_at + ahead
+        span = LATEST_REFRESH - EARLIEST_REFRESH
+        share = EARLIEST_REFRESH + span * self._jitter()
+        self._refresh_at = credential.issued_at + credential.lifetime * share
         self._current = credential
         self._error = self._retry_at = self._throttled_until = None
         self._pause = FIRST_PAUSE
 
-    def _note_failure(self, error: BaseException) -> None:
+    def _record_failure(self, error: BaseException) -> None:
         now = self._now()
         self._error = error
-        pause = timedelta(seconds=self._pause * (0.5 + self._chance() / 2))
+        pause = timedelta(seconds=self._pause * (0.5 + self._jitter() / 2))
         throttled = timedelta(seconds=retry_after(error))
         if throttled:
             self._throttled_until = now + throttled
-        # The pause is added: those who were told the same must not come together.
+        # The sum: processes that got the same Retry-After must not retry together.
         self._retry_at = now + throttled + pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         current = self._current
         if current is not None and current.left(now) > timedelta():
             logger.warning(
-                "could not renew the credential of %s: %s; the one in use is good for "
-                "%d s",
+                "could not refresh the credential for %s: %s; the current one is valid "
+                "for %d s",
                 self.name,
                 scrub(str(error)),
                 current.left(now).total_seconds(),

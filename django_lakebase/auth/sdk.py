@@ -1,25 +1,33 @@
 """
-How a client of the SDK is made from settings or environment.
+The only module that imports databricks-sdk: its clients, and what keeps them out.
 
-The SDK's own retries are switched off (300 seconds by default): the connect ladder and
-the credential cache decide when to try again. What it passes over in silence is said.
+Importing the SDK takes about a second, so it is imported at first use, by the thread
+that needs it and under a lock that fork respects: a fork while another thread imports
+would leave the child with a half-initialised module and a locked import lock.
+
+The SDK's own retries (300 seconds by default) are switched off: the retry policy and
+the credential cache decide when to try again. Where the SDK only says that it found no
+login, the errors here name the reason.
 """
 
 import os
 import re
 import shlex
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.utils.module_loading import import_string
 
-from . import __version__
-from .config import Login, variable
-from .errors import Known
-from .flight import CALL_BOUND
-from .parsing import clean, parse_workspace_host
+from django_lakebase import __version__
+from django_lakebase.config.parsing import clean, parse_workspace_host
+from django_lakebase.config.target import Login, read_variable
+from django_lakebase.failures.classify import KnownFailure
+from django_lakebase.fork import run_in_child
+
+from .singleflight import CALL_TIMEOUT
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -27,7 +35,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE = "~/.databrickscfg"
 DATABRICKS_CLI = "databricks-cli"
-# The SDK's methods that log in through a program, the program, and how it logs in.
+# The SDK's login methods that run a program: the program and its login command.
 PROGRAMS = {
     DATABRICKS_CLI: ("databricks", "databricks auth login"),
     "azure-cli": ("az", "az login"),
@@ -35,7 +43,7 @@ PROGRAMS = {
 }
 NO_CREDENTIALS = "cannot configure default credentials"
 _NOT_FOUND = rf"{NO_CREDENTIALS}|profile configured"
-# What the SDK and Google's library say when a program gives no token.
+# Messages of the SDK and of Google's library when a program returns no token.
 _PROGRAM_FAILED = (
     rf"{NO_CREDENTIALS}|cannot (get access token|unmarshal CLI result|configure CLI)|"
     r"\[Errno (2|8|13)\]|"
@@ -44,81 +52,113 @@ _PROGRAM_FAILED = (
 # Seconds. The SDK takes 0 for "not set", which is 300.
 RETRY_TIMEOUT = 1
 
+_import_lock = threading.RLock()
+
+
+def import_sdk() -> None:
+    """Import the SDK if it is not imported yet; raises ImportError."""
+    with _import_lock:
+        from databricks.sdk.config import Config
+
+        # Builds the list of the SDK's settings: two threads that do so at the same
+        # time fail with "dictionary changed size during iteration".
+        Config.attributes()
+
+
+def block_imports() -> None:
+    """Wait for an import of the SDK to end, and block others until unblocked."""
+    _import_lock.acquire()
+
+
+def unblock_imports() -> None:
+    """Allow imports of the SDK again."""
+    _import_lock.release()
+
+
+@run_in_child
+def _replace_lock_after_fork() -> None:
+    global _import_lock  # noqa: PLW0603 - the parent's hook has acquired it.
+    _import_lock = threading.RLock()
+
 
 def new_client(login: Login) -> "WorkspaceClient":
-    """Return a client that logs in as *login* says; raises the SDK's errors."""
+    """Return a client for *login*; raises the SDK's errors or KnownFailure."""
     if login.path:
-        return _called(login.path)
+        return _client_from_callable(login.path)
     from databricks.sdk import WorkspaceClient
 
     try:
         return WorkspaceClient(config=_config(login.arguments))
-    except (ValueError, PermissionError, Known) as exc:
+    except (ValueError, PermissionError, KnownFailure) as exc:
         if not isinstance(exc, ValueError) or re.search(_NOT_FOUND, str(exc)):
-            _find_profile(login.arguments)
+            _check_profile_file(login.arguments)
         raise
 
 
-def _find_profile(arguments: Mapping[str, Any] | None) -> None:
-    """Raise why the profiles' file cannot be read: the SDK ignores it silently."""
+def _check_profile_file(arguments: Mapping[str, Any] | None) -> None:
+    """Raise KnownFailure if the profile file is unreadable: the SDK ignores that."""
     own = arguments or {
-        "host": variable("DATABRICKS_HOST"),
-        "profile": variable("DATABRICKS_CONFIG_PROFILE"),
-        "config_file": variable("DATABRICKS_CONFIG_FILE"),
+        "host": read_variable("DATABRICKS_HOST"),
+        "profile": read_variable("DATABRICKS_CONFIG_PROFILE"),
+        "config_file": read_variable("DATABRICKS_CONFIG_FILE"),
     }
     if own.get("host") and not own.get("profile"):
-        return  # The SDK does not read the file then.
+        return  # The SDK does not read the file in this case.
     file = own.get("config_file") or DEFAULT_FILE
     try:
         Path(file).expanduser().open().close()
     except FileNotFoundError:
         if own.get("profile"):
-            seen = f"there is no file {file} to be read"
-            raise Known("unknown-profile", seen=seen) from None
+            seen = f"the file {file} does not exist"
+            raise KnownFailure("unknown-profile", seen=seen) from None
     except OSError as exc:
-        raise Known("profile-unreadable", seen=str(exc), file=file) from exc
+        raise KnownFailure("profile-unreadable", seen=str(exc), file=file) from exc
 
 
-def _reach(config: "Config", *, judge: bool = False) -> None:
-    """Raise why the workspace cannot be reached; with *judge*, why it refuses."""
+def _check_reachable(config: "Config", *, check_status: bool = False) -> None:
+    """
+    Raise the error of requests if the workspace cannot be reached.
+
+    With *check_status* an HTTP error status is an error too.
+    """
     import requests
 
     address = f"{config.host}/.well-known/databricks-config"
-    answer = requests.get(address, timeout=CALL_BOUND)
-    if judge and not answer.ok:
+    answer = requests.get(address, timeout=CALL_TIMEOUT)
+    if check_status and not answer.ok:
         raise requests.HTTPError(f"{answer.status_code}: {answer.text[:300]}")
 
 
-def explain_login(config: "Config", exc: BaseException) -> Known | None:
-    """Return what is missing for a login, where the SDK's *exc* does not say it."""
+def explain_login(config: "Config", exc: BaseException) -> KnownFailure | None:
+    """Return the reason why a login failed, if the SDK's *exc* does not name it."""
     text = str(exc)
     method = config.auth_type or text.partition(":")[0]
     is_silent = NO_CREDENTIALS in text
     if is_silent and config.profile and not config.host:
-        return _incomplete(config, "names no host")
+        return _incomplete_profile(config, "names no host")
     if method in PROGRAMS and re.search(_PROGRAM_FAILED, text):
         return _program_failure(config, method, text, is_silent=is_silent)
     if not is_silent:
         return None
     chosen = f'auth_type "{config.auth_type}"' if config.auth_type else ""
     if config.profile and chosen:
-        return _incomplete(config, f"names no login that {chosen} can use")
+        return _incomplete_profile(config, f"names no login that {chosen} can use")
     if config.profile:
-        return _incomplete(config, "names a host and no login")
-    return Known("no-login", seen=f"{chosen}: {text}") if chosen else None
+        return _incomplete_profile(config, "names a host but no login")
+    return KnownFailure("no-login", seen=f"{chosen}: {text}") if chosen else None
 
 
-def _incomplete(config: "Config", problem: str) -> Known:
+def _incomplete_profile(config: "Config", problem: str) -> KnownFailure:
     file = config.config_file or DEFAULT_FILE
-    return Known(
+    return KnownFailure(
         "profile-incomplete", profile=config.profile, file=file, problem=problem
     )
 
 
 def _program_failure(
     config: "Config", method: str, text: str, *, is_silent: bool
-) -> Known:
-    """Return that the program of *method* is missing, or logged out."""
+) -> KnownFailure:
+    """Return the failure of a program: missing, too old, or logged out."""
     program, command = PROGRAMS[method]
     if method == DATABRICKS_CLI:
         program = config.databricks_cli_path or program
@@ -128,24 +168,26 @@ def _program_failure(
         command = f"{command} --{by} {shlex.quote(name)}"
     path = shutil.which(program)
     facts = {"method": method, "program": program, "command": command}
-    # The SDK passes over the databricks-cli package of PyPI in silence.
+    # The SDK silently skips the databricks-cli package from PyPI.
     if path is not None and method == DATABRICKS_CLI and is_silent:
-        return Known("cli-missing", seen=f"{path} is an older Databricks CLI", **facts)
+        return KnownFailure(
+            "cli-missing", seen=f"{path} is an older Databricks CLI", **facts
+        )
     if path is None:
-        return Known("cli-missing", seen="" if is_silent else text, **facts)
-    return Known("cli-login", seen="" if is_silent else text, path=path, **facts)
+        return KnownFailure("cli-missing", seen="" if is_silent else text, **facts)
+    return KnownFailure("cli-login", seen="" if is_silent else text, path=path, **facts)
 
 
-def _called(path: str) -> "WorkspaceClient":
+def _client_from_callable(path: str) -> "WorkspaceClient":
     try:
         function = import_string(path)
     except ImportError as exc:
         problem = f'is "{path}", which cannot be imported ({exc})'
-        raise Known("workspace-invalid", problem=problem) from exc
+        raise KnownFailure("workspace-invalid", problem=problem) from exc
     client = function()
     if not hasattr(client, "postgres"):
         problem = f'is "{path}", which returned a {type(client).__name__}'
-        raise Known("workspace-invalid", problem=problem)
+        raise KnownFailure("workspace-invalid", problem=problem)
     return client  # type: ignore[no-any-return]
 
 
@@ -153,76 +195,77 @@ def _config(arguments: Mapping[str, Any] | None) -> Any:
     from databricks.sdk.clock import RealClock
     from databricks.sdk.config import Config
 
-    class Impatient(RealClock):
-        """Lets the SDK believe that it has slept before a retry."""
+    class SkippingClock(RealClock):
+        """A clock whose sleeps return at once, so that the SDK's retries time out."""
 
-        slept = 0.0
+        skipped = 0.0
 
         def time(self) -> float:
-            return super().time() + self.slept
+            return super().time() + self.skipped
 
         def sleep(self, seconds: float) -> None:
-            self.slept += seconds
+            self.skipped += seconds
 
     class SettingsOnly(Config):
-        """Takes nothing from the environment, which may speak of another workspace."""
+        """Ignores the environment, which may name another workspace."""
 
         def _load_from_env(self) -> None:
-            """Load nothing: by default the environment wins over a profile."""
+            """Load nothing: by default the environment overrides a profile."""
 
-    # Asked of Config first: it keeps the list, and the subclass inherits it.
+    # Called on Config first: it caches the list, and the subclass inherits it.
     known = {attribute.name for attribute in Config.attributes()}
     unknown = sorted(set(arguments or ()) - known)
     if unknown:
         named = ", ".join(unknown)
-        raise Known("workspace-invalid", problem=f"has unknown keys: {named}")
+        raise KnownFailure("workspace-invalid", problem=f"has unknown keys: {named}")
     kind = Config if arguments is None else SettingsOnly
     own = {
         "retry_timeout_seconds": RETRY_TIMEOUT,
-        "http_timeout_seconds": CALL_BOUND,
-        **_tidied(arguments, Config, known),
+        "http_timeout_seconds": CALL_TIMEOUT,
+        **_clean_arguments(arguments, Config, known),
     }
     return kind(
         product="django-lakebase",
         product_version=__version__,
-        clock=Impatient(),
+        clock=SkippingClock(),
         credentials_strategy=_strategy(),
         **own,
     )
 
 
 def _strategy() -> Any:
-    """Return the SDK's own choice among its methods of login, with better errors."""
+    """Return the SDK's default choice of login methods, with better errors."""
     from databricks.sdk.credentials_provider import DefaultCredentials
 
-    class Explained(DefaultCredentials):
-        """Names the cause, where the SDK only says that there is no login."""
+    class ExplainingCredentials(DefaultCredentials):
+        """Raises the reason where the SDK only says that it found no login."""
 
         def __call__(self, config: "Config") -> Any:
-            # Newer SDKs ask the host for this URL first, and only log why that failed.
-            # Older ones do not ask, and repeat their first request for 5 minutes.
+            # Newer SDKs fetch this URL from the host first, and only log a failure.
+            # Older ones do not fetch it, and retry their first request for 5 minutes.
             if config.host and not getattr(config, "discovery_url", None):
-                _reach(config)
+                _check_reachable(config)
             try:
                 return super().__call__(config)
             except ValueError as exc:
                 if "Invalid URL 'None'" in str(exc):
-                    _reach(config, judge=True)
+                    _check_reachable(config, check_status=True)
                 known = explain_login(config, exc)
                 if known is not None:
                     raise known from exc
                 raise
 
-    return Explained()
+    return ExplainingCredentials()
 
 
-def _tidied(
+def _clean_arguments(
     arguments: Mapping[str, Any] | None, kind: type, known: set[str]
 ) -> dict[str, Any]:
     """
-    Return the SDK's arguments as they were meant, where they were pasted.
+    Return the SDK's arguments without stray quotes, blanks and URL paths.
 
-    Without *arguments*, those of the variables that the SDK would misread.
+    If *arguments* is None, return only those that the SDK would misread in the
+    environment variables.
     """
     if arguments is None:
         raw = {

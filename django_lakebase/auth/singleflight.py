@@ -1,8 +1,9 @@
 """
-A slow call that one thread makes for all, and that nobody waits for too long.
+Single flight: a slow call that one thread makes for all callers, with time limits.
 
-The SDK's token request has no timeout of its own, so a call runs in a daemon thread:
-its callers wait as long as they can afford, then leave it behind.
+How it works. The SDK's token request has no timeout of its own, so the call runs in a
+daemon thread: callers wait as long as their budget allows and then abandon it. The lock
+protects only the choice of the current call; it is never held while a call runs.
 """
 
 import threading
@@ -11,30 +12,31 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from .forks import in_child
+from django_lakebase.failures.classify import strip_tracebacks
+from django_lakebase.fork import run_in_child
 
 # Seconds that one call to the workspace may take.
-CALL_BOUND = 10.0
-# Seconds after which an unanswered call no longer keeps a new one from starting.
-ABANDONED_FOR = 30.0
+CALL_TIMEOUT = 10.0
+# Seconds after which an unanswered, abandoned call no longer blocks a new one.
+ABANDONED_LIMIT = 30.0
 
 T = TypeVar("T")
 
 
-class FlightError(Exception):
-    """The call gave no result; the cause says why."""
+class CallError(Exception):
+    """The call returned no result; ``__cause__`` is the reason."""
 
 
 class _Call(Generic[T]):
-    """One run of a function in a thread of its own."""
+    """One run of a function in a separate thread."""
 
-    def __init__(self, work: Callable[["_Call[T]"], T]) -> None:
+    def __init__(self, function: Callable[["_Call[T]"], T]) -> None:
         self.started = time.monotonic()
         self.done = threading.Event()
         self.has_result = False
         self.result: T
         self.error: BaseException | None = None
-        self._work = work
+        self._function = function
         self._thread = threading.Thread(
             target=self._run, name="lakebase-workspace", daemon=True
         )
@@ -43,25 +45,26 @@ class _Call(Generic[T]):
         try:
             self._thread.start()
         except RuntimeError:
-            # The interpreter is ending, or this process may start no threads: the
-            # caller does the work itself.
+            # The interpreter is shutting down, or this process may not start threads:
+            # run the function in the calling thread.
             self._run()
 
     def _run(self) -> None:
         try:
-            self.result = self._work(self)
+            self.result = self._function(self)
             self.has_result = True
-        except Exception as exc:  # noqa: BLE001 - the waiting callers raise it.
-            self.error = without_frames(exc)
+        except Exception as exc:  # noqa: BLE001 - raised in the waiting callers.
+            self.error = strip_tracebacks(exc)
         finally:
             self.done.set()
 
     def join(self, timeout: float) -> None:
-        """Wait until the thread ends, *timeout* seconds after its start at most."""
-        # An inline run has no thread, and a thread cannot wait for itself.
+        """Wait until the thread ends, at most *timeout* seconds after its start."""
+        # An inline run has no thread, and a thread cannot join itself.
         if self._thread.ident is None or self._thread is threading.current_thread():
             return
-        # One that is done is about to end, however long its work took.
+        # After the function has returned, the thread ends at once: wait for that even
+        # if the function took longer than *timeout*.
         left = timeout if self.done.is_set() else timeout - self.age()
         self._thread.join(max(0.0, left))
 
@@ -73,43 +76,33 @@ class _Call(Generic[T]):
         return time.monotonic() - self.started
 
 
-def without_frames(exc: BaseException) -> BaseException:
-    """Cut the tracebacks of *exc* and its causes: SDK frames hold client secrets."""
-    link: BaseException | None = exc
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
-    return exc
-
-
 class SingleFlight(Generic[T]):
     """
-    A slow function that at most one thread runs at a time, whoever asks.
+    A slow function that runs in at most one thread at a time, for all callers.
 
-    *prepare* runs in the caller before a thread is started. *landed* gets a result
-    and returns the one that callers get, *failed* gets the error; neither is called
-    for a run that was abandoned. A run is abandoned when it has not come back within
-    `CALL_BOUND` seconds; only one such thread is left behind in any `ABANDONED_FOR`
-    seconds.
+    *prepare* runs in the calling thread before a thread is started. *on_result* gets
+    the result and returns what callers get, *on_error* gets the error; neither runs
+    for an abandoned call. A call is abandoned after `CALL_TIMEOUT` seconds; at most
+    one abandoned thread is left behind in any `ABANDONED_LIMIT` seconds.
     """
 
     def __init__(
         self,
-        work: Callable[[], T],
+        function: Callable[[], T],
         *,
         prepare: Callable[[], None],
-        landed: Callable[[T], T] = lambda result: result,
-        failed: Callable[[BaseException], None] = lambda _: None,
+        on_result: Callable[[T], T] = lambda result: result,
+        on_error: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
-        self._work, self._prepare = work, prepare
-        self._landed, self._failed = landed, failed
+        self._function, self._prepare = function, prepare
+        self._on_result, self._on_error = on_result, on_error
         self.reset_after_fork()
-        _flights.add(self)
+        _instances.add(self)
 
     def reset_after_fork(self) -> None:
-        """Forget the parent's lock and its thread, which a child does not have."""
+        """Replace the parent's lock and forget its thread, which a child lacks."""
         # Reentrant: a signal handler may fork, and so start a call, while this very
-        # thread holds it. At worst that makes one call too many.
+        # thread holds the lock. At worst that makes one call too many.
         self._lock = threading.RLock()
         self._call: _Call[T] | None = None
         self._abandoned: _Call[T] | None = None
@@ -120,18 +113,18 @@ class SingleFlight(Generic[T]):
         with self._lock:
             call = self._call
             if call is not None and call.is_running():
-                if call.age() <= CALL_BOUND or self._has_left_one_behind():
+                if call.age() <= CALL_TIMEOUT or self._has_abandoned_call():
                     return call
                 self._abandoned = call
-            call = self._call = _Call(self._fly)
+            call = self._call = _Call(self._run)
         call.start()
         return call
 
     def wait(self, timeout: float) -> T:
         """
-        Return the function's result, waiting *timeout* seconds at most.
+        Return the function's result, waiting at most *timeout* seconds.
 
-        A run whose thread was killed is made again. Raises `FlightError` with the
+        If the thread was killed, the call is made again. Raises `CallError` with the
         reason as its cause.
         """
         deadline = time.monotonic() + timeout
@@ -139,48 +132,46 @@ class SingleFlight(Generic[T]):
             try:
                 call = self.start()
             except ImportError as exc:  # From *prepare*.
-                raise FlightError from without_frames(exc)
-            left = min(deadline - time.monotonic(), CALL_BOUND)
-            bound = 0.0 if call.age() > CALL_BOUND else max(0.0, left)
-            if not call.done.wait(bound):
+                raise CallError from strip_tracebacks(exc)
+            left = min(deadline - time.monotonic(), CALL_TIMEOUT)
+            limit = 0.0 if call.age() > CALL_TIMEOUT else max(0.0, left)
+            if not call.done.wait(limit):
                 cause = TimeoutError(f"no answer within {call.age():.0f} s")
-                raise FlightError from cause
+                raise CallError from cause
             if call.error is not None:
-                raise FlightError from call.error
+                raise CallError from call.error
             if call.has_result:
                 return call.result
 
     def join(self, timeout: float) -> None:
         """
-        Wait until the thread of the latest call has ended, as a fork needs it.
+        Wait until the thread of the latest call has ended, as a fork requires.
 
-        *timeout* is in seconds since the call started, so that a call that hangs does
-        not cost every caller as much. Returns at once inside of that thread.
+        *timeout* is in seconds since the call started, so that a hanging call delays
+        only the first caller. Returns at once if called from that thread.
         """
         call = self._call
         if call is not None:
             call.join(timeout)
 
-    def _has_left_one_behind(self) -> bool:
-        behind = self._abandoned
-        return (
-            behind is not None and behind.is_running() and behind.age() < ABANDONED_FOR
-        )
+    def _has_abandoned_call(self) -> bool:
+        call = self._abandoned
+        return call is not None and call.is_running() and call.age() < ABANDONED_LIMIT
 
-    def _fly(self, mine: _Call[T]) -> T:
+    def _run(self, own: _Call[T]) -> T:
         try:
-            result = self._work()
+            result = self._function()
         except Exception as exc:
-            if self._call is mine:
-                self._failed(exc)
+            if self._call is own:
+                self._on_error(exc)
             raise
-        return self._landed(result) if self._call is mine else result
+        return self._on_result(result) if self._call is own else result
 
 
-_flights: "weakref.WeakSet[SingleFlight[Any]]" = weakref.WeakSet()
+_instances: "weakref.WeakSet[SingleFlight[Any]]" = weakref.WeakSet()
 
 
-@in_child
+@run_in_child
 def _reset_after_fork() -> None:
-    for flight in list(_flights):
-        flight.reset_after_fork()
+    for instance in list(_instances):
+        instance.reset_after_fork()

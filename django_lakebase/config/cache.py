@@ -1,8 +1,8 @@
 """
-A Target that is read again only where what it is read from has changed.
+A cached Target, resolved again only if the settings or the environment have changed.
 
-Django asks for a connection's pool again and again in a request, and the answer hangs
-on the settings and the environment. Reading both took longer than the request's
+Django asks for a connection's pool several times per request, and the answer depends
+on the settings and the environment. Resolving both took longer than the request's
 query; comparing them with a copy takes two microseconds.
 """
 
@@ -10,48 +10,48 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .config import Target, read
+from .target import Target, resolve_target
 
-# Where Python keeps the environment undecoded: comparing that takes a twentieth of the
-# time. Where it should be gone one day, all is decoded.
-RAW = "_data"
+# The attribute in which CPython keeps the environment as bytes: comparing those takes a
+# twentieth of the time. If it is missing, the decoded environment is compared.
+RAW_ENVIRONMENT = "_data"
 
 
-class Reading:
-    """The last reading of one connection's settings and of the environment."""
+class TargetCache:
+    """The Target of one connection, with the settings and environment it came from."""
 
     def __init__(self) -> None:
-        self._seen: _Seen | None = None
+        self._entry: _Entry | None = None
 
-    def target(self, settings_dict: dict[str, Any], alias: str) -> Target:
+    def get(self, settings_dict: dict[str, Any], alias: str) -> Target:
         """
-        Return where *settings_dict* and the environment lead.
+        Return the Target of *settings_dict* and the environment.
 
-        The same object while neither has changed. Raises SettingsError.
+        Returns the same object as long as neither has changed. Raises SettingsError.
         """
-        seen = self._seen
-        if seen is not None and seen.is_current(settings_dict, alias):
-            return seen.target
-        target = read(settings_dict, alias)
-        # In one assignment: connections may be shared between threads.
-        self._seen = _Seen(settings_dict, alias, target)
+        entry = self._entry
+        if entry is not None and entry.is_current(settings_dict, alias):
+            return entry.target
+        target = resolve_target(settings_dict, alias)
+        # One assignment: a connection may be shared between threads.
+        self._entry = _Entry(settings_dict, alias, target)
         return target
 
 
-class _Seen:
-    """What a Target was read from, and the Target; shows neither on a debug page."""
+class _Entry:
+    """A Target and copies of what it was resolved from; its repr shows neither."""
 
     __slots__ = ("_alias", "_environment", "_settings", "_types", "target")
 
     def __init__(
         self, settings_dict: dict[str, Any], alias: str, target: Target
     ) -> None:
-        self._settings, self._types = _copied(settings_dict), _types(settings_dict)
+        self._settings, self._types = _copy(settings_dict), _types(settings_dict)
         self._environment, self._alias = dict(_environment()), alias
         self.target = target
 
     def is_current(self, settings_dict: dict[str, Any], alias: str) -> bool:
-        """Return whether all is as it was."""
+        """Return whether the settings and the environment are unchanged."""
         return (
             self._settings == settings_dict
             and self._types == _types(settings_dict)
@@ -61,20 +61,21 @@ class _Seen:
 
 
 def _types(settings_dict: dict[str, Any]) -> tuple[type, ...]:
-    # A value that was filled in is equal to the same one of the project's own.
+    # A filled value compares equal to the same value set by the project; the type
+    # tells them apart.
     return tuple(map(type, settings_dict.values()))
 
 
 def _environment() -> Mapping[Any, Any]:
-    """Return the environment in the form that is compared quickest."""
-    raw: Mapping[Any, Any] | None = getattr(os.environ, RAW, None)
+    """Return the environment in the form that is fastest to compare."""
+    raw: Mapping[Any, Any] | None = getattr(os.environ, RAW_ENVIRONMENT, None)
     return dict(os.environ) if raw is None else raw
 
 
-def _copied(value: Any) -> Any:
-    """Return *value* so that what is done to it later is noticed."""
+def _copy(value: Any) -> Any:
+    """Return a deep copy of the dicts and lists in *value*, to detect later changes."""
     if isinstance(value, dict):
-        return {key: _copied(own) for key, own in value.items()}
+        return {key: _copy(own) for key, own in value.items()}
     if isinstance(value, list):
-        return [_copied(own) for own in value]
+        return [_copy(own) for own in value]
     return value

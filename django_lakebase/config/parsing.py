@@ -1,7 +1,8 @@
 """
-Values as people paste them: what is unambiguous is undone, the rest is left as it is.
+Parsing of values as people paste them: with quotes, blanks, schemes or URL paths.
 
-Pure functions; no environment and no network.
+Unambiguous mistakes are corrected, all else is returned unchanged. Pure functions: no
+environment and no network.
 """
 
 import contextlib
@@ -9,8 +10,7 @@ import re
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-ENDPOINT_FORMAT = "projects/<id>/branches/<id>/endpoints/<id>"
-# How people write a switch as text.
+# Spellings of a boolean as text.
 SWITCHES = {
     "true": True,
     "1": True,
@@ -29,7 +29,7 @@ _USER_INFO = re.compile(r"://[^/\s]*@")
 
 def clean(text: str) -> str:
     """
-    Return *text* without blanks and quotes around it.
+    Return *text* without surrounding blanks and quotes.
 
     ``docker run --env-file`` keeps the quotes of ``NAME="value"``.
     """
@@ -41,10 +41,10 @@ def clean(text: str) -> str:
 
 def parse_workspace_host(text: str) -> tuple[str, str]:
     """
-    Return the address of a workspace, and the workspace id that *text* holds or "".
+    Return the address of a workspace, and the workspace id in *text* or "".
 
-    A browser's address line has a path and a query; ``o`` in the query is the
-    workspace id. The vendor's CLI cuts both, and the SDK does not.
+    An address copied from a browser has a path and a query; ``o`` in the query is the
+    workspace id. The vendor's CLI removes both; the SDK does not.
     """
     parts = split_url(text if "://" in text else f"https://{text}")
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
@@ -55,7 +55,7 @@ def parse_workspace_host(text: str) -> tuple[str, str]:
 
 
 def parse_host(text: str) -> str:
-    """Return the host in *text*, also where that is the address of a web page."""
+    """Return the host in *text*, which may be the URL of a web page."""
     if not text.lower().startswith(("http://", "https://")):
         return text
     parts = split_url(text)
@@ -64,24 +64,26 @@ def parse_host(text: str) -> str:
 
 
 def split_url(url: str) -> SplitResult | None:
-    """Return the parts of *url*, or None where it is not one."""
-    with contextlib.suppress(ValueError):  # Of brackets that are not an IPv6 address.
+    """Return the parts of *url*, or None if it is not a valid URL."""
+    with contextlib.suppress(
+        ValueError
+    ):  # Raised for brackets that contain no IPv6 address.
         return urlsplit(url)
     return None
 
 
 def parse_switch(value: Any) -> Any:
-    """Return the text or number *value* as a bool where its meaning is clear."""
+    """Return the text or number *value* as a bool if its meaning is unambiguous."""
     is_plain = isinstance(value, (str, int))
     return SWITCHES.get(clean(str(value)).lower(), value) if is_plain else value
 
 
 def parse_integer(value: Any) -> Any:
-    """Return *value* as an int where it is the text of one, else unchanged."""
+    """Return *value* as an int if it is the text of one, else unchanged."""
     is_number = isinstance(value, str) and re.fullmatch(r"-?[0-9]+", clean(value))
     return int(clean(value)) if is_number else value
 
 
-def masked(text: str) -> str:
-    """Return *text* without the user and the password of a URL in it."""
+def mask_user_info(text: str) -> str:
+    """Return *text* with the user and password of any URL in it masked."""
     return _USER_INFO.sub("://***@", text)

@@ -1,11 +1,11 @@
 """
-Where an alias connects and how it logs in: settings and environment, made one Target.
+Resolution of settings and environment into one Target: where and how an alias connects.
 
-This file never touches the network. What the environment gives is filled into the
-empty fields of ``settings.DATABASES[alias]``, since Django reads them there: the test
-database's name, its signature, dbshell. A filled value is marked (`Filled`), so that a
-second reading knows it from one that the project wrote. docs/reference/settings.md has
-the rules for users.
+This module makes no network calls. Values from the environment are filled into the
+empty fields of ``settings.DATABASES[alias]``, because Django reads them there: for the
+name and signature of the test database, and for dbshell. A filled value has the type
+`Filled`, which tells it from a value that the project set. docs/reference/settings.md
+has the rules for users.
 """
 
 import contextlib
@@ -20,10 +20,12 @@ from typing import Any
 
 from django.db.backends.base.base import NO_DB_ALIAS
 
-from .errors import SettingsError, explained, scrub, table
+from django_lakebase.exceptions import SettingsError, build_error
+from django_lakebase.failures.classify import failures_by_id, scrub
+
 from .parsing import (
     clean,
-    masked,
+    mask_user_info,
     parse_host,
     parse_integer,
     parse_switch,
@@ -33,9 +35,9 @@ from .parsing import (
 DEFAULT_DATABASE = "databricks_postgres"
 DEFAULT_PORT = "5432"
 LAST_PORT = 65535
-# Seconds: below gunicorn's worker timeout of 30.
+# Seconds; below gunicorn's worker timeout of 30.
 DEFAULT_BUDGET = 20.0
-# The keys of OPTIONS that are ours: neither Django nor libpq knows them.
+# The keys of OPTIONS that only this engine knows, not Django or libpq.
 OWN_OPTIONS = (
     "workspace",
     "endpoint",
@@ -43,9 +45,10 @@ OWN_OPTIONS = (
     "reconnect",
     "refresh_before_fork",
 )
-# The keys of OPTIONS that bring a password of their own.
+# The keys of OPTIONS that supply a password.
 PASSWORD_OPTIONS = ("password", "passfile", "service")
-# What URLs and variables give as text, and Django or psycopg take as it is.
+# Values that arrive as text from URLs and variables, and that Django and psycopg do
+# not convert.
 SWITCH_OPTIONS = ("pool", "server_side_binding", "reconnect", "refresh_before_fork")
 INTEGER_OPTIONS = ("prepare_threshold",)
 SWITCH_SETTINGS = (
@@ -58,16 +61,16 @@ STRONG_SSLMODES = ("require", "verify-ca", "verify-full")
 VERIFYING_SSLMODES = ("verify-ca", "verify-full")
 USER_VARIABLES = ("PGUSER", "DATABRICKS_CLIENT_ID")
 # The service's guide, its Node kit, its Python templates and its agent templates each
-# have a name of their own.
+# use a different name.
 ENDPOINT_VARIABLES = (
     "ENDPOINT_NAME",
     "LAKEBASE_ENDPOINT",
     "PGENDPOINT",
     "LAKEBASE_AUTOSCALING_ENDPOINT",
 )
-# The SDK's arguments that say who logs in, and those that say where.
+# The SDK's arguments for who logs in, and for which workspace.
 LOGIN_ARGUMENTS = ("client_id", "client_secret", "token", "username", "auth_type")
-PLACE_ARGUMENTS = ("host", "profile", "azure_workspace_resource_id")
+HOST_ARGUMENTS = ("host", "profile", "azure_workspace_resource_id")
 
 # A database token (a JSON web token), which a server accepts for an hour.
 _JWT = r"eyJ[\w-]+\.[\w-]+\.[\w-]+"
@@ -81,7 +84,7 @@ _HASH_KEY = secrets.token_bytes(32)
 
 
 class Filled(str):
-    """A value that we wrote into an empty setting: not the project's own."""
+    """A value from the environment in a setting that the project left empty."""
 
     __slots__ = ()
 
@@ -89,15 +92,15 @@ class Filled(str):
 @dataclass(frozen=True, slots=True)
 class Login:
     """
-    How to log in to a workspace; two are equal if they say the same.
+    How to log in to a workspace; two logins are equal if their sources are.
 
-    *key* is a hash that only this process can compute, *words* names the workspace in
-    messages. *arguments* are the SDK's (None: it reads the environment), *path* is
+    *key* is a hash that only this process can compute, *name* is the workspace's name
+    in messages. *arguments* are the SDK's (None: it reads the environment), *path* is
     the dotted path of a callable.
     """
 
     key: str = field(repr=False)
-    words: str
+    name: str
     url: str = ""
     path: str = ""
     arguments: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
@@ -106,13 +109,14 @@ class Login:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """
-    All that decides where a connection goes and who logs in; hashable, no secret.
+    Where a connection goes and who logs in; hashable, without secrets.
 
-    *host* and *user* are empty where only the workspace knows them, *database* is
-    None on Django's maintenance connection. *user_setting* is the setting or variable
-    that *user* was read from, *password_setting* the one that makes a login native.
-    *connect_timeout* bounds one attempt, in seconds. *libpq_options* are the server
-    settings of the startup packet. *options* is the rest of OPTIONS, frozen.
+    *host* and *user* are empty if only the workspace knows them. *database* is None on
+    Django's maintenance connection. *user_setting* is the setting or variable that
+    *user* comes from, *password_setting* the one that makes the login native.
+    *connect_timeout* limits one attempt, *connect_budget* all of them, in seconds.
+    *libpq_options* are the server settings of the startup packet. *options* is the rest
+    of OPTIONS, in a hashable form.
     """
 
     alias: str
@@ -140,17 +144,17 @@ class Target:
 
     @property
     def is_native(self) -> bool:
-        """Whether a PASSWORD of the project's own is used, and no token."""
+        """Whether the project's password is used instead of a token."""
         return self.login is None
 
     @property
     def identity_setting(self) -> str:
-        """The setting or variable in which the user can be set to the identity."""
+        """The setting or variable that should be set to the login's identity."""
         is_variable = self.user_setting in USER_VARIABLES
         return USER_VARIABLES[0] if is_variable else "USER"
 
     def facts(self, **more: object) -> dict[str, object]:
-        """Return what the messages of failures speak of."""
+        """Return the values for the placeholders of failure messages."""
         login = self.login
         return {
             "endpoint": self.endpoint or self.host,
@@ -163,13 +167,13 @@ class Target:
             "password_setting": self.password_setting,
             "database": self.database or "postgres",
             "budget": f"{self.connect_budget:g}",
-            "workspace": login.words if login else "",
+            "workspace": login.name if login else "",
             "workspace_url": (login and login.url) or "$DATABRICKS_HOST",
             **more,
         }
 
 
-def read(
+def resolve_target(
     settings_dict: dict[str, Any],
     alias: str,
     environ: Mapping[str, str] = os.environ,
@@ -177,35 +181,35 @@ def read(
     """
     Fill *settings_dict* from *environ* and return its Target.
 
-    Raises SettingsError for whatever is wrong with the two of them alone.
+    Raises SettingsError if the settings or the variables are invalid.
     """
-    reader = _Reader(settings_dict, alias, environ)
-    reader.fill()
-    return reader.target()
+    resolver = _Resolver(settings_dict, alias, environ)
+    resolver.fill()
+    return resolver.target()
 
 
-def fill(
+def fill_settings(
     settings_dict: dict[str, Any],
     alias: str,
     environ: Mapping[str, str] = os.environ,
 ) -> None:
-    """Fill the empty fields of *settings_dict* from *environ*; judges nothing."""
-    _Reader(settings_dict, alias, environ).fill()
+    """Fill the empty fields of *settings_dict* from *environ*; validates nothing."""
+    _Resolver(settings_dict, alias, environ).fill()
 
 
-def variable(name: str, environ: Mapping[str, str] = os.environ) -> str:
-    """Return the environment variable *name* without blanks and quotes around it."""
+def read_variable(name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the environment variable *name* without surrounding blanks and quotes."""
     return clean(environ.get(name, ""))
 
 
-class _Reader:
-    """One reading of an alias's settings and the environment."""
+class _Resolver:
+    """Resolves the settings of one alias and the environment."""
 
     def __init__(
         self, settings_dict: dict[str, Any], alias: str, environ: Mapping[str, str]
     ) -> None:
         self.settings, self.alias, self.environ = settings_dict, alias, environ
-        # Django connects to the database "postgres" with a NAME that is None.
+        # Django connects to the database "postgres" with NAME set to None.
         self.is_maintenance = alias == NO_DB_ALIAS and settings_dict.get("NAME") is None
         options = settings_dict.get("OPTIONS") or {}
         self.options: dict[str, Any] = options if isinstance(options, dict) else {}
@@ -220,23 +224,24 @@ class _Reader:
         self.password_setting = next((n for n, v in passwords.items() if v), "")
         self.password = clean(str(passwords.get(self.password_setting, "")))
         self.is_native = bool(self.password_setting)
-        # One group: an environment that speaks of another database must not be mixed
-        # with settings that name one. HOST may be the environment's own, written into
-        # the settings by the project.
+        # One group: variables of another database must not be mixed with settings that
+        # name one. A HOST equal to PGHOST names the database of the environment.
         host = self.setting("HOST")
         self.has_own_host = bool(host) and host.lower() != self._pghost().lower()
         self.names_endpoint = (
             self.is_native or bool(self.option("endpoint")) or self.has_own_host
         )
 
-    def refuse(self, failure_id: str, **facts: object) -> SettingsError:
+    def rejection(self, failure_id: str, **facts: object) -> SettingsError:
         if "value" in facts:
-            # A connection URL that was pasted holds a password.
-            facts["value"] = scrub(masked(str(facts["value"])))
-        return explained(SettingsError, table()[failure_id], self.label, facts)
+            # A pasted connection URL contains a password.
+            facts["value"] = scrub(mask_user_info(str(facts["value"])))
+        return build_error(
+            SettingsError, failures_by_id()[failure_id], self.label, facts
+        )
 
     def setting(self, key: str) -> str:
-        """Return what the project itself wrote."""
+        """Return the value that the project set, or ""."""
         value = self.settings.get(key)
         if value is None or isinstance(value, Filled):
             return ""
@@ -248,15 +253,15 @@ class _Reader:
     def invalid(
         self, name: str, value: object, problem: str, fix: str
     ) -> SettingsError:
-        """Return the error for a value of which nothing can be made."""
-        return self.refuse(
+        """Return the error for a value that cannot be parsed."""
+        return self.rejection(
             "value-invalid", name=name, value=value, problem=problem, fix=fix
         )
 
     def variable(self, *names: str) -> tuple[str, str]:
-        """Return the first of the variables that is set, and its name."""
+        """Return the value and name of the first variable that is set."""
         for name in names:
-            value = variable(name, self.environ)
+            value = read_variable(name, self.environ)
             if value:
                 return value, name
         return "", names[0]
@@ -267,7 +272,7 @@ class _Reader:
         if self.settings.get("OPTIONS") is None:
             self.settings["OPTIONS"] = self.options
         for key in [key for key, value in self.options.items() if value is None]:
-            # What os.environ.get() gives for a variable that is not set.
+            # The result of os.environ.get() for a variable that is not set.
             del self.options[key]
         self._convert(self.options, SWITCH_OPTIONS, INTEGER_OPTIONS)
         self._convert(self.settings, SWITCH_SETTINGS, ("CONN_MAX_AGE",))
@@ -291,7 +296,7 @@ class _Reader:
         if values.get("CONN_MAX_AGE") == "":
             values["CONN_MAX_AGE"] = 0
 
-    # Each returns the value for an empty field, and the variable or setting it is of.
+    # Each returns the value for an empty field, and the variable or setting it is from.
 
     def _name(self) -> tuple[str, str]:
         if self.option("service"):
@@ -319,12 +324,12 @@ class _Reader:
             return clean(str(own.get("client_id") or "")), name
         return self.variable(*USER_VARIABLES)
 
-    # Reading.
+    # Resolving.
 
     def target(self) -> Target:
         options = self.settings.get("OPTIONS") or {}
         if not isinstance(options, dict):
-            raise self.refuse("options-invalid", kind=type(options).__name__)
+            raise self.rejection("options-invalid", kind=type(options).__name__)
         self._check_conversions()
         self._check_libpq()
         login = None if self.is_native else self._login()
@@ -376,18 +381,18 @@ class _Reader:
         if not isinstance(workspace, Mapping) or not workspace:
             is_dict = isinstance(workspace, Mapping)
             problem = "is empty" if is_dict else f"is a {type(workspace).__name__}"
-            raise self.refuse("workspace-invalid", problem=problem)
+            raise self.rejection("workspace-invalid", problem=problem)
         arguments = {
             str(key): clean(value) if isinstance(value, str) else value
             for key, value in workspace.items()
         }
         who = [key for key in LOGIN_ARGUMENTS if arguments.get(key)]
-        if who and not any(arguments.get(key) for key in PLACE_ARGUMENTS):
+        if who and not any(arguments.get(key) for key in HOST_ARGUMENTS):
             problem = (
-                f"has {', '.join(who)} and no host, and DATABRICKS_HOST is not read "
-                "for it, since it may be another workspace's"
+                f"has {', '.join(who)} but no host, and DATABRICKS_HOST is not read "
+                "for it, because it may name another workspace"
             )
-            raise self.refuse("workspace-invalid", problem=problem)
+            raise self.rejection("workspace-invalid", problem=problem)
         name, given = 'OPTIONS["workspace"]["host"]', str(arguments.get("host") or "")
         url = self._workspace_url(name, given)
         named = f'the workspace of profile "{arguments.get("profile", "DEFAULT")}"'
@@ -398,7 +403,9 @@ class _Reader:
         bare = url.removeprefix("https://").removeprefix("http://")
         if value and not re.fullmatch(_ADDRESS, bare):
             fix = "Set it to the address of the workspace, https://<name>."
-            raise self.invalid(name, value, "this is no address of a workspace", fix)
+            raise self.invalid(
+                name, value, "this is not the address of a workspace", fix
+            )
         return url
 
     def _endpoint(self) -> tuple[str, str]:
@@ -409,11 +416,11 @@ class _Reader:
         if not value and self.is_native:
             return "", ""
         if not value and self.has_own_host:
-            raise self.refuse("host-without-endpoint", value=self.setting("HOST"))
+            raise self.rejection("host-without-endpoint", value=self.setting("HOST"))
         if not value:
-            raise self.refuse("endpoint-missing")
+            raise self.rejection("endpoint-missing")
         if not re.fullmatch(_ENDPOINT, value):
-            raise self.refuse("endpoint-malformed", name=name, value=value)
+            raise self.rejection("endpoint-malformed", name=name, value=value)
         return value, name
 
     def _endpoint_of_environment(self) -> tuple[str, str]:
@@ -424,11 +431,11 @@ class _Reader:
         }
         if len(set(found.values())) > 1:
             given = ", ".join(f'{name} is "{value}"' for name, value in found.items())
-            raise self.refuse("endpoint-ambiguous", given=given)
+            raise self.rejection("endpoint-ambiguous", given=given)
         return next(((v, n) for n, v in found.items()), ("", ""))
 
     def _is_password_token(self) -> bool:
-        """Return whether the password is a token; refuse one that cannot log in."""
+        """Return whether the password is a token; reject one that cannot log in."""
         is_token = re.fullmatch(_JWT, self.password) is not None
         needed = ("HOST", "USER") if self.is_native else ()
         missing = [key for key in needed if not self.setting(key)]
@@ -436,32 +443,32 @@ class _Reader:
         if self.option("service"):
             missing = []
         if re.fullmatch(_API_ONLY, self.password) or (is_token and missing):
-            raise self.refuse("password-is-token", **facts)
+            raise self.rejection("password-is-token", **facts)
         if missing:
-            raise self.refuse("native-incomplete", name=missing[0], **facts)
+            raise self.rejection("native-incomplete", name=missing[0], **facts)
         return is_token
 
     def _checked_host(self) -> str:
         host = str(self.settings.get("HOST") or "")
         if host.startswith(("/", "@")):
             name = "HOST" if self.setting("HOST") else "PGHOST"
-            raise self.refuse("host-socket", name=name, value=host)
-        for one in host.split(","):
-            self._check_host(one.strip())
+            raise self.rejection("host-socket", name=name, value=host)
+        for name in host.split(","):
+            self._check_host(name.strip())
         return host
 
     def _check_host(self, host: str) -> None:
         name = "HOST" if self.setting("HOST") else "PGHOST"
         if "://" in host or re.search(r"[\s=@/]", host):
-            self._refuse_url(name, host, "host")
+            self._reject_url(name, host, "host")
         bare, colon, port = host.partition(":")
         if colon and ":" not in port:
             fix = f'Set {name} to "{bare}", and PORT (PGPORT) to "{port}".'
-            raise self.invalid(name, host, "it holds a port", fix)
+            raise self.invalid(name, host, "it includes a port", fix)
 
-    def _refuse_url(self, name: str, value: str, what: str) -> None:
+    def _reject_url(self, name: str, value: str, what: str) -> None:
         fix = (
-            f"Set {name} to the {what} alone. A connection URL is read by "
+            f"Set {name} to the {what} alone. To use a connection URL, parse it with "
             "dj-database-url or django-environ, as docs/howto/urls.md describes."
         )
         raise self.invalid(name, value, f"this is not a {what}", fix)
@@ -470,17 +477,17 @@ class _Reader:
         database = self.settings.get("NAME")
         if "://" in str(database or ""):
             name = "NAME" if self.setting("NAME") else "PGDATABASE"
-            self._refuse_url(name, str(database), "database name")
+            self._reject_url(name, str(database), "database name")
         return None if database is None else str(database)
 
     def _checked_user(self) -> str:
         user = str(self.settings.get("USER") or "")
         if "://" in user:
-            self._refuse_url(self._user()[1], user, "user")
+            self._reject_url(self._user()[1], user, "user")
         return user
 
     def _check_conversions(self) -> None:
-        """Refuse text of which no switch and no number can be made."""
+        """Reject text that is neither a boolean nor a number where one is required."""
         switches = {key: self.settings.get(key) for key in SWITCH_SETTINGS}
         for key in ("server_side_binding", "reconnect", "refresh_before_fork"):
             switches[f'OPTIONS["{key}"]'] = self.options.get(key)
@@ -499,11 +506,11 @@ class _Reader:
                 raise self.invalid(name, value, "this is not a whole number", fix)
 
     def _check_libpq(self) -> None:
-        """Refuse the variables of libpq that no parameter can override."""
+        """Reject the libpq variables that no parameter can override."""
         service, _ = self.variable("PGSERVICE")
         own_service = self.option("service")
         if service and not own_service:
-            raise self.refuse(
+            raise self.rejection(
                 "libpq-variable",
                 name="PGSERVICE",
                 value=service,
@@ -513,43 +520,43 @@ class _Reader:
                 'OPTIONS["service"].',
             )
         for name in ("PGHOST", "PGHOSTADDR") if own_service else ():
-            # psycopg looks for them, and not into the service file.
+            # psycopg reads these, and not the service file.
             value, _ = self.variable(name)
             if value:
-                raise self.refuse(
+                raise self.rejection(
                     "libpq-variable",
                     name=name,
                     value=value,
                     problem=f'it would replace the host of OPTIONS["service"], '
                     f"{own_service}",
                     fix=f"Unset {name} for this process, or replace "
-                    'OPTIONS["service"] by HOST, PORT, NAME and USER.',
+                    'OPTIONS["service"] with HOST, PORT, NAME and USER.',
                 )
         if not self.is_native:
             self._check_authentication()
 
     def _check_authentication(self) -> None:
-        """Refuse what keeps libpq from sending a token."""
+        """Reject settings with which libpq would not send a token."""
         methods, name = self._option_or_variable("require_auth", "PGREQUIREAUTH")
         wanted = [method.strip() for method in methods.split(",") if method.strip()]
         is_negative = any(method.startswith("!") for method in wanted)
         allows = "!password" not in wanted if is_negative else "password" in wanted
         if wanted and not allows:
-            raise self.refuse(
+            raise self.rejection(
                 "libpq-variable",
                 name=name,
                 value=methods,
-                problem="a token is sent by the method password, which it does not "
+                problem="a token is sent with the method password, which this does not "
                 "allow",
                 fix=f'Remove {name}, or set it to "password".',
             )
         binding, name = self._option_or_variable("channel_binding", "PGCHANNELBINDING")
         if binding == "require":
-            raise self.refuse(
+            raise self.rejection(
                 "libpq-variable",
                 name=name,
                 value=binding,
-                problem="a login by token has no channel binding",
+                problem="a login with a token has no channel binding",
                 fix=f'Remove {name}, or set it to "prefer".',
             )
 
@@ -565,8 +572,8 @@ class _Reader:
             return int(float(text))
         except (ValueError, OverflowError):
             fix = "Set it to a whole number of seconds, or remove it."
-            refusal = self.invalid(name, text, "this is not a number of seconds", fix)
-            raise refusal from None
+            error = self.invalid(name, text, "this is not a number of seconds", fix)
+            raise error from None
 
     def _libpq_options(self) -> str:
         own = self.option("options")
@@ -578,20 +585,20 @@ class _Reader:
             return "" if self.option("service") else DEFAULT_PORT
         if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) <= LAST_PORT:
             name = "PORT" if self.setting("PORT") else "PGPORT"
-            raise self.refuse("port-invalid", name=name, value=port)
+            raise self.rejection("port-invalid", name=name, value=port)
         return port
 
     def _hostaddr(self) -> str:
         value, name = self.option("hostaddr"), 'OPTIONS["hostaddr"]'
         if not value and not self.names_endpoint:
             value, name = self.variable("LAKEBASE_HOSTADDR")
-        # libpq takes one for each host of a list.
+        # libpq accepts one address for each host of a list.
         for address in filter(None, value.split(",")):
             try:
                 ipaddress.ip_address(address.strip())
             except ValueError:
-                refusal = self.refuse("hostaddr-invalid", name=name, value=address)
-                raise refusal from None
+                error = self.rejection("hostaddr-invalid", name=name, value=address)
+                raise error from None
         return value
 
     def _tls(self) -> tuple[str, str]:
@@ -599,13 +606,13 @@ class _Reader:
         mode, name = self._option_or_variable("sslmode", "PGSSLMODE")
         mode = mode.lower()
         if not mode and self.option("service"):
-            # libpq would let ours win over a stricter one in the service file.
-            raise self.refuse("sslmode-weak", name='OPTIONS["sslmode"]', value="")
+            # libpq would prefer our default to a stricter one in the service file.
+            raise self.rejection("sslmode-weak", name='OPTIONS["sslmode"]', value="")
         if mode and mode not in STRONG_SSLMODES:
-            raise self.refuse("sslmode-weak", name=name, value=mode)
+            raise self.rejection("sslmode-weak", name=name, value=mode)
         rootcert, its_name = self._option_or_variable("sslrootcert", "PGSSLROOTCERT")
         if rootcert == "system" and mode not in ("", "verify-full"):
-            # As libpq has it: any certificate of a public authority would do.
+            # As in libpq: otherwise any certificate of a public authority would pass.
             raise self.invalid(
                 name,
                 mode,
@@ -616,9 +623,9 @@ class _Reader:
             raise self.invalid(
                 name,
                 mode,
-                "it needs the file of the certificate authority",
+                "it needs the file of a certificate authority",
                 'Set OPTIONS["sslrootcert"] (PGSSLROOTCERT) to that file, or use '
-                "verify-full, which checks against the public authorities.",
+                "verify-full, which trusts the public authorities.",
             )
         if mode == "verify-full" and not rootcert and not self.option("service"):
             rootcert = "system"
@@ -631,15 +638,15 @@ class _Reader:
                 budget = float(clean(budget))
         is_number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
         if not is_number or not 0 < budget < float("inf"):
-            raise self.refuse("budget-invalid", value=repr(budget))
+            raise self.rejection("budget-invalid", value=repr(budget))
         return float(budget)
 
     def _other_options(self) -> Hashable:
         pool = self.options.get("pool")
         if pool and pool is not True and not isinstance(pool, Mapping):
-            raise self.refuse("pool-invalid", value=repr(pool))
-        left_out = (*OWN_OPTIONS, "password")
-        return _frozen({k: v for k, v in self.options.items() if k not in left_out})
+            raise self.rejection("pool-invalid", value=repr(pool))
+        excluded = (*OWN_OPTIONS, "password")
+        return _frozen({k: v for k, v in self.options.items() if k not in excluded})
 
     def _password_key(self) -> str:
         secret = self.settings.get("PASSWORD") or self.options.get("password")
@@ -652,7 +659,7 @@ def _hashed(value: object) -> str:
 
 
 def _frozen(value: Any) -> Hashable:
-    """Return *value* in a form that can be compared and hashed."""
+    """Return *value* in a hashable form."""
     if isinstance(value, Mapping):
         return tuple(sorted((str(k), _frozen(v)) for k, v in value.items()))
     if isinstance(value, (list, tuple)):

@@ -1,81 +1,100 @@
 """
-The opening of one connection: one credential pinned for each attempt, and the retries.
+The connector: opens one connection, with a pinned credential and retries.
 
-The ladder decides what follows a failed attempt; this obeys, and finds out what the
-ladder must know: whether a password was used, whether the endpoint has moved.
+How it works. Each attempt pins one credential and passes its token as a string, so the
+connector knows which token was rejected. The retry policy decides what follows a failed
+attempt; the connector carries it out, and finds out what the policy has to know:
+whether a password was used, and whether the endpoint has moved to another host.
+
+Invariant. No surviving frame holds a token: attempts are made in functions that return
+an error, without its traceback, instead of raising it.
 """
 
 import contextlib
 import time
+from collections.abc import Callable
+from typing import TypeAlias
 
 import psycopg
 
-from . import events
-from .config import Target
-from .connection import (
-    Connection,
-    Opener,
-    Params,
-    attempt,
-    note_lease,
-    refusal,
+from django_lakebase import events
+from django_lakebase.auth.credentials import Credential, CredentialError
+from django_lakebase.auth.registry import Access, access_to
+from django_lakebase.auth.sdk import import_sdk
+from django_lakebase.auth.singleflight import CallError
+from django_lakebase.config.target import Target
+from django_lakebase.failures.classify import (
+    classify,
+    failures_by_id,
+    retry_after,
+    strip_tracebacks,
 )
-from .credentials import Credential, CredentialError
-from .errors import explain, retry_after, table
-from .flight import FlightError, without_frames
-from .kinds import Failure, Source, Then
-from .ladder import Ladder
-from .workspace import Access, access_to, import_sdk
+from django_lakebase.failures.failure import Action, Failure, Source
 
-# The shortest connect_timeout that libpq takes, in seconds.
-SHORTEST_TIMEOUT = 2
+from .errors import connect_error
+from .liveness import Connection, record_lifetime
+from .params import Params
+from .retry import RetryPolicy
+
+ConnectFunction: TypeAlias = Callable[[Params], Connection]
+
+# The shortest connect_timeout that libpq accepts, in seconds.
+MIN_CONNECT_TIMEOUT = 2
 TIMEZONE_OPTION = "-c TimeZone="
-_TIMEZONE_REFUSED = ("unsupported startup parameter", 'for parameter "TimeZone"')
+_TIMEZONE_REJECTED = ("unsupported startup parameter", 'for parameter "TimeZone"')
 
-# What a server may say of a user that is not the identity of the login.
-_ABOUT_THE_USER = ("role-missing", "wrong-user", "token-refused")
+# Failures that may mean that the user is not the identity of the login.
+_USER_FAILURES = ("role-missing", "wrong-user", "token-refused")
 
-# Targets whose server or proxy takes no time zone in the startup packet.
+# Targets whose server or proxy accepts no time zone in the startup packet.
 _without_timezone: set[Target] = set()
 
 
 def takes_timezone(target: Target) -> bool:
-    """Whether the startup packet may carry the time zone, as far as we know."""
+    """Return False if a server has rejected the time zone in the startup packet."""
     return target not in _without_timezone
 
 
-class Opening:
-    """
-    The opening of one connection to *target*, with its retries.
+def attempt(connect: ConnectFunction, params: Params) -> Connection | BaseException:
+    """Call *connect* once; return its error, because the frames hold secrets."""
+    try:
+        return connect(params)
+    except Exception as exc:  # noqa: BLE001 - the caller raises it, without frames.
+        return strip_tracebacks(exc)
 
-    *opener* makes one attempt with the parameters that it is given. With *credential*
-    that one is used and no other; it is kept for all if the login succeeds.
+
+class Connector:
+    """
+    Opens one connection to *target*, with retries.
+
+    *connect* makes one attempt with the parameters it gets. *credential* is used
+    instead of the cached one; if its login succeeds, it is cached.
     """
 
     def __init__(
         self,
         target: Target,
         params: Params,
-        opener: Opener,
+        connect: ConnectFunction,
         *,
         patient: bool = True,
         credential: Credential | None = None,
     ) -> None:
-        self._target, self._params, self._opener = target, params, opener
+        self._target, self._params, self._connect = target, params, connect
         self._access = None if target.is_native else access_to(target)
         self._credential: Credential | None = None
         self._probed = credential
         self._host = ""
-        self._answer: BaseException | None = None
+        self._last_answer: BaseException | None = None
         self._started, self._attempts = time.monotonic(), 0
         self._load_sdk()
-        self._ladder = Ladder(target.connect_budget, patient=patient)
+        self._policy = RetryPolicy(target.connect_budget, patient=patient)
 
     def _load_sdk(self) -> None:
-        # Once in a process, before the budget begins: on a busy machine it takes long,
-        # and an error would name the workspace, which nobody has asked yet.
+        # Once per process, before the budget starts: on a busy machine the import takes
+        # long, and an error would blame the workspace, which was not called yet.
         if self._access is not None and self._access.credentials.ready() is None:
-            with contextlib.suppress(ImportError):  # The attempt says so.
+            with contextlib.suppress(ImportError):  # The attempt reports it.
                 import_sdk()
 
     def run(self) -> Connection:
@@ -85,15 +104,15 @@ class Opening:
             outcome = self._attempt()
             if not isinstance(outcome, BaseException):
                 return self._opened(outcome)
-            self._next(outcome)
+            self._prepare_next(outcome)
 
     def warm(self) -> None:
-        """Fetch all that connecting needs from the workspace; raises LakebaseError."""
+        """Fetch what connecting needs from the workspace; raises LakebaseError."""
         while True:
             try:
-                self._pinned()
-            except (CredentialError, FlightError) as exc:
-                error = without_frames(exc)
+                self._pinned_params()
+            except (CredentialError, CallError) as exc:
+                error = strip_tracebacks(exc)
             else:
                 return
             self._wait_for_workspace(error.__cause__ or error)
@@ -104,14 +123,14 @@ class Opening:
             if self._probed is not None and self._access is not None:
                 self._access.credentials.adopt(self._probed)
             expires_at = credential.expires_at
-            note_lease(connection, expires_at)
-        events.connection_opened(self._told(), expires_at=expires_at)
+            record_lifetime(connection, expires_at)
+        events.connection_opened(self._event(), expires_at=expires_at)
         return connection
 
-    def _told(self) -> events.Connect:
-        """Return how far the opening has come."""
+    def _event(self) -> events.ConnectEvent:
+        """Return the progress so far, for signals and logs."""
         target = self._target
-        return events.Connect(
+        return events.ConnectEvent(
             alias=target.alias,
             endpoint=target.endpoint,
             host=target.host or self._host,
@@ -123,156 +142,160 @@ class Opening:
 
     def _attempt(self) -> Connection | BaseException:
         try:
-            params = self._pinned()
-        except (CredentialError, FlightError) as exc:
-            return without_frames(exc)
-        return attempt(self._opener, params)
+            params = self._pinned_params()
+        except (CredentialError, CallError) as exc:
+            return strip_tracebacks(exc)
+        return attempt(self._connect, params)
 
-    def _pinned(self) -> Params:
-        """Return the parameters with this attempt's own values in them."""
-        left = self._ladder.left()
+    def _pinned_params(self) -> Params:
+        """Return the parameters with the values of this attempt."""
+        left = self._policy.left()
         params = {**self._params, "connect_timeout": self._connect_timeout(left)}
         access = self._access
         if access is None:
             return params
         if not self._target.host:
-            params["host"] = self._host = access.host.get(self._ladder.left())
+            params["host"] = self._host = access.host.get(self._policy.left())
         if not self._target.user:
-            params["user"] = access.user.get(self._ladder.left())
+            params["user"] = access.user.get(self._policy.left())
         credential = self._probed
         if credential is None:
-            credential = access.credentials.get(self._ladder.left())
+            credential = access.credentials.get(self._policy.left())
             self._credential = credential
         return {**params, "password": credential.token}
 
     def _connect_timeout(self, left: float) -> int:
         own = self._target.connect_timeout
-        # As in libpq, 0 and less mean "no bound of its own".
+        # As in libpq, 0 or less means no limit.
         seconds = min(own, left) if own and own > 0 else left
-        return max(SHORTEST_TIMEOUT, int(seconds))
+        return max(MIN_CONNECT_TIMEOUT, int(seconds))
 
-    def _next(self, error: BaseException) -> None:
-        """Prepare the next attempt, or raise why there is none."""
-        if isinstance(error, (CredentialError, FlightError)):
+    def _prepare_next(self, error: BaseException) -> None:
+        """Prepare the next attempt, or raise the error for the caller."""
+        if isinstance(error, (CredentialError, CallError)):
             self._wait_for_workspace(error.__cause__ or error)
             return
-        is_refused_login = isinstance(error, psycopg.Error) and error.sqlstate is None
-        if not is_refused_login:
-            # Not about connecting: a bad isolation level, SQL after the login.
+        is_failed_connect = isinstance(error, psycopg.Error) and error.sqlstate is None
+        if not is_failed_connect:
+            # Not a failed connect: a bad isolation level, SQL after the login.
             raise error
         if self._retry_without_timezone(error):
             return
-        failure = explain(error, Source.SERVER, native=self._target.is_native)
+        failure = classify(error, Source.SERVER, native=self._target.is_native)
         if failure.id == "wrong-host" and self._has_moved():
             return
-        then, pause = self._ladder.next(self._what_then(failure, error))
-        if then is Then.STOP or (then is Then.RENEW and not self._renew()):
-            raise self._refusal(error, Source.SERVER)
-        self._wait(failure, then, pause)
+        action, pause = self._policy.next(self._action_for(failure, error))
+        if action is Action.FAIL or (action is Action.REFRESH and not self._drop()):
+            raise self._error(error, Source.SERVER)
+        self._wait(failure, action, pause)
 
     def _wait_for_workspace(self, error: BaseException) -> None:
-        """Wait until it may be asked again; raises where that is of no use."""
-        if isinstance(error, TimeoutError) and self._ladder.left() <= 0:
-            # The time is up before this answer: the one before says why.
-            error = self._answer or error
-        self._answer = error
-        failure = explain(error, Source.WORKSPACE)
-        then, pause = self._ladder.next(failure.then, at_least=retry_after(error))
-        if then is not Then.WAIT:
-            raise self._refusal(error, Source.WORKSPACE)
-        self._wait(failure, then, pause)
+        """Wait until the workspace can be called again, or raise the error."""
+        if isinstance(error, TimeoutError) and self._policy.left() <= 0:
+            # The budget ended before an answer: the previous error is the reason.
+            error = self._last_answer or error
+        self._last_answer = error
+        failure = classify(error, Source.WORKSPACE)
+        action, pause = self._policy.next(failure.action, at_least=retry_after(error))
+        if action is not Action.RETRY:
+            raise self._error(error, Source.WORKSPACE)
+        self._wait(failure, action, pause)
 
-    def _wait(self, failure: Failure, then: Then, pause: float) -> None:
-        """Tell that another attempt follows *failure*, and wait for it."""
+    def _wait(self, failure: Failure, action: Action, pause: float) -> None:
+        """Report that another attempt follows *failure*, and sleep until then."""
         events.connection_retried(
-            self._told(), failure_id=failure.id, then=then, pause=pause
+            self._event(), failure_id=failure.id, action=action, pause=pause
         )
         time.sleep(pause)
 
     def _has_moved(self) -> bool:
-        """Return whether the workspace names another host than the one just tried."""
+        """Return whether the workspace now reports another host than the one tried."""
         if self._access is None or not self._host:
             return False
         host = self._access.host
-        host.doubt()
-        # The old answer serves where there is no new one.
-        return host.get(self._ladder.left()) != self._host
+        host.mark_stale()
+        # If the workspace cannot be reached, this returns the old host.
+        return host.get(self._policy.left()) != self._host
 
-    def _what_then(self, failure: Failure, error: BaseException) -> Then:
-        """Return what *failure* asks for, where that can be done here."""
-        if failure.then is Then.PROBE:
-            return self._about_the_unknown(error)
-        if failure.then is Then.RENEW and self._probed is not None:
-            return Then.STOP
-        return failure.then
+    def _action_for(self, failure: Failure, error: BaseException) -> Action:
+        """Return the action of *failure*, or another where it is not possible."""
+        if failure.action is Action.PROBE:
+            return self._action_for_unknown(error)
+        if failure.action is Action.REFRESH and self._probed is not None:
+            return Action.FAIL
+        return failure.action
 
-    def _about_the_unknown(self, error: BaseException) -> Then:
-        # The token may be meant, so a new one is tried. Else it may be a server that
-        # starts, and says so in its own language.
+    def _action_for_unknown(self, error: BaseException) -> Action:
+        # The server may have rejected the token, so a new one is tried. Otherwise the
+        # server may be starting up and report it in another language.
         used_password = getattr(getattr(error, "pgconn", None), "used_password", False)
         if used_password and self._probed is None and self._probe():
-            return Then.PROBE
-        is_the_servers = "connection to server" in str(error)
-        return Then.WAIT_BRIEFLY if is_the_servers else Then.STOP
+            return Action.PROBE
+        is_from_server = "connection to server" in str(error)
+        return Action.RETRY_BRIEFLY if is_from_server else Action.FAIL
 
-    def _renew(self) -> bool:
-        """Drop the refused credential; return whether there was one."""
-        access, refused = self._access, self._credential
-        if access is None or refused is None:
+    def _drop(self) -> bool:
+        """Drop the rejected credential; return whether there was one."""
+        access, rejected = self._access, self._credential
+        if access is None or rejected is None:
             return False
-        access.credentials.drop(refused)
+        access.credentials.drop(rejected)
         return True
 
     def _probe(self) -> bool:
-        """Have a newly issued credential for the next attempt; return whether so."""
+        """Get a newly issued credential for the next attempt; return False if not."""
         if self._access is None:
             return False
         with contextlib.suppress(CredentialError):
-            self._probed = self._access.credentials.probe(self._ladder.left())
+            self._probed = self._access.credentials.probe(self._policy.left())
         return self._probed is not None
 
     def _retry_without_timezone(self, error: BaseException) -> bool:
         options = str(self._params.get("options") or "")
-        is_refused = any(words in str(error) for words in _TIMEZONE_REFUSED)
-        if not is_refused or TIMEZONE_OPTION not in options:
+        is_rejected = any(text in str(error) for text in _TIMEZONE_REJECTED)
+        if not is_rejected or TIMEZONE_OPTION not in options:
             return False
         own = options.rpartition(TIMEZONE_OPTION)[0].strip()
         self._params = {**self._params, "options": own}
         _without_timezone.add(self._target)
         return True
 
-    def _about_the_user(
+    def _user_failure(
         self, access: Access, failure: Failure, facts: dict[str, object]
     ) -> Failure:
-        """Return *failure*, or the row for a user that this login cannot be."""
-        user, left = self._target.user, max(0.0, self._ladder.left())
+        """Return *failure*, or `user-not-identity` if the user is not the login's."""
+        user, left = self._target.user, max(0.0, self._policy.left())
         try:
             identity, groups = access.identify(user, left)
-        except FlightError:
+        except CallError:
             return failure
         if user in groups:
             facts["user_type"] = "GROUP"
         if user in ("", identity, *groups):
             return failure
         facts["identity"] = identity
-        return table()["user-not-identity"]
+        return failures_by_id()["user-not-identity"]
 
-    def _refusal(self, error: BaseException, source: Source) -> Exception:
+    def _error(self, error: BaseException, source: Source) -> Exception:
         target, access, credential = self._target, self._access, self._credential
-        failure = explain(error, source, native=target.is_native)
+        failure = classify(error, source, native=target.is_native)
         facts: dict[str, object] = {"seen": error}
         if failure.id == "password-refused" and target.is_password_token:
-            failure = table()["password-is-token"]
+            failure = failures_by_id()["password-is-token"]
         if access is not None:
             facts["host"] = target.host or access.host.value
             facts["user"] = target.user or access.user.value
             if failure.id == "waking":
-                access.host.doubt()
-            if failure.id in _ABOUT_THE_USER:
-                failure = self._about_the_user(access, failure, facts)
-        if failure.then is Then.RENEW and credential is not None and credential.skew():
-            failure, facts["skew"] = table()["clock-skew"], credential.skew()
+                access.host.mark_stale()
+            if failure.id in _USER_FAILURES:
+                failure = self._user_failure(access, failure, facts)
+        if (
+            failure.action is Action.REFRESH
+            and credential is not None
+            and credential.skew()
+        ):
+            failure, facts["skew"] = failures_by_id()["clock-skew"], credential.skew()
         known = {name: fact for name, fact in facts.items() if fact}
-        explained_error = refusal(target, error, failure, **known)
-        events.connection_failed(self._told(), failure_id=explained_error.failure_id)
+        explained_error = connect_error(target, error, failure, **known)
+        events.connection_failed(self._event(), failure_id=explained_error.failure_id)
         return explained_error

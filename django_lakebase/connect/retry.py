@@ -1,28 +1,29 @@
 """
-The retry ladder: what follows a failed attempt to connect, and after how long.
+The retry policy: what to do after a failed attempt to connect, and how long to wait.
 
-It decides and never waits, so a test can walk it in no time. What a failure asks for
-is in the table of failures.
+It decides and never sleeps, so tests need no time. The action that a failure asks for
+is in the failure table.
 """
 
 import random
 import time
 from collections.abc import Callable
 
-from .kinds import Then
+from django_lakebase.failures.failure import Action
 
-# Seconds that "External authorization failed" is waited out: a new branch gives it for
-# a while, an IP access list for ever.
-BRIEFLY = 10.0
+# "External authorization failed" clears within seconds for a new branch and never for
+# an IP access list, so it is retried for this many seconds only.
+BRIEF_RETRY_SECONDS = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 
 
-class Ladder:
+class RetryPolicy:
     """
-    What to do after a failed attempt, apart from doing it.
+    Decides whether and when to try again, within *budget* seconds.
 
-    *patient* waits for an endpoint that wakes; a pool's worker does not, since the
-    pool itself waits.
+    With *patient* it retries while an endpoint wakes. A pool's worker passes False,
+    because the pool itself retries. *now* returns seconds, *jitter* a number from 0
+    to 1.
     """
 
     def __init__(
@@ -31,32 +32,38 @@ class Ladder:
         *,
         patient: bool = True,
         now: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._now, self._chance, self._patient = now, chance, patient
+        self._now, self._jitter, self._patient = now, jitter, patient
         self._started = now()
         self._deadline = self._started + budget
-        self._spent: set[Then] = set()
+        self._used: set[Action] = set()
         self._pause = FIRST_PAUSE
 
     def left(self) -> float:
         """Return the seconds that are left of the budget."""
         return self._deadline - self._now()
 
-    def next(self, then: Then, *, at_least: float = 0.0) -> tuple[Then, float]:
-        """Return what comes next, and after how many seconds, *at_least* so many."""
-        if then in (Then.RENEW, Then.PROBE):
-            if then in self._spent or self.left() <= 0:
-                return Then.STOP, 0.0
-            self._spent.add(then)
-            return then, 0.0
-        if then is Then.STOP or not self._patient:
-            return Then.STOP, 0.0
-        # Added, and not the longer one: those who wait for the same must not come
-        # together.
-        pause = at_least + self._pause * (0.5 + self._chance() / 2)
+    def next(self, action: Action, *, at_least: float = 0.0) -> tuple[Action, float]:
+        """
+        Return the next action, and the seconds to wait before it.
+
+        *action* is what the failure asks for. ``refresh`` and ``probe`` are each
+        granted once. The wait is at least *at_least* seconds; if it would exceed the
+        budget, the answer is ``fail``.
+        """
+        if action in (Action.REFRESH, Action.PROBE):
+            if action in self._used or self.left() <= 0:
+                return Action.FAIL, 0.0
+            self._used.add(action)
+            return action, 0.0
+        if action is Action.FAIL or not self._patient:
+            return Action.FAIL, 0.0
+        # The sum, not the maximum: processes that got the same Retry-After must not
+        # retry at the same moment.
+        pause = at_least + self._pause * (0.5 + self._jitter() / 2)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
-        bound = self.left()
-        if then is Then.WAIT_BRIEFLY:
-            bound = min(bound, self._started + BRIEFLY - self._now())
-        return (Then.STOP, 0.0) if pause >= bound else (Then.WAIT, pause)
+        limit = self.left()
+        if action is Action.RETRY_BRIEFLY:
+            limit = min(limit, self._started + BRIEF_RETRY_SECONDS - self._now())
+        return (Action.FAIL, 0.0) if pause >= limit else (Action.RETRY, pause)

@@ -1,16 +1,16 @@
 """
-Sessions that the server ended while they were idle, and what they held.
+Session state: whether a session that was lost while idle can be replaced.
 
-How it works. A session can be replaced by a new one only if nothing is lost with it.
-So each cursor of an observed connection notes what the session has come to hold: a
-*mark* such as "an advisory lock" or "SET". The command tag of the server's answer tells
-most of it. What a tag cannot tell, the text of the statement does; a mark too many
-costs a reopened session and nothing else, so the text is read generously.
+How it works. A session can be replaced only if no state is lost with it. Each cursor of
+a tracked connection therefore records the state that its statements create, as a *mark*
+such as "an advisory lock" or "SET". Most of it is known from the command tag in the
+server's response, the rest from the text of the statement. An unnecessary mark only
+means that a session is not replaced, so the text is matched broadly.
 
-Observation begins when Django has set up the connection and all receivers of
-``connection_created`` have run: what they do is done again for a new session.
+Tracking starts after Django has set up the connection and all receivers of
+``connection_created`` have run, because those run again for a new session.
 
-What a function of the database does to the session is not visible here.
+State that a database function creates is not detected.
 """
 
 import contextlib
@@ -24,19 +24,19 @@ import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.sql import Composable
 
-from .connection import Connection, is_readable
+from .liveness import Connection, is_readable
 
 if TYPE_CHECKING:
     Cursor = psycopg.Cursor[Any]
 else:
-    # A mixin: it goes over the cursor class of the project.
+    # A mixin over the cursor class of the project.
     Cursor = object
 
 TRANSACTION = "a transaction"
 ADVISORY_LOCK = "an advisory lock"
 TEMPORARY_TABLE = "a temporary table"
 
-# Command tags that leave a mark. CALL and DO run code that may do any of the others.
+# Command tags that set a mark. CALL and DO run code that may do any of the others.
 MARKING_TAGS = {
     "CALL": "CALL",
     "DECLARE CURSOR": "DECLARE",
@@ -48,19 +48,19 @@ MARKING_TAGS = {
     "RESET": "RESET",
     "SET": "SET",
 }
-# Command tags after which a transaction may have begun or ended without Django.
+# Command tags after which a transaction may have started or ended without Django.
 TRANSACTION_TAGS = {"BEGIN", "START TRANSACTION", "COMMIT", "ROLLBACK"}
 TAGS = TRANSACTION_TAGS.union(MARKING_TAGS)
 _BLANKS = r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*"
-# A SET that ends with the transaction.
+# A SET whose effect ends with the transaction.
 _SET_LOCALLY = re.compile(_BLANKS + r"set\s+(?:local|transaction)\b")
-# set_config(..., true) lasts for the transaction only.
+# set_config(..., true) lasts only for the transaction.
 _CONFIG_SET_LOCALLY = re.compile(r"set_config\s*\([^()]*,\s*true\s*\)")
 _TEMPORARY = re.compile(
     r"\b(?:create|into)\s+(?:or\s+replace\s+)?(?:local\s+|global\s+)?temp(?:orary)?\s"
     r"|\bpg_temp\b"
 )
-# The commands in a text of several statements, whose tags a cursor does not all show.
+# The commands in a text of several statements: a cursor does not show all their tags.
 _COMMANDS = re.compile(
     "(?:^|;)"
     + _BLANKS
@@ -71,7 +71,7 @@ _COMMANDS = re.compile(
 
 @dataclass(slots=True)
 class _Session:
-    """What is known of an observed session: its marks, and how it was at first."""
+    """A tracked session: its marks, and its characteristics at the start."""
 
     characteristics: tuple[object, ...]
     marks: dict[str, None] = field(default_factory=dict)
@@ -82,15 +82,15 @@ _sessions: "weakref.WeakKeyDictionary[Connection, _Session]" = (
 )
 
 
-def observe(connection: Connection) -> None:
-    """Note from now on what the session of *connection* holds; nothing so far."""
-    connection.cursor_factory = noting(connection.cursor_factory)
-    connection.server_cursor_factory = noting(connection.server_cursor_factory)
+def track(connection: Connection) -> None:
+    """Start tracking the session of *connection*, without marks."""
+    connection.cursor_factory = tracking(connection.cursor_factory)
+    connection.server_cursor_factory = tracking(connection.server_cursor_factory)
     _sessions[connection] = _Session(_characteristics(connection))
 
 
 def marks(connection: Connection) -> list[str]:
-    """Return what the session of *connection* holds, oldest first."""
+    """Return the marks of the session of *connection*, oldest first."""
     session = _sessions[connection]
     has_changed = session.characteristics != _characteristics(connection)
     attributes = ["attributes of the connection"] if has_changed else []
@@ -99,24 +99,24 @@ def marks(connection: Connection) -> list[str]:
 
 def may_be_lost(connection: Connection) -> bool:
     """
-    Return whether an observed session has ended, or the server has sent something.
+    Return whether a tracked session has ended, or the server has sent data.
 
-    No I/O: this is asked before each query.
+    No I/O: this runs before each query.
     """
     if connection.closed:
-        return _is_observed(connection)
+        return _is_tracked(connection)
     if connection.pgconn.transaction_status != TransactionStatus.IDLE:
         _mark_transaction(connection)
         return False
-    return is_readable(connection) and _is_observed(connection)
+    return is_readable(connection) and _is_tracked(connection)
 
 
 def is_lost(connection: Connection) -> bool:
     """
     Return whether the session has ended.
 
-    A round trip where the server has sent something: it may be a notification, which
-    psycopg keeps from version 3.2.4 on. Older ones lose it in any query.
+    Makes a round trip, because the data may be a notification. psycopg keeps it from
+    version 3.2.4 on; older versions lose it in any query.
     """
     if connection.pgconn.pipeline_status == PipelineStatus.OFF:
         with contextlib.suppress(psycopg.Error), connection.cursor() as cursor:
@@ -125,35 +125,35 @@ def is_lost(connection: Connection) -> bool:
 
 
 class SessionCursor(Cursor):
-    """Over a cursor class of psycopg's: notes what its statements leave behind."""
+    """A mixin for psycopg's cursor classes that marks what statements leave behind."""
 
     __slots__ = ()
 
     def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         """Execute *query*, as psycopg does."""
         text = _text(query)
-        _note_text(self, text)
+        _mark_from_text(self, text)
         try:
             return super().execute(query, *args, **kwargs)
         finally:
-            _note_tag(self, text)
+            _mark_from_tag(self, text)
 
     def executemany(self, query: Any, *args: Any, **kwargs: Any) -> None:
         """Execute *query* for many parameters, as psycopg does."""
         text = _text(query)
-        _note_text(self, text)
+        _mark_from_text(self, text)
         try:
             super().executemany(query, *args, **kwargs)
         finally:
-            _note_tag(self, text)
+            _mark_from_tag(self, text)
 
 
 class _EqualToExtended(type):
     """
-    The type of noting cursor classes: each is equal to the class that it extends.
+    The type of tracking cursor classes: each equals the class that it extends.
 
-    ``connection.cursor_factory`` is public, and is compared with the class that the
-    project has configured: Django's own tests do so.
+    ``connection.cursor_factory`` is public: Django's own tests, for example, compare it
+    with the class that the project has configured.
     """
 
     def __eq__(cls, other: object) -> bool:
@@ -164,17 +164,18 @@ class _EqualToExtended(type):
         return type.__hash__(cls) if extended is None else hash(extended)
 
 
-def noting(factory: Any) -> Any:
+def tracking(factory: Any) -> Any:
     """
-    Return *factory* with cursors that note what they leave behind.
+    Return *factory* with cursors that mark what statements leave behind.
 
-    What is not a plain class stays as it is, and its connections are not observed.
+    Anything but a plain class is returned unchanged, and its connections are not
+    tracked.
     """
-    return _noting(factory) if type(factory) is type else factory
+    return _tracking(factory) if type(factory) is type else factory
 
 
 @functools.cache
-def _noting(factory: type) -> type:
+def _tracking(factory: type) -> type:
     namespace = {
         "__module__": factory.__module__,
         "__qualname__": factory.__qualname__,
@@ -184,14 +185,16 @@ def _noting(factory: type) -> type:
     return _EqualToExtended(factory.__name__, (SessionCursor, factory), namespace)
 
 
-def _is_observed(connection: Connection) -> bool:
-    factory: Any = connection.cursor_factory  # May be a function, its type says not.
-    is_noting = isinstance(factory, type) and issubclass(factory, SessionCursor)
-    return is_noting and connection in _sessions
+def _is_tracked(connection: Connection) -> bool:
+    factory: Any = (
+        connection.cursor_factory
+    )  # May be a function, unlike its declared type.
+    is_tracking = isinstance(factory, type) and issubclass(factory, SessionCursor)
+    return is_tracking and connection in _sessions
 
 
 def _characteristics(connection: Connection) -> tuple[object, ...]:
-    # psycopg sends them with BEGIN: they are the connection's and not the server's.
+    # psycopg sends these with BEGIN: they belong to the connection, not the server.
     return connection.isolation_level, connection.read_only, connection.deferrable
 
 
@@ -202,7 +205,7 @@ def _mark(connection: Connection, mark: str) -> None:
 
 
 def _mark_transaction(connection: Connection) -> None:
-    """Mark a transaction that Django has not begun, or forget one that is over."""
+    """Mark a transaction that Django did not start; unmark it when it has ended."""
     session = _sessions.get(connection)
     if session is None or not connection.autocommit:
         return
@@ -224,8 +227,8 @@ def _text(query: Any) -> str:
     return repr(query).lower()  # A template string.
 
 
-def _note_text(cursor: SessionCursor, text: str) -> None:
-    """Note what only the text tells; before it is sent, for it may half succeed."""
+def _mark_from_text(cursor: SessionCursor, text: str) -> None:
+    """Mark what only the text shows; before sending, because it may fail halfway."""
     if "advisory_lock" in text:
         _mark(cursor.connection, ADVISORY_LOCK)
     if "set_config" in text and "set_config" in _CONFIG_SET_LOCALLY.sub("", text):
@@ -234,21 +237,21 @@ def _note_text(cursor: SessionCursor, text: str) -> None:
         _mark(cursor.connection, TEMPORARY_TABLE)
 
 
-def _note_tag(cursor: SessionCursor, text: str) -> None:
-    """Note what the command tag tells; where there is not one for all, the text."""
+def _mark_from_tag(cursor: SessionCursor, text: str) -> None:
+    """Mark what the command tag shows, or the text if no tag covers all of it."""
     tag = cursor.statusmessage
     if tag and ";" not in text:
         if tag in TAGS:
-            _note_command(cursor.connection, tag, text)
+            _mark_from_command(cursor.connection, tag, text)
         return
-    # An error, a pipeline, or several statements, of whose tags this is the first.
+    # An error, a pipeline, or several statements of which this is the first tag.
     for command in _COMMANDS.findall(text):
         is_begin = command in ("begin", "start")
         _mark(cursor.connection, TRANSACTION if is_begin else command.upper())
     _mark_transaction(cursor.connection)
 
 
-def _note_command(connection: Connection, tag: str, text: str) -> None:
+def _mark_from_command(connection: Connection, tag: str, text: str) -> None:
     if tag in TRANSACTION_TAGS:
         _mark_transaction(connection)
     elif tag != "SET" or not _SET_LOCALLY.match(text):

@@ -1,8 +1,8 @@
 """
-The steps behind ``lakebase_check``, as values: nothing is printed here.
+The steps of ``lakebase_check``, as values; nothing is printed here.
 
-Each step proves one thing and stands on the ones before it, in the order in which a
-connection comes about. The first that fails ends the proof.
+Each step verifies one thing and relies on the steps before it, in the order in which a
+connection is opened. After a failed step the others are skipped.
 """
 
 import os
@@ -15,33 +15,30 @@ from typing import Any, LiteralString, TypeAlias, TypeVar
 import psycopg
 from psycopg import sql
 
-from . import libpq
-from .base import LakebaseMixin
-from .config import Login, Target
-from .connection import (
-    Connection,
-    LakebaseError,
-    ask_workspace,
-    lease_of,
-    refusal,
-    resolve_host,
-    resolve_user,
-)
-from .credentials import Credential, utc_now
-from .errors import Explained, explain, scrub, table, words
-from .flight import CALL_BOUND
-from .handshake import Handshake, shake_hands
-from .kinds import Source, Then
-from .ladder import Ladder
-from .opening import Opening
-from .workspace import (
-    access_to,
-    bounded,
+from django_lakebase.auth.credentials import Credential, utc_now
+from django_lakebase.auth.registry import access_to
+from django_lakebase.auth.singleflight import CALL_TIMEOUT
+from django_lakebase.auth.workspace import (
+    call_bounded,
     fetch_endpoint,
     fetch_groups,
     fetch_identity,
     log_in,
 )
+from django_lakebase.base import LakebaseMixin
+from django_lakebase.config import libpq
+from django_lakebase.config.target import Login, Target
+from django_lakebase.connect.connector import Connector
+from django_lakebase.connect.errors import call_workspace, connect_error
+from django_lakebase.connect.liveness import Connection, lifetime_of
+from django_lakebase.connect.params import get_host, get_user
+from django_lakebase.connect.retry import RetryPolicy
+from django_lakebase.exceptions import ExplainedError, LakebaseError
+from django_lakebase.failures.classify import classify, failures_by_id, scrub
+from django_lakebase.failures.failure import Action, Source
+from django_lakebase.failures.render import summary_and_hint
+
+from .tls import Handshake, perform_handshake
 
 T = TypeVar("T")
 Query: TypeAlias = LiteralString | sql.Composed
@@ -59,29 +56,29 @@ class Status(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """
-    One step's outcome; *seconds* is how long it took.
+    The result of one step, which took *seconds*.
 
-    *may_pass* tells that the same may succeed later, without a change.
+    *is_transient* means that the same step may succeed later without a change.
     """
 
     id: str
     status: Status
     detail: str
-    mend: str = ""
+    hint: str = ""
     seconds: float = 0.0
-    may_pass: bool = False
+    is_transient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class _Doubt(Exception):  # noqa: N818 - ends a step, not the proof.
-    """Something is odd, and a connection may come about all the same."""
+class _StepWarning(Exception):  # noqa: N818 - ends a step, not the diagnosis.
+    """Something looks wrong, but a connection may still succeed."""
 
     detail: str
-    mend: str
+    hint: str
 
 
 class Diagnosis:
-    """The proof that *wrapper*, a connection of Django's, can connect."""
+    """Verifies step by step that *wrapper*, a connection of Django, can connect."""
 
     def __init__(self, wrapper: LakebaseMixin) -> None:
         self._wrapper = wrapper
@@ -92,15 +89,15 @@ class Diagnosis:
         self._credential: Credential | None = None
 
     def run(self) -> Iterator[Step]:
-        """Yield the steps as they end."""
+        """Yield the result of each step when it ends."""
         has_failed = False
         try:
-            for name, prove in self._steps():
+            for name, function in self._steps():
                 if has_failed:
                     detail = "an earlier step failed"
                     yield Step(id=name, status=Status.SKIPPED, detail=detail)
                     continue
-                step = self._prove(name, prove)
+                step = self._run_step(name, function)
                 has_failed = step.status is Status.FAIL
                 yield step
         finally:
@@ -111,7 +108,7 @@ class Diagnosis:
         return (
             ("settings", self._settings),
             ("sdk-login", self._sdk_login),
-            ("identity", self._ask_identity),
+            ("identity", self._fetch_identity),
             ("endpoint", self._endpoint),
             ("credential", self._new_credential),
             ("tls", self._tls),
@@ -121,87 +118,91 @@ class Diagnosis:
             ("rotation", self._rotation),
         )
 
-    def _prove(self, name: str, prove: Callable[[], str | None]) -> Step:
+    def _run_step(self, name: str, function: Callable[[], str | None]) -> Step:
         started = time.monotonic()
-        status, mend, may_pass = Status.OK, "", False
+        status, hint, is_transient = Status.OK, "", False
         try:
-            detail = prove()
-        except _Doubt as exc:
-            status, detail, mend = Status.WARN, exc.detail, exc.mend
-        except Explained as exc:
-            status, detail, mend = Status.FAIL, exc.finding, exc.mend
-            may_pass = exc.failure.may_pass
-        except Exception as exc:  # noqa: BLE001 - this command is for what nobody foresaw.
+            detail = function()
+        except _StepWarning as exc:
+            status, detail, hint = Status.WARN, exc.detail, exc.hint
+        except ExplainedError as exc:
+            status, detail, hint = Status.FAIL, exc.summary, exc.hint
+            is_transient = exc.failure.is_transient
+        except Exception as exc:  # noqa: BLE001 - unexpected errors are reported too.
             seen = f"{type(exc).__name__}: {scrub(str(exc))}"
-            status, detail = Status.FAIL, f'it ended in an error. Seen: "{seen}"'
-            mend = "Report it, with this line, as an issue of django_lakebase."
+            status, detail = Status.FAIL, f'the step raised an error. Seen: "{seen}"'
+            hint = "Report this line as an issue of django_lakebase."
         if detail is None:
             setting = self._target.password_setting
-            status, detail = Status.SKIPPED, f"{setting} is set: no token is used"
+            status, detail = Status.SKIPPED, f"{setting} is set, so no token is used"
             if name == "tls":
-                detail = "libpq's service file says where"
+                detail = "the host is in libpq's service file"
         return Step(
             id=name,
             status=status,
             detail=detail,
-            mend=mend,
+            hint=hint,
             seconds=time.monotonic() - started,
-            may_pass=may_pass,
+            is_transient=is_transient,
         )
 
     def _settings(self) -> str:
         target = self._target = self._wrapper.get_target()
         params = self._wrapper.get_connection_params()
-        # Made, and not opened: what is wrong with its settings shows.
+        # Creates the pool without opening it, which validates its settings.
         self._wrapper.pool  # noqa: B018
         if target.is_password_token:
-            raise _Doubt(*words(table()["password-is-token"], target.facts()))
+            raise _StepWarning(
+                *summary_and_hint(failures_by_id()["password-is-token"], target.facts())
+            )
         host = target.host or "host from the workspace"
         found = f'{target.endpoint or "native login"}, {host}, "{target.database}"'
         warnings = (
             libpq.date_style_warning(os.environ),
             libpq.warning(params, os.environ),
         )
-        doubts = [(detail, hint) for detail, hint in warnings if detail]
-        if doubts:
-            details, hints = zip(*doubts, strict=True)
-            raise _Doubt("; ".join((found, *details)), " ".join(hints))
+        given = [(detail, hint) for detail, hint in warnings if detail]
+        if given:
+            details, hints = zip(*given, strict=True)
+            raise _StepWarning("; ".join((found, *details)), " ".join(hints))
         return found
 
     def _sdk_login(self) -> str | None:
-        return self._ask(log_in)
+        return self._call(log_in)
 
-    def _ask_identity(self) -> str | None:
-        identity = self._ask(fetch_identity)
+    def _fetch_identity(self) -> str | None:
+        identity = self._call(fetch_identity)
         self._identity = identity or ""
         user = self._target.user
         if not identity or user in ("", identity):
             return identity
-        self._groups = self._ask(fetch_groups) or frozenset()
+        self._groups = self._call(fetch_groups) or frozenset()
         self._compare_with_identity(user)
-        return f'{identity}, which logs in as a member of the group "{user}"'
+        return f'{identity}, a member of the group "{user}"'
 
     def _compare_with_identity(self, user: str) -> None:
-        """Warn as the error of a login would if *user* is not the identity."""
+        """Warn if *user* is not the identity, which would make a login fail."""
         identity = self._identity
         if identity and user not in (identity, *self._groups):
             facts = self._target.facts(user=user, identity=identity)
-            raise _Doubt(*words(table()["user-not-identity"], facts))
+            raise _StepWarning(
+                *summary_and_hint(failures_by_id()["user-not-identity"], facts)
+            )
 
     def _endpoint(self) -> str | None:
         target = self._target
-        endpoint = self._ask(lambda login: fetch_endpoint(login, target.endpoint))
+        endpoint = self._call(lambda login: fetch_endpoint(login, target.endpoint))
         if endpoint is None:
             return None
         if endpoint.is_disabled:
-            raise self._refused("endpoint-disabled")
+            raise self._error("endpoint-disabled")
         if target.host and endpoint.host and target.host != endpoint.host:
-            raise _Doubt(
-                f'its host is "{endpoint.host}", and HOST is "{target.host}"',
-                "Remove HOST (PGHOST), or correct it, unless it is the endpoint's "
+            raise _StepWarning(
+                f'its host is "{endpoint.host}", but HOST is "{target.host}"',
+                "Remove or correct HOST (PGHOST), unless it is the endpoint's "
                 "read-only host.",
             )
-        resolve_host(target)
+        get_host(target)
         kind = "read-write" if endpoint.is_read_write else "read-only"
         return f"{endpoint.state}, {kind}, {endpoint.host or 'no host yet'}"
 
@@ -210,27 +211,29 @@ class Diagnosis:
         if target.is_native:
             return None
         credentials = access_to(target).credentials
-        credential = ask_workspace(target, lambda: credentials.get(CALL_BOUND))
+        credential = call_workspace(target, lambda: credentials.get(CALL_TIMEOUT))
         if credentials.skew:
-            raise _Doubt(f"clock skew: {credentials.skew}", table()["clock-skew"].mend)
+            raise _StepWarning(
+                f"clock skew: {credentials.skew}", failures_by_id()["clock-skew"].hint
+            )
         left = int(credential.left(utc_now()).total_seconds())
         return f"expires {credential.expires_at:%Y-%m-%d %H:%M:%S} UTC, in {left} s"
 
     def _tls(self) -> str | None:
-        ladder = Ladder(self._target.connect_budget)
-        host = resolve_host(self._target)
+        policy = RetryPolicy(self._target.connect_budget)
+        host = get_host(self._target)
         if not host:
             return None
-        user = resolve_user(self._target)
+        user = get_user(self._target)
         params = {**self._wrapper.get_connection_params(), "host": host, "user": user}
         while True:
             try:
-                return _described(shake_hands(self._target, params, ladder.left()))
+                return _describe(perform_handshake(self._target, params, policy.left()))
             except psycopg.OperationalError as exc:
-                failure = explain(exc, Source.SERVER, native=self._target.is_native)
-                then, pause = ladder.next(failure.then)
-                error = refusal(self._target, exc, failure, seen=exc, host=host)
-            if then is not Then.WAIT:
+                failure = classify(exc, Source.SERVER, native=self._target.is_native)
+                action, pause = policy.next(failure.action)
+                error = connect_error(self._target, exc, failure, seen=exc, host=host)
+            if action is not Action.RETRY:
                 raise error
             time.sleep(pause)
 
@@ -259,48 +262,54 @@ class Diagnosis:
         if schema is None and "public" in path:
             schema = "public"
         if schema is None:
-            raise _Doubt(
-                f'"{name}", where no schema of the search_path exists',
+            raise _StepWarning(
+                f'"{name}", where no schema in the search_path exists',
                 'Create one, or correct the search_path (OPTIONS["options"], '
                 "PGOPTIONS, or ALTER ROLE ... SET).",
             )
         if not may_create:
-            user = resolve_user(self._target).replace('"', '""')
+            user = get_user(self._target).replace('"', '""')
             escaped = schema.replace('"', '""')
-            raise _Doubt(
+            raise _StepWarning(
                 f'"{name}", where this role may not create tables in the schema '
                 f'"{schema}"',
-                "To migrate, run as the owner: GRANT USAGE, CREATE ON SCHEMA "
+                "To run migrations, run as the owner: GRANT USAGE, CREATE ON SCHEMA "
                 f'"{escaped}" TO "{user}";',
             )
-        return f'"{name}", may create tables in the schema "{schema}"'
+        return f'"{name}", can create tables in the schema "{schema}"'
 
     def _rotation(self) -> str | None:
         target = self._target
         if target.is_native:
             return None
         credentials = access_to(target).credentials
-        second = ask_workspace(target, lambda: credentials.issue(CALL_BOUND))
+        second = call_workspace(target, lambda: credentials.issue(CALL_TIMEOUT))
         connection = self._open(second)
-        lease = lease_of(connection)
+        lifetime = lifetime_of(connection)
         connection.close()
-        if lease is None:
+        if lifetime is None:
             raise LakebaseError("a connection without a credential")
-        return f"a second credential logs in too, until {lease.expires_at:%H:%M:%S} UTC"
+        return (
+            f"a second credential works too, until {lifetime.expires_at:%H:%M:%S} UTC"
+        )
 
-    def _ask(self, ask: Callable[[Login], T]) -> T | None:
-        """Return what the workspace says, or None where it is not asked."""
+    def _call(self, function: Callable[[Login], T]) -> T | None:
+        """Return the result of a request to the workspace; None for a native login."""
         target, login = self._target, self._target.login
         if login is None:
             return None
-        return ask_workspace(target, lambda: bounded(lambda: ask(login), CALL_BOUND))
+        return call_workspace(
+            target, lambda: call_bounded(lambda: function(login), CALL_TIMEOUT)
+        )
 
-    def _refused(self, failure_id: str) -> Explained:
-        return refusal(self._target, RuntimeError(failure_id), table()[failure_id])
+    def _error(self, failure_id: str) -> ExplainedError:
+        return connect_error(
+            self._target, RuntimeError(failure_id), failures_by_id()[failure_id]
+        )
 
     def _open(self, credential: Credential | None = None) -> Connection:
         params = self._wrapper.get_connection_params()
-        return Opening(
+        return Connector(
             self._target,
             {**params, "autocommit": True},
             lambda own: psycopg.connect(**own),
@@ -315,6 +324,6 @@ class Diagnosis:
             return cursor.fetchall() if cursor.description else []
 
 
-def _described(handshake: Handshake) -> str:
+def _describe(handshake: Handshake) -> str:
     mode = handshake.sslmode
     return f"{handshake.version}, {handshake.verified} (sslmode={mode})"

@@ -1,10 +1,10 @@
 """
-TLS with a PostgreSQL server, looked at apart from a login.
+A TLS handshake with a PostgreSQL server, without a login.
 
-libpq itself makes the handshake, with the parameters of a connection: it may trust
-another certificate authority than Python does. It is stopped after the handshake,
-before a user or a password is sent. Python's own handshake, unverified, only tells the
-version of TLS, which psycopg does not.
+libpq makes the handshake with the parameters of a connection, because it may trust
+other certificate authorities than Python does. It is stopped after the handshake,
+before the user and password are sent. A second, unverified handshake by Python only
+reads the TLS version, which psycopg does not report.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_attempts, make_conninfo
 
-from .config import VERIFYING_SSLMODES, Target
-from .libpq import keywords
+from django_lakebase.config.libpq import keywords
+from django_lakebase.config.target import VERIFYING_SSLMODES, Target
 
 # https://www.postgresql.org/docs/current/protocol-message-formats.html: SSLRequest.
 SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
@@ -37,7 +37,7 @@ class Handshake:
 
     @property
     def verified(self) -> str:
-        """What libpq has verified, in words."""
+        """What libpq has verified, as text."""
         if self.sslmode == "verify-full":
             return "host verified"
         if self.sslmode in VERIFYING_SSLMODES or self.has_authority:
@@ -45,11 +45,13 @@ class Handshake:
         return "certificate not verified"
 
 
-def shake_hands(target: Target, params: Mapping[str, Any], timeout: float) -> Handshake:
+def perform_handshake(
+    target: Target, params: Mapping[str, Any], timeout: float
+) -> Handshake:
     """
-    Let libpq make a TLS handshake as *params* say, within *timeout* seconds.
+    Make a TLS handshake with libpq and *params*, within *timeout* seconds.
 
-    Raises psycopg.OperationalError where there is none.
+    Raises psycopg.OperationalError if it fails.
     """
     deadline = time.monotonic() + timeout
     own = {k: v for k, v in params.items() if k in keywords() and k != "password"}
@@ -88,7 +90,7 @@ def _handshake(conninfo: str, deadline: float) -> None:
 
 
 def _is_secure(connection: pq.abc.PGconn) -> bool:
-    # libpq counts a connection as in TLS from the beginning of the handshake.
+    # libpq reports TLS as in use from the start of the handshake.
     states = (pq.ConnStatus.SSL_STARTUP, pq.ConnStatus.BAD)
     return connection.ssl_in_use and connection.status not in states
 

@@ -1,7 +1,7 @@
 """
-The kinds of failures: who reported one, what connecting does then.
+The types of the failure table: who reports a failure, and what connecting does next.
 
-Apart from the table itself, which is loaded with the first failure.
+They are separate from the table, which is loaded only when a failure occurs.
 """
 
 from dataclasses import dataclass
@@ -16,37 +16,45 @@ class Source(StrEnum):
     SERVER = "server"
 
 
-class Then(StrEnum):
-    """What connecting does after a failure."""
+class Action(StrEnum):
+    """
+    What connecting does after a failure.
 
-    RENEW = "renew"
-    WAIT = "wait"
-    WAIT_BRIEFLY = "wait briefly"
-    STOP = "stop"
+    ``refresh`` drops the token and tries once with a new one, ``retry`` tries until
+    the connect budget ends, ``retry_briefly`` for ten seconds, ``probe`` once with a
+    newly issued token, ``fail`` not at all.
+    """
+
+    REFRESH = "refresh"
+    RETRY = "retry"
+    RETRY_BRIEFLY = "retry_briefly"
+    FAIL = "fail"
     PROBE = "probe"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """
-    One way to fail: how it is recognised, what it means, how it is mended.
+    One row of the failure table.
 
-    *native* limits a row to logins with a password (True) or by token (False).
+    *pattern* recognises the failure by its text, *summary* and *hint* are templates
+    for its message, and *action* is what connecting does next. *native* limits a row
+    to logins with a password (True) or with a token (False).
 
-    *passing* marks what may be over in a while without anybody's doing, beyond what
-    the ladder waits for itself: ``lakebase_check --wait`` tries again.
+    *transient* marks a failure that may clear without any change, even after
+    connecting has stopped retrying: ``lakebase_check --wait`` tries again.
     """
 
     id: str
     source: Source
-    means: str
-    mend: str
+    summary: str
+    hint: str
     pattern: str = ""
-    then: Then = Then.STOP
-    passing: bool = False
+    action: Action = Action.FAIL
+    transient: bool = False
     native: bool | None = None
 
     @property
-    def may_pass(self) -> bool:
+    def is_transient(self) -> bool:
         """Whether the same attempt may succeed later without a change."""
-        return self.passing or self.then in (Then.WAIT, Then.WAIT_BRIEFLY)
+        return self.transient or self.action in (Action.RETRY, Action.RETRY_BRIEFLY)

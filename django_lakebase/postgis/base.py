@@ -1,7 +1,7 @@
 """
 The engine for GeoDjango: ``"ENGINE": "django_lakebase.postgis"``.
 
-Importing it needs GDAL, as Django's PostGIS backend does.
+Like Django's PostGIS backend, it requires GDAL.
 """
 
 from django.contrib.gis.db.backends.postgis.base import (
@@ -12,4 +12,4 @@ from django_lakebase.base import LakebaseMixin
 
 
 class DatabaseWrapper(LakebaseMixin, PostGISDatabaseWrapper):
-    """Django's PostGIS backend, logging in with Databricks credentials."""
+    """Django's PostGIS backend, with logins by Databricks credential."""

@@ -1,7 +1,7 @@
 """
 The engine under the name ``django_lakebase.postgresql``.
 
-For packages that look for the word in ENGINE, or at its last part.
+For packages that search ENGINE for "postgresql", or compare its last part.
 """
 
 from django_lakebase.base import DatabaseWrapper

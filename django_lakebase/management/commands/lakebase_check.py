@@ -1,4 +1,4 @@
-"""``manage.py lakebase_check``: proves the connection, or says how to mend it."""
+"""``manage.py lakebase_check``: verifies the connection, or explains what fails."""
 
 import json
 import time
@@ -13,22 +13,22 @@ from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
 from django_lakebase.base import LakebaseMixin
-from django_lakebase.diagnosis import Diagnosis, Status, Step
+from django_lakebase.diagnosis.steps import Diagnosis, Status, Step
 
-# Seconds between tries under --wait, doubled up to the second.
+# Seconds between attempts with --wait: the first, doubled up to the second.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 
 
 class Command(BaseCommand):
-    """Arguments, text or JSON, and the exit status; the steps are in diagnosis.py."""
+    """The command: arguments, output as text or JSON, and the exit status."""
 
     help = (
-        "Proves that Django can connect to Lakebase: the settings, the login to the "
+        "Verifies that Django can connect to Lakebase: the settings, the login to the "
         "workspace, the endpoint, a credential, TLS, the login to Postgres, and a "
-        "second credential. Says what is wrong and how to mend it. Exits with 1 if a "
-        "step fails."
+        "second credential. If a step fails, prints the reason with a hint and exits "
+        "with 1."
     )
-    # It must work before anything else does.
+    # The command must run even if other parts of the project are broken.
     requires_system_checks = ()
     requires_migrations_checks = False
 
@@ -38,25 +38,25 @@ class Command(BaseCommand):
             "--database",
             action="append",
             metavar="ALIAS",
-            help="Check this alias; may be repeated. Default: all Lakebase aliases.",
+            help="Check this alias; can be repeated. Default: all Lakebase aliases.",
         )
         parser.add_argument(
             "--format",
             choices=("text", "json"),
             default="text",
-            help="text (default) or json, whose step ids are stable.",
+            help="text (default), or json with stable step ids.",
         )
         parser.add_argument(
             "--wait",
             type=_seconds,
             default=0.0,
             metavar="SECONDS",
-            help="Try again for so long while the endpoint wakes or the workspace "
-            "cannot be reached; for the start of a container.",
+            help="Retry for this long while the endpoint wakes or the workspace cannot "
+            "be reached; for container startup.",
         )
 
     def handle(self, **options: Any) -> None:
-        """Check the aliases; exits with 1 if a step fails."""
+        """Check the aliases; exit with 1 if a step fails."""
         deadline = time.monotonic() + options["wait"]
         is_text = options["format"] == "text"
         report = []
@@ -78,15 +78,15 @@ class Command(BaseCommand):
             except ConnectionDoesNotExist as exc:
                 known = ", ".join(connections)
                 raise CommandError(
-                    f'DATABASES has no alias "{alias}"; it has: {known}.'
+                    f'DATABASES has no alias "{alias}"; its aliases are: {known}.'
                 ) from exc
             if isinstance(wrapper, LakebaseMixin):
                 chosen.append((alias, wrapper))
             elif aliases:
                 engine = wrapper.settings_dict["ENGINE"]
                 raise CommandError(
-                    f'DATABASES["{alias}"] has the ENGINE "{engine}": lakebase_check '
-                    'is for "django_lakebase".'
+                    f'DATABASES["{alias}"] uses the ENGINE "{engine}"; lakebase_check '
+                    'checks only "django_lakebase".'
                 )
         if not chosen:
             raise CommandError(
@@ -108,10 +108,10 @@ class Command(BaseCommand):
                         self.stdout.write(line)
             failed = next((s for s in steps if s.status is Status.FAIL), None)
             left = deadline - time.monotonic()
-            if failed is None or not failed.may_pass or left <= pause:
+            if failed is None or not failed.is_transient or left <= pause:
                 return steps
             if is_text:
-                self.stdout.write(f"  trying again, for {left:.0f} s more")
+                self.stdout.write(f"  retrying for another {left:.0f} s")
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -122,7 +122,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise ArgumentTypeError(f'"{text}" is not a number of seconds from 0 on.')
+        raise ArgumentTypeError(f'"{text}" is not a number of seconds (0 or more).')
     return seconds
 
 
@@ -133,10 +133,10 @@ def _lines(step: Step, style: Style) -> Iterator[str]:
         Status.FAIL: style.ERROR,
         Status.SKIPPED: str,
     }
-    word = paints[step.status](f"{step.status:<8}")
-    yield f"  {word} {step.id:<11}{step.seconds:6.2f} s  {step.detail}"
-    if step.mend:
-        yield f"{'':11}{step.mend}"
+    status = paints[step.status](f"{step.status:<8}")
+    yield f"  {status} {step.id:<11}{step.seconds:6.2f} s  {step.detail}"
+    if step.hint:
+        yield f"{'':11}{step.hint}"
 
 
 def _as_json(report: list[tuple[str, list[Step]]]) -> dict[str, Any]:
@@ -151,5 +151,5 @@ def _as_json(report: list[tuple[str, list[Step]]]) -> dict[str, Any]:
 
 def _step_as_json(step: Step) -> dict[str, Any]:
     fields = asdict(step)
-    del fields["may_pass"]
+    del fields["is_transient"]
     return {**fields, "seconds": round(step.seconds, 3)}

@@ -1,0 +1,147 @@
+"""Failures of the settings: found before any network call, raised as SettingsError."""
+
+from functools import partial
+
+from .failure import Failure, Source
+
+ENDPOINT_FORMAT = "projects/<id>/branches/<id>/endpoints/<id>"
+
+_row = partial(Failure, source=Source.SETTINGS)
+
+SETTINGS_FAILURES = (
+    _row(
+        id="endpoint-missing",
+        summary="no endpoint is configured.",
+        hint=(
+            "Set ENDPOINT_NAME (or LAKEBASE_ENDPOINT, PGENDPOINT,"
+            " LAKEBASE_AUTOSCALING_ENDPOINT), or "
+            f'OPTIONS["endpoint"], to {ENDPOINT_FORMAT}.'
+        ),
+    ),
+    _row(
+        id="host-without-endpoint",
+        summary=(
+            'HOST is "{value}", but no endpoint is configured for it: ENDPOINT_NAME is'
+            " read only if HOST is empty or equal to PGHOST."
+        ),
+        hint=(
+            f'Set OPTIONS["endpoint"] to {ENDPOINT_FORMAT}, the endpoint of that host;'
+            " or remove HOST to use the endpoint from the environment."
+        ),
+    ),
+    _row(
+        id="endpoint-ambiguous",
+        summary="the environment names more than one endpoint: {given}.",
+        hint='Unset all but one, or set OPTIONS["endpoint"].',
+    ),
+    _row(
+        id="endpoint-malformed",
+        summary='{name} is "{value}", which is not an endpoint name.',
+        hint=f"The format is {ENDPOINT_FORMAT}.",
+    ),
+    _row(
+        id="value-invalid",
+        summary='{name} is "{value}": {problem}.',
+        hint="{fix}",
+    ),
+    _row(
+        id="libpq-variable",
+        summary='{name} is "{value}", and {problem}.',
+        hint="{fix}",
+    ),
+    _row(
+        id="sslmode-weak",
+        summary=(
+            '{name} is "{value}", which allows unencrypted connections; a token must'
+            " not be sent over them."
+        ),
+        hint=(
+            "Use require, verify-ca or verify-full, or remove it: require is the"
+            " default."
+        ),
+    ),
+    _row(
+        id="workspace-invalid",
+        summary='OPTIONS["workspace"] {problem}.',
+        hint=(
+            'Set it to a dict of arguments for the SDK\'s Config, such as {{"profile":'
+            ' "prod"}}, or to the dotted path of a callable that returns a'
+            " WorkspaceClient."
+        ),
+    ),
+    _row(
+        id="native-incomplete",
+        summary=(
+            "{password_setting} requests a native login, but {name} is not set in the"
+            " settings."
+        ),
+        hint=(
+            "Set {name} in the settings too, or remove {password_setting} to log in"
+            " with a token."
+        ),
+    ),
+    _row(
+        id="host-socket",
+        summary='{name} is "{value}", a local socket; a token must not be sent to it.',
+        hint=(
+            "Set it to the host that the Connect dialog of the project shows; or remove"
+            " it, and the engine gets the host from the API."
+        ),
+    ),
+    _row(
+        id="budget-invalid",
+        summary=(
+            'OPTIONS["connect_budget"] is {value}, which is not a valid time limit.'
+        ),
+        hint="Set it to a number of seconds above 0; the default is 20.",
+    ),
+    _row(
+        id="options-invalid",
+        summary="OPTIONS is a {kind}, not a dict.",
+        hint="Set it to a dict, such as {{}}; the engine requires no keys.",
+    ),
+    _row(
+        id="hostaddr-invalid",
+        summary='{name} is "{value}", which is not an IP address.',
+        hint=(
+            "Remove it, and the host name is resolved; or set it to the IP address to"
+            " connect to."
+        ),
+    ),
+    _row(
+        id="port-invalid",
+        summary='{name} is "{value}", which is not a port number.',
+        hint="Use a number from 1 to 65535; Lakebase listens on 5432.",
+    ),
+    _row(
+        id="pool-invalid",
+        summary='OPTIONS["pool"] is {value}, which is neither a bool nor a dict.',
+        hint=(
+            "Set it to True, or to a dict of arguments for psycopg_pool's"
+            " ConnectionPool."
+        ),
+    ),
+    _row(
+        id="pool-age",
+        summary="Pooling doesn't support persistent connections.",
+        hint=(
+            'Set CONN_MAX_AGE to 0, or remove it: OPTIONS["pool"] keeps connections'
+            " open."
+        ),
+    ),
+    _row(
+        id="pool-package-missing",
+        summary='OPTIONS["pool"] is set, but psycopg_pool cannot be imported.',
+        hint='Install it: pip install "psycopg[pool]".',
+    ),
+    _row(
+        id="pool-options",
+        summary=(
+            'OPTIONS["pool"] has a key or value that psycopg_pool.ConnectionPool does'
+            " not accept."
+        ),
+        hint=(
+            "Correct or remove the key that the message names; True uses the defaults."
+        ),
+    ),
+)
