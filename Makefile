@@ -37,7 +37,7 @@ help:
 	@echo "                   and on the LTS; ARGS='wagtail procrastinate' chooses"
 	@echo "make bench         the measured figures, in docs/benchmarks.md too (ten minutes);"
 	@echo "                   ARGS='--only NAME' measures one part and writes nothing"
-	@echo "make lint          formatting, rules and types"
+	@echo "make lint          formatting, rules, types and import layers"
 	@echo "make docs          the documentation, in docs/_build"
 	@echo "make clean         remove the environment and what was built"
 	@echo "PYTHON=... chooses the Python that the environment is made of."
@@ -86,6 +86,7 @@ lint: $(STAMPS:%=$(VENV)/local,test,lint)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 docs: $(STAMPS:%=$(VENV)/local,docs)
 	$(BIN)/python -m sphinx -W -n -b html docs docs/_build
