@@ -6,7 +6,7 @@ from django_lakebase import __version__
 from django_lakebase.failures import FAILURES
 from django_lakebase.kinds import Failure, Then
 from django_lakebase.libpq import VARIABLES
-from django_lakebase.local.faults import FAULTS
+from django_lakebase.local.faults.registry import FAULTS
 
 project = "django_lakebase"
 author = "The django_lakebase authors"

@@ -14,7 +14,7 @@ from django_lakebase.config import OWN_OPTIONS
 from django_lakebase.failures import FAILURES
 from django_lakebase.figures import Figures
 from django_lakebase.local.__main__ import _parser
-from django_lakebase.local.faults import FAULTS
+from django_lakebase.local.faults.registry import FAULTS
 from django_lakebase.management.commands.lakebase_check import Command
 
 TOP = Path(django_lakebase.__file__).parent.parent

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from django_lakebase import __version__
 
 from .client import PARENT, ClientError, call
-from .faults import FAULTS, FaultError, parse, read_settings
+from .faults.registry import FAULTS, FaultError, parse, read_settings
 
 if TYPE_CHECKING:
     from .emulator import Emulator
@@ -175,7 +175,7 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
             'pip install "django-lakebase[local]"'
         )
     from .emulator import Emulator, Options
-    from .voices import Dialect
+    from .gateway.messages import Dialect
 
     return Emulator(
         Options(
@@ -196,10 +196,10 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
 
 
 def _serve(main: Coroutine[Any, Any, int]) -> int:
-    from . import libc
-    from .binaries import LocalError
+    from . import processes
+    from .postgres.binaries import LocalError
 
-    libc.map_large_blocks()
+    processes.map_large_blocks()
     try:
         return asyncio.run(main)
     except LocalError as exc:
@@ -218,7 +218,7 @@ def _run(options: argparse.Namespace) -> int:
 def _start(options: argparse.Namespace) -> int:
     parent = os.environ.get(PARENT)
     if parent:
-        from .libc import die_with_parent
+        from .processes import die_with_parent
 
         die_with_parent(signal.SIGTERM)
         if os.getppid() != int(parent):
@@ -228,7 +228,7 @@ def _start(options: argparse.Namespace) -> int:
 
 async def _run_command(emulator: "Emulator", command: list[str]) -> int:
     from .emulator import clean
-    from .libc import die_with_parent
+    from .processes import die_with_parent
 
     stop = _Stop()
     await stop.guard(emulator.start())

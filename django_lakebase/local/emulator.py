@@ -11,25 +11,27 @@ from typing import Any
 
 from aiohttp import web
 
-from . import binaries, catalog, estate, postgres, tls
-from .binaries import LocalError
+from . import certs
+from .api.admin import Console
+from .api.app import Control
+from .api.operations import Operations
+from .api.resources import Tree
+from .api.urls import Routes
 from .client import FOREIGN
-from .console import Console
-from .control import Control
-from .deeds import Deeds
-from .directory import Directory
-from .estate import Estate, Place, Store
-from .faults import Faults, Value
-from .fleet import Fleet
-from .gateway import Gateway
-from .operations import Operations
-from .pooler import Poolers
-from .postgres import Machine
-from .routes import Routes
+from .data_dir import Directory
+from .faults.effects import Deeds
+from .faults.registry import Faults, Value
+from .gateway.messages import Dialect
+from .gateway.pgbouncer import Poolers
+from .gateway.server import Gateway
+from .postgres import binaries, provision, server
+from .postgres.binaries import LocalError
+from .postgres.computes import Fleet
+from .postgres.server import Machine
+from .state import model
+from .state.model import Estate, Place, Store
+from .state.reaper import Watch
 from .tokens import Signer
-from .tree import Tree
-from .voices import Dialect
-from .watch import Watch
 
 HOSTADDR = "127.0.0.1"
 
@@ -39,7 +41,7 @@ class Options:
     """What the command line decides; *token_ttl* and *suspend_after* are in seconds."""
 
     token_ttl: float = 3600.0
-    suspend_after: float = estate.SUSPEND_AFTER
+    suspend_after: float = model.SUSPEND_AFTER
     data: Path | None = None
     postgres: str = "auto"
     pg_port: int = 0
@@ -82,7 +84,7 @@ class Emulator:
             directory=directory.path,
             lock=directory.lock,
             is_kept=directory.is_kept,
-            account=postgres.account(),
+            account=server.account(),
         )
         store = Store(directory.path)
         held = store.load()
@@ -97,7 +99,7 @@ class Emulator:
     ) -> None:
         options, home = self._options, _home(held)
         ca_file = machine.directory / "ca.pem"
-        authority, host = tls.Authority(ca_file), home.endpoint.host()
+        authority, host = certs.Authority(ca_file), home.endpoint.host()
         context = authority.server_context(host, f"*.{host.partition('.')[2]}")
         signer, faults = Signer(held.signing_key), Faults()
         poolers, operations = Poolers(machine), Operations()
@@ -146,7 +148,7 @@ class Emulator:
             await fleet.start_all(held)
         elif await fleet.make(held.home, home):
             door = fleet.of(home).door
-            await catalog.furnish_home(door, held, self._options.grants)
+            await provision.furnish_home(door, held, self._options.grants)
         home.enter("READY")
         return fleet
 
@@ -198,10 +200,10 @@ class Emulator:
             "DATABRICKS_HOST": url,
             "DATABRICKS_CLIENT_ID": held.client_id,
             "DATABRICKS_CLIENT_SECRET": held.client_secret,
-            "ENDPOINT_NAME": estate.endpoint_name(home),
+            "ENDPOINT_NAME": model.endpoint_name(home),
             "PGHOST": home.endpoint.host(),
             "PGPORT": str(port),
-            "PGDATABASE": estate.DATABASE,
+            "PGDATABASE": model.DATABASE,
             "PGUSER": held.client_id,
             "PGSSLMODE": "verify-full",
             "PGSSLROOTCERT": str(ca_file),
@@ -216,17 +218,17 @@ class Emulator:
             "url": url,
             "process": os.getpid(),
             "project": home.project.name,
-            "branch": estate.branch_name(home.project, home.branch),
-            "endpoint": estate.endpoint_name(home),
+            "branch": model.branch_name(home.project, home.branch),
+            "endpoint": model.endpoint_name(home),
             "host": home.endpoint.host(),
             "hostaddr": HOSTADDR,
             "port": port,
-            "database": estate.DATABASE,
+            "database": model.DATABASE,
             "ca_file": self.environment["PGSSLROOTCERT"],
             "owner": held.owner,
             "owner_token": held.owner_token,
             "service_principal": held.client_id,
-            "group": estate.GROUP,
+            "group": model.GROUP,
             "native_user": held.native_user,
             "native_password": held.native_password,
             "postgres_version": home.project.pg_version,
@@ -236,7 +238,7 @@ class Emulator:
 
 def _home(held: Estate) -> Place:
     branch = held.home.default_branch
-    return Place(held.home, branch, branch.endpoints[estate.ENDPOINT])
+    return Place(held.home, branch, branch.endpoints[model.ENDPOINT])
 
 
 def clean(environment: dict[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import pytest
 from psycopg import errors
 
 from django_lakebase.local.client import LocalLakebase
-from django_lakebase.local.pooler import find
+from django_lakebase.local.gateway.pgbouncer import find
 from tests.local.conftest import Api, Refused
 from tests.local.test_command import alive
 from tests.sessions import dialled

@@ -5,8 +5,8 @@ import os
 import psycopg
 import pytest
 
-from django_lakebase.local.binaries import LocalError, find
-from django_lakebase.local.extensions import TRUSTED, trusting_program
+from django_lakebase.local.postgres.binaries import LocalError, find
+from django_lakebase.local.postgres.extensions import TRUSTED, trusting_program
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 
 from django_lakebase.errors import explain
 from django_lakebase.kinds import Source
-from django_lakebase.local.faults import FAULTS, FaultError, Faults, parse
-from django_lakebase.local.voices import VOICES
+from django_lakebase.local.faults.registry import FAULTS, FaultError, Faults, parse
+from django_lakebase.local.gateway.messages import VOICES
 
 
 def test_a_fault_is_read_from_a_command_line():

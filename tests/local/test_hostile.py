@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_lakebase.local import gateway as room
-from django_lakebase.local import tls, wire
-from django_lakebase.local.estate import Estate
-from django_lakebase.local.faults import Faults
-from django_lakebase.local.gateway import Gateway
-from django_lakebase.local.link import MOST_UNREAD, Link
+from django_lakebase.local import certs
+from django_lakebase.local.faults.registry import Faults
+from django_lakebase.local.gateway import server as gateway_server
+from django_lakebase.local.gateway import wire
+from django_lakebase.local.gateway.relay import MOST_UNREAD, Link
+from django_lakebase.local.gateway.server import Gateway
+from django_lakebase.local.state.model import Estate
 
 SSL_REQUEST = wire.packet(wire.SSL_REQUEST.to_bytes(4, "big"))
 PIECES = st.lists(st.binary(max_size=40), max_size=6)
@@ -45,7 +46,7 @@ def context(tmp_path_factory):
     """Give a server's TLS context and the file of its authority."""
     file = tmp_path_factory.mktemp("tls") / "ca.pem"
     host = "ep-x.database.local-1.lakebase.test"
-    return tls.Authority(file).server_context(host), file
+    return certs.Authority(file).server_context(host), file
 
 
 class NoFleet:
@@ -154,7 +155,7 @@ def test_a_client_lost_in_its_handshake_is_forgotten(context):
 
 def test_the_silent_are_not_waited_for(context, monkeypatch):
     """Nor are those who stop in the middle."""
-    monkeypatch.setattr(room, "LOGIN_WITHIN", 0.1)
+    monkeypatch.setattr(gateway_server, "LOGIN_WITHIN", 0.1)
 
     async def main():
         async with serving(context[0]) as (_, port):

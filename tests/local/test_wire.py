@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_lakebase.local import wire
-from django_lakebase.local.wire import ProtocolError, Refusal
+from django_lakebase.local.gateway import wire
+from django_lakebase.local.gateway.wire import ProtocolError, Refusal
 
 WORDS = st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1

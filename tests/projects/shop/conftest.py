@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest_plugins = ["django_lakebase.local.fixtures"]
+pytest_plugins = ["django_lakebase.local.pytest_plugin"]
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,12 @@ import asyncio
 import contextlib
 import time
 
-from . import voices
-from .estate import Estate, Place
-from .faults import Faults
-from .tokens import EXPIRED, Kind, Signer, TokenError
-from .voices import Dialect
+from django_lakebase.local.faults.registry import Faults
+from django_lakebase.local.state.model import Estate, Place
+from django_lakebase.local.tokens import EXPIRED, Kind, Signer, TokenError
+
+from . import messages
+from .messages import Dialect
 from .wire import Refusal
 
 # Seconds that an endpoint takes to wake which went to sleep by itself.
@@ -40,29 +41,29 @@ class Admission:
     def place(self, name: str) -> Place:
         """Return where the host *name* leads; raises RefusedError."""
         if not name:
-            raise RefusedError(voices.no_sni())
+            raise RefusedError(messages.no_sni())
         place = self._estate.find_host(name)
         if place is None:
-            raise RefusedError(voices.no_endpoint())
+            raise RefusedError(messages.no_endpoint())
         return place
 
     async def admit(self, place: Place, joined: int) -> None:
         """Let a login in that is one more than *joined*; raises RefusedError."""
         blocked = self._faults.get("ip-blocked")
         if blocked is not None and blocked["where"] != "api":
-            because = voices.ip_blocked(self._estate.workspace_id)
-            raise RefusedError(voices.not_authorized(because))
+            because = messages.ip_blocked(self._estate.workspace_id)
+            raise RefusedError(messages.not_authorized(because))
         if not _is_open(place):
-            raise RefusedError(voices.not_authorized())
+            raise RefusedError(messages.not_authorized())
         if place.endpoint.is_disabled:
-            raise RefusedError(voices.disabled())
+            raise RefusedError(messages.disabled())
         if place.endpoint.is_suspended:
             await self._wake(place)
         if self._faults.get("starting") is not None:
-            raise RefusedError(voices.starting())
+            raise RefusedError(messages.starting())
         limit = self._faults.get("too-many-connections")
         if limit is not None and joined >= float(limit["limit"]):
-            raise RefusedError(voices.too_many())
+            raise RefusedError(messages.too_many())
 
     def check_token(
         self, user: str, token: str, *, exists: bool, identity_type: str

@@ -15,15 +15,17 @@ from typing import Any, TypeAlias
 
 from aiohttp import web
 
-from . import problems, shapes, voices
-from .backdoor import SqlError
-from .estate import Estate, endpoint_name
-from .faults import FaultError, Faults, Value
-from .limits import Limits
-from .problems import Problem, invalid, read_object, required
-from .routes import PREFIX, Routes, no_api
-from .tokens import Kind, Signer, TokenError
-from .tree import Tree
+from django_lakebase.local.faults.registry import FaultError, Faults, Value
+from django_lakebase.local.gateway import messages
+from django_lakebase.local.postgres.admin import SqlError
+from django_lakebase.local.state.model import Estate, endpoint_name
+from django_lakebase.local.tokens import Kind, Signer, TokenError
+
+from . import params, serializers
+from .params import Problem, invalid, read_object, required
+from .rate_limit import Limits
+from .resources import Tree
+from .urls import PREFIX, Routes, no_api
 
 CREDENTIALS = PREFIX + "credentials"
 # Seconds: the life of a token for the API, and the bounds of a credential's.
@@ -110,7 +112,7 @@ class Control:
             return _reset(request)
         blocked = self._faults.get("ip-blocked")
         if blocked is not None and blocked["where"] != "login":
-            text = voices.ip_blocked(self._estate.workspace_id)
+            text = messages.ip_blocked(self._estate.workspace_id)
             raise Problem(403, "PERMISSION_DENIED", text)
         for name, misbehave in _MISBEHAVIOURS.items():
             settings = self._faults.get(name)
@@ -177,7 +179,7 @@ class Control:
         dead = self._faults.get("dead-token")
         if dead is not None and not 0 < float(dead["before"]) <= issued_at:
             # The service answers with the status as the code, and as a number.
-            raise Problem(403, 403, voices.DEAD_TOKEN[str(dead["text"])])
+            raise Problem(403, 403, messages.DEAD_TOKEN[str(dead["text"])])
 
     # Login and identity.
 
@@ -262,7 +264,9 @@ class Control:
         token, expires_at = self._signer.sign(Kind.DATABASE, identity, life, extra)
         self.issued += 1
         shown = expires_at + self._faults.number("clock-skew", "seconds")
-        return web.json_response({"token": token, "expire_time": shapes.moment(shown)})
+        return web.json_response(
+            {"token": token, "expire_time": serializers.moment(shown)}
+        )
 
     def _life(self, body: dict[str, Any]) -> float:
         """Return how many seconds a credential is to live."""
@@ -271,9 +275,9 @@ class Control:
             raise invalid("Only one of ttl and expire_time may be set.")
         life = self._token_ttl
         if ttl is not None:
-            life = min(life, problems.seconds("ttl", ttl, *TTL_BOUNDS))
+            life = min(life, params.seconds("ttl", ttl, *TTL_BOUNDS))
         if expire_time is not None:
-            left = problems.moment("expire_time", expire_time) - time.time()
+            left = params.moment("expire_time", expire_time) - time.time()
             if not 0 < left <= TTL_BOUNDS[1] + 1:
                 raise invalid(
                     "Field 'expire_time' must be in the future, and an hour at most."

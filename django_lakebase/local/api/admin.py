@@ -7,14 +7,15 @@ from typing import Any
 
 from aiohttp import web
 
-from . import shapes
-from .control import Control
-from .deeds import Deeds
-from .estate import Estate, branch_name, endpoint_name
-from .faults import FAULTS, Faults
-from .gateway import Gateway
-from .problems import invalid, read_object
-from .tokens import Kind, Signer
+from django_lakebase.local.faults.effects import Deeds
+from django_lakebase.local.faults.registry import FAULTS, Faults
+from django_lakebase.local.gateway.server import Gateway
+from django_lakebase.local.state.model import Estate, branch_name, endpoint_name
+from django_lakebase.local.tokens import Kind, Signer
+
+from . import serializers
+from .app import Control
+from .params import invalid, read_object
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Local Lakebase</title>
@@ -71,7 +72,7 @@ class Console:
     async def _page(self, _: web.Request) -> web.Response:
         on = self._faults.listed()
         text = PAGE.format(
-            now=shapes.moment(time.time())[:19].replace("T", " ") + " UTC",
+            now=serializers.moment(time.time())[:19].replace("T", " ") + " UTC",
             endpoints=_entries(self._endpoints()),
             branches=_entries(self._branches()),
             on=_entries(
@@ -86,7 +87,7 @@ class Console:
     def _endpoints(self) -> Iterator[tuple[str, str]]:
         for place in self._estate.places():
             kind = "read-write" if place.endpoint.is_read_write else "read-only"
-            state = shapes.endpoint_state(place)
+            state = serializers.endpoint_state(place)
             if place.endpoint.is_disabled:
                 state += ", disabled"
             told = f"{place.endpoint.host()}\n{state}, {kind}"
@@ -101,7 +102,9 @@ class Console:
                 if branch.source:
                     told.append(f"from {branch.source}")
                 if branch.expires_at is not None:
-                    told.append(f"expires {shapes.moment(branch.expires_at)[:19]} UTC")
+                    told.append(
+                        f"expires {serializers.moment(branch.expires_at)[:19]} UTC"
+                    )
                 yield branch_name(project, branch), ", ".join(told)
 
     async def _list_faults(self, _: web.Request) -> web.Response:

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from . import libc
+from django_lakebase.local import processes
+
 from .binaries import Binaries, LocalError
 from .extensions import trusting_program
 
@@ -114,7 +115,7 @@ class Machine:
 
     def spawn(self, command: list[Path | str], log: Path) -> subprocess.Popen[bytes]:
         """Start a program as the servers' account; it ends with us."""
-        libc.load()  # Before the fork: little is safe after it.
+        processes.load()  # Before the fork: little is safe after it.
         account = self.account
         with log.open("ab") as output:
             return subprocess.Popen(  # noqa: S603 - found by ourselves, no shell.
@@ -130,7 +131,7 @@ class Machine:
                 group=None if account is None else account.pw_gid,
                 extra_groups=None if account is None else [],
                 # SIGQUIT: the server and its children end at once.
-                preexec_fn=lambda: libc.die_with_parent(signal.SIGQUIT),  # noqa: PLW1509
+                preexec_fn=lambda: processes.die_with_parent(signal.SIGQUIT),  # noqa: PLW1509
             )
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from aiohttp import web
 
-from .estate import Branch, Estate, Place, Project
-from .fleet import Fleet
-from .gateway import Gateway
+from django_lakebase.local.gateway.server import Gateway
+from django_lakebase.local.postgres.computes import Fleet
+from django_lakebase.local.state.model import Branch, Estate, Place, Project
+
 from .operations import Json, Operations
-from .problems import invalid, not_found, seconds
+from .params import invalid, not_found, seconds
 
 DAY = 86400.0
 # Seconds: the service's bounds.

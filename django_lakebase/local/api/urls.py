@@ -4,15 +4,16 @@ from collections.abc import Awaitable
 
 from aiohttp import web
 
-from . import shapes
+from django_lakebase.local.state.model import Branch, Project
+
+from . import serializers
 from .branches import Branches
 from .endpoints import Endpoints
-from .estate import Branch, Project
 from .operations import Json
-from .problems import Problem
+from .params import Problem
 from .projects import Projects
-from .residents import Residents
-from .tree import Tree
+from .resources import Tree
+from .roles import Residents
 
 PREFIX = "/api/2.0/postgres/"
 
@@ -65,7 +66,7 @@ class Routes:
         tree, projects, branches = self._tree, self._projects, self._branches
         match request.method, rest:
             case "GET", []:
-                return shapes.project(project)
+                return serializers.project(project)
             case "PATCH", []:
                 return projects.update(request, project)
             case "DELETE", []:
@@ -110,7 +111,7 @@ class Routes:
             case "POST", []:
                 return endpoints.create(request, project, branch)
             case "GET", [endpoint_id]:
-                return shapes.endpoint(tree.endpoint(project, branch, endpoint_id))
+                return serializers.endpoint(tree.endpoint(project, branch, endpoint_id))
             case "PATCH", [endpoint_id]:
                 place = tree.endpoint(project, branch, endpoint_id)
                 return endpoints.update(request, place)

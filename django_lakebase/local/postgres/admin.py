@@ -9,8 +9,9 @@ import asyncio
 from pathlib import Path
 from typing import Self
 
-from . import wire
-from .postgres import SUPERUSER
+from django_lakebase.local.gateway import wire
+
+from .server import SUPERUSER
 
 
 class SqlError(Exception):

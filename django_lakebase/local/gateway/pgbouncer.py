@@ -14,9 +14,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from .binaries import LocalError
-from .fleet import Compute
-from .postgres import SUPERUSER, Machine
+from django_lakebase.local.postgres.binaries import LocalError
+from django_lakebase.local.postgres.computes import Compute
+from django_lakebase.local.postgres.server import SUPERUSER, Machine
 
 PORT = 6432
 STARTS_WITHIN = 10.0

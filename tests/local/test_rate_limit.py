@@ -1,6 +1,6 @@
 """The rate that a principal is held to, with a clock of our own."""
 
-from django_lakebase.local.limits import Limits
+from django_lakebase.local.api.rate_limit import Limits
 
 
 def test_a_second_s_worth_is_let_through_at_once_and_then_a_steady_rate():

@@ -3,11 +3,12 @@
 import asyncio
 import time
 
-from . import catalog
-from .branches import Branches
-from .estate import PURGED_AFTER, Place, Project, branch_name
-from .projects import Projects
-from .tree import Tree
+from django_lakebase.local.api.branches import Branches
+from django_lakebase.local.api.projects import Projects
+from django_lakebase.local.api.resources import Tree
+from django_lakebase.local.postgres import provision
+
+from .model import PURGED_AFTER, Place, Project, branch_name
 
 # Seconds between two looks.
 EVERY = 0.5
@@ -55,7 +56,7 @@ class Watch:
         if not is_due or endpoint.is_suspended or compute is None:
             return
         # Nobody counts statements as they pass: PostgreSQL knows.
-        active_at = await catalog.last_activity(compute.door)
+        active_at = await provision.last_activity(compute.door)
         endpoint.active_at = max(endpoint.active_at, active_at or 0.0)
         if time.time() - endpoint.active_at > endpoint.suspend_after:
             await self._tree.gateway.suspend(place)

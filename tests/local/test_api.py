@@ -10,7 +10,7 @@ from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import NotFound, PermissionDenied, Unauthenticated
 
 from django_lakebase.local.client import ClientError, call
-from django_lakebase.local.estate import GROUP
+from django_lakebase.local.state.model import GROUP
 from tests.local.conftest import Api, Refused
 
 

@@ -9,8 +9,9 @@ import uuid
 from collections.abc import Coroutine
 from typing import Any
 
-from .backdoor import SqlError
-from .problems import Problem, not_found
+from django_lakebase.local.postgres.admin import SqlError
+
+from .params import Problem, not_found
 
 TYPES = "type.googleapis.com"
 DELETED = {"@type": f"{TYPES}/google.protobuf.Empty"}

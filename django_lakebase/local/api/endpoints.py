@@ -5,10 +5,18 @@ from typing import Any
 
 from aiohttp import web
 
-from . import catalog, shapes
-from .estate import Branch, Endpoint, Place, Project, endpoint_name
+from django_lakebase.local.postgres import provision
+from django_lakebase.local.state.model import (
+    Branch,
+    Endpoint,
+    Place,
+    Project,
+    endpoint_name,
+)
+
+from . import serializers
 from .operations import DELETED, Json
-from .problems import (
+from .params import (
     checked_id,
     exists,
     invalid,
@@ -20,7 +28,7 @@ from .problems import (
     read_object,
     required,
 )
-from .tree import Tree, suspension
+from .resources import Tree, suspension
 
 MOST_CU = 112.0
 MOST_COMPUTES = 4
@@ -35,7 +43,7 @@ class Endpoints:
     def list_all(self, request: web.Request, project: Project, branch: Branch) -> Json:
         """Answer with the endpoints of *branch*."""
         places = [Place(project, branch, e) for e in branch.endpoints.values()]
-        return page_of(request, "endpoints", [shapes.endpoint(p) for p in places])
+        return page_of(request, "endpoints", [serializers.endpoint(p) for p in places])
 
     async def create(
         self, request: web.Request, project: Project, branch: Branch
@@ -70,7 +78,7 @@ class Endpoints:
                 del branch.endpoints[endpoint_id]
                 raise
             self._tree.save()
-            return shapes.endpoint(place)
+            return serializers.endpoint(place)
 
         return self._tree.operations.start(endpoint_name(place), "Endpoint", work())
 
@@ -110,11 +118,11 @@ class Endpoints:
                 await self._tree.fleet.remove(it.folder)
             compute = self._tree.fleet.find(place.folder)
             if compute is not None and fields.get("settings") is not None:
-                await catalog.configure(compute.door, it.pg_settings)
+                await provision.configure(compute.door, it.pg_settings)
             if it.is_disabled:
                 await self._tree.gateway.end_sessions(place.folder)
             self._tree.save()
-            return shapes.endpoint(place)
+            return serializers.endpoint(place)
 
         return self._tree.operations.start(endpoint_name(place), "Endpoint", work())
 

@@ -7,8 +7,8 @@ An answer carries *status* only, never *spec*: so does the service's.
 from datetime import UTC, datetime
 from typing import Any
 
-from .catalog import Database, Role
-from .estate import (
+from django_lakebase.local.postgres.provision import Database, Role
+from django_lakebase.local.state.model import (
     PURGED_AFTER,
     Branch,
     Endpoint,

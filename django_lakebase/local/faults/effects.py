@@ -8,12 +8,19 @@ them for good.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from . import catalog
-from .backdoor import Backdoor, named
-from .estate import DATABASE, ENDPOINT, Endpoint, Estate, Place
-from .faults import Faults, Value
-from .fleet import Fleet
-from .gateway import Gateway
+from django_lakebase.local.gateway.server import Gateway
+from django_lakebase.local.postgres import provision
+from django_lakebase.local.postgres.admin import Backdoor, named
+from django_lakebase.local.postgres.computes import Fleet
+from django_lakebase.local.state.model import (
+    DATABASE,
+    ENDPOINT,
+    Endpoint,
+    Estate,
+    Place,
+)
+
+from .registry import Faults, Value
 
 Settings = Mapping[str, Value]
 
@@ -143,7 +150,7 @@ class Deeds:
         return f"{self._estate.client_id} hidden by role-missing"
 
     async def _has_role(self, name: str) -> bool:
-        return any(role.name == name for role in await catalog.roles(self._door))
+        return any(role.name == name for role in await provision.roles(self._door))
 
     async def _hide_role(self, _: Settings) -> None:
         old, new = named(self._estate.client_id), named(self._hidden)
@@ -154,16 +161,16 @@ class Deeds:
         if not await self._has_role(hidden):
             return
         if await self._has_role(role):
-            await catalog.drop_role(self._door, role, hidden)
+            await provision.drop_role(self._door, role, hidden)
         await self._door.query(f"ALTER ROLE {named(hidden)} RENAME TO {named(role)}")
 
     async def _unlabel(self, _: Settings) -> None:
-        await self._door.query(catalog.label(self._estate.client_id, None))
+        await self._door.query(provision.label(self._estate.client_id, None))
 
     async def _label(self) -> None:
         role = self._estate.client_id
         if await self._has_role(role):
-            await self._door.query(catalog.label(role, "SERVICE_PRINCIPAL"))
+            await self._door.query(provision.label(role, "SERVICE_PRINCIPAL"))
 
     async def _revoke(self, settings: Settings) -> None:
         role = named(self._estate.client_id)
@@ -173,7 +180,7 @@ class Deeds:
         await self._in_database(f"REVOKE {what} FROM PUBLIC, {role}")
 
     async def _grant(self) -> None:
-        given = catalog.grants(self._grants, self._estate.client_id)
+        given = provision.grants(self._grants, self._estate.client_id)
         database = named(DATABASE)
         await self._in_database(
             f"GRANT CONNECT ON DATABASE {database} TO PUBLIC;"
@@ -181,4 +188,4 @@ class Deeds:
         )
 
     async def _in_database(self, sql: str) -> None:
-        await catalog.run_in(self._door, DATABASE, sql)
+        await provision.run_in(self._door, DATABASE, sql)

@@ -6,12 +6,11 @@ from typing import Any
 
 from aiohttp import web
 
-from . import shapes
-from .estate import (
-    Project,
-)
+from django_lakebase.local.state.model import Project
+
+from . import serializers
 from .operations import DELETED, Json
-from .problems import (
+from .params import (
     bad_request,
     checked_id,
     exists,
@@ -23,7 +22,7 @@ from .problems import (
     read_object,
     seconds,
 )
-from .tree import DAY, Tree, purges, shows_deleted, suspension
+from .resources import DAY, Tree, purges, shows_deleted, suspension
 
 RETENTIONS = (2 * DAY, 35 * DAY)
 
@@ -39,7 +38,7 @@ class Projects:
         estate = self._tree.estate
         live = estate.live_projects
         found = estate.projects.values() if shows_deleted(request) else live
-        return page_of(request, "projects", [shapes.project(one) for one in found])
+        return page_of(request, "projects", [serializers.project(one) for one in found])
 
     async def create(self, request: web.Request) -> Json:
         """Make a project with its branch and endpoint."""
@@ -70,7 +69,7 @@ class Projects:
             await self._tree.fleet.make(project, branch)
             branch.enter("READY")
             self._tree.save()
-            return shapes.project(project)
+            return serializers.project(project)
 
         return self._tree.operations.start(project.name, "Project", work())
 
@@ -80,7 +79,7 @@ class Projects:
         _change_project(project, masked(request, body.get("spec") or {}))
         project.touch()
         self._tree.save()
-        return self._tree.done(project.name, "Project", shapes.project(project))
+        return self._tree.done(project.name, "Project", serializers.project(project))
 
     def delete(self, request: web.Request, project: Project) -> Json:
         """Delete a project with all that is in it; with *purge* for good."""
@@ -118,7 +117,7 @@ class Projects:
             for branch in project.live_branches:
                 await self._tree.fleet.start(branch)
             self._tree.save()
-            return shapes.project(project)
+            return serializers.project(project)
 
         return self._tree.operations.start(project.name, "Project", work())
 

@@ -19,15 +19,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import catalog, voices, wire
-from .admission import Admission, RefusedError
-from .estate import Estate, Place
-from .faults import Faults
-from .fleet import Compute, Fleet
-from .link import DelayLine, Link
-from .pooler import Poolers
-from .tokens import Signer
-from .voices import Dialect
+from django_lakebase.local.faults.registry import Faults
+from django_lakebase.local.postgres import provision
+from django_lakebase.local.postgres.computes import Compute, Fleet
+from django_lakebase.local.state.model import Estate, Place
+from django_lakebase.local.tokens import Signer
+
+from . import messages, wire
+from .auth import Admission, RefusedError
+from .messages import Dialect
+from .pgbouncer import Poolers
+from .relay import DelayLine, Link
 from .wire import Refusal
 
 # Seconds for a whole login, as the service's front gives.
@@ -113,7 +115,7 @@ class Gateway:
         if compute is None:
             return
         ours = [link for link in self.links if link.folder == folder]
-        await catalog.end_sessions(compute.door)
+        await provision.end_sessions(compute.door)
         await _all_over([link for link in ours if link.is_joined])
 
     def _count_joined(self) -> int:
@@ -147,7 +149,7 @@ class Gateway:
         except wire.ProtocolError as exc:
             self._hang_up(link, Refusal(str(exc), "08P01", "FATAL"))
         except TimeoutError:
-            self._hang_up(link, voices.too_slow())
+            self._hang_up(link, messages.too_slow())
         except (OSError, EOFError):
             link.abort()
         except Exception:
@@ -175,9 +177,9 @@ class Gateway:
         if compute is None:
             raise RefusedError(Refusal("Couldn't connect to compute node"))
         link.folder = place.folder
-        rows = await compute.door.query(catalog.role_query(user))
+        rows = await compute.door.query(provision.role_query(user))
         comment, native = rows[0] if rows else (None, "f")
-        identity_type = catalog.identity_type(comment)
+        identity_type = provision.identity_type(comment)
         place.endpoint.active_at = time.time()
         is_native = native == "t" and not identity_type
         if is_native and place.project.has_native_login:
@@ -205,13 +207,13 @@ class Gateway:
                 link.write(b"N")
             elif code == wire.SSL_REQUEST and not link.is_secure:
                 if link.has_unread:
-                    raise RefusedError(voices.early_bytes())
+                    raise RefusedError(messages.early_bytes())
                 link.write(b"S")
                 await link.start_tls(self._context)
             elif link.is_secure:
                 return body
             else:
-                raise RefusedError(voices.no_tls(code))
+                raise RefusedError(messages.no_tls(code))
 
     async def _packet(self, link: Link) -> bytes:
         length = wire.packet_length(await link.read(wire.HEAD))
@@ -228,7 +230,7 @@ class Gateway:
         # The pooler knows native passwords only, so it asks for one of those.
         link.write(wire.SCRAM_REQUEST)
         await self._read_password(link)
-        raise RefusedError(voices.pooled())
+        raise RefusedError(messages.pooled())
 
     async def _native_way(self, place: Place, compute: Compute) -> Any:
         """Return where a SCRAM login goes: a port of PostgreSQL's, or a socket."""

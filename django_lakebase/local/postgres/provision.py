@@ -9,9 +9,10 @@ if its comment says so; the service uses a security label, which needs a C libra
 import secrets
 from dataclasses import dataclass
 
-from .backdoor import Backdoor, named, quoted
-from .estate import DATABASE, Estate
-from .postgres import SUPERUSER
+from django_lakebase.local.state.model import DATABASE, Estate
+
+from .admin import Backdoor, named, quoted
+from .server import SUPERUSER
 
 # The mark of a role that takes tokens, and of which kind of identity it is.
 LABEL = "databricks_auth: "

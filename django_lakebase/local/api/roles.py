@@ -6,12 +6,14 @@ from typing import Any
 
 from aiohttp import web
 
-from . import catalog, shapes
-from .backdoor import Backdoor
-from .catalog import Database, Role
-from .estate import Branch, Project, branch_name
+from django_lakebase.local.postgres import provision
+from django_lakebase.local.postgres.admin import Backdoor
+from django_lakebase.local.postgres.provision import Database, Role
+from django_lakebase.local.state.model import Branch, Project, branch_name
+
+from . import serializers
 from .operations import DELETED, Json
-from .problems import (
+from .params import (
     ID,
     SHORT_ID,
     bad_request,
@@ -24,7 +26,7 @@ from .problems import (
     read_object,
     required,
 )
-from .tree import Tree
+from .resources import Tree
 
 IDENTITIES = ("USER", "SERVICE_PRINCIPAL", "GROUP")
 METHODS = ("LAKEBASE_OAUTH_V1", "PG_PASSWORD_SCRAM_SHA_256", "NO_LOGIN")
@@ -56,7 +58,7 @@ class Residents:
     # Roles.
 
     async def _roles(self, branch: Branch) -> dict[str, Role]:
-        found = await catalog.roles(self._door(branch))
+        found = await provision.roles(self._door(branch))
         return {id_of(role.name, branch.roles, "role"): role for role in found}
 
     async def list_roles(
@@ -68,13 +70,13 @@ class Residents:
         return page_of(
             request,
             "roles",
-            [shapes.role(parent, key, it) for key, it in found.items()],
+            [serializers.role(parent, key, it) for key, it in found.items()],
         )
 
     async def show_role(self, project: Project, branch: Branch, role_id: str) -> Json:
         """Answer with one role."""
         role = await self._role(branch, role_id)
-        return shapes.role(branch_name(project, branch), role_id, role)
+        return serializers.role(branch_name(project, branch), role_id, role)
 
     async def _role(self, branch: Branch, role_id: str) -> Role:
         role = (await self._roles(branch)).get(role_id)
@@ -103,11 +105,13 @@ class Residents:
             raise bad_request("role with that name already exists")
 
         async def work() -> Json:
-            await catalog.create_role(door, name, kind, can_log_in=method != METHODS[2])
+            await provision.create_role(
+                door, name, kind, can_log_in=method != METHODS[2]
+            )
             branch.roles[role_id] = name
             if method == METHODS[1]:
-                branch.passwords[name] = await catalog.new_password(door, name)
-            await catalog.change_role(door, name, _attributes(spec), _is_super(spec))
+                branch.passwords[name] = await provision.new_password(door, name)
+            await provision.change_role(door, name, _attributes(spec), _is_super(spec))
             self._tree.save()
             return await self.show_role(project, branch, role_id)
 
@@ -129,7 +133,7 @@ class Residents:
 
         async def work() -> Json:
             rights, membership = _attributes(fields), _is_super(fields)
-            await catalog.change_role(door, role.name, rights, membership)
+            await provision.change_role(door, role.name, rights, membership)
             return await self.show_role(project, branch, role_id)
 
         name = f"{branch_name(project, branch)}/roles/{role_id}"
@@ -144,7 +148,7 @@ class Residents:
         heir_role = heir and (await self._role(branch, heir.rpartition("/")[2])).name
 
         async def work() -> Json:
-            await catalog.drop_role(door, role.name, heir_role)
+            await provision.drop_role(door, role.name, heir_role)
             branch.roles.pop(role_id, None)
             branch.passwords.pop(role.name, None)
             self._tree.save()
@@ -163,7 +167,7 @@ class Residents:
     # Databases.
 
     async def _databases(self, branch: Branch) -> dict[str, Database]:
-        found = await catalog.databases(self._door(branch))
+        found = await provision.databases(self._door(branch))
         return {id_of(it.name, branch.databases, "db"): it for it in found}
 
     async def list_databases(
@@ -209,7 +213,7 @@ class Residents:
         door = self._door(branch)
 
         async def work() -> Json:
-            await catalog.create_database(door, name, owner.name)
+            await provision.create_database(door, name, owner.name)
             branch.databases[database_id] = name
             self._tree.save()
             return await self.show_database(project, branch, database_id)
@@ -229,7 +233,7 @@ class Residents:
         owner = (await self._role(branch, role)).name if role else it.owner
 
         async def work() -> Json:
-            await catalog.change_database(door, it.name, name, owner)
+            await provision.change_database(door, it.name, name, owner)
             branch.databases[database_id] = name
             self._tree.save()
             return await self.show_database(project, branch, database_id)
@@ -244,7 +248,7 @@ class Residents:
         it, door = await self._database(branch, database_id), self._door(branch)
 
         async def work() -> Json:
-            await catalog.drop_database(door, it.name)
+            await provision.drop_database(door, it.name)
             branch.databases.pop(database_id, None)
             self._tree.save()
             return DELETED
@@ -255,7 +259,7 @@ class Residents:
 
 def _shown(parent: str, branch: Branch, database_id: str, it: Database) -> Json:
     owner_id = id_of(it.owner, branch.roles, "role")
-    shown: Json = shapes.database(parent, database_id, owner_id, it)
+    shown: Json = serializers.database(parent, database_id, owner_id, it)
     return shown
 
 

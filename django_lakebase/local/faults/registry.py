@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from .voices import DEAD_TOKEN, VOICES
-from .wire import Refusal
+from django_lakebase.local.gateway.messages import DEAD_TOKEN, VOICES
+from django_lakebase.local.gateway.wire import Refusal
 
 Value: TypeAlias = str | float | bool
 

@@ -13,7 +13,7 @@ from databricks.sdk.errors import PermissionDenied, TooManyRequests
 from databricks.sdk.errors.base import DatabricksError
 from psycopg import errors
 
-from django_lakebase.local.faults import FAULTS
+from django_lakebase.local.faults.registry import FAULTS
 from tests.local.conftest import Api
 from tests.servers.programs import until_no_connection
 

@@ -12,9 +12,9 @@ import secrets
 import shutil
 from pathlib import Path
 
-from .backdoor import Backdoor, quoted
+from .admin import Backdoor, quoted
 from .binaries import LocalError
-from .postgres import Machine, Server
+from .server import Machine, Server
 
 # Their content is the running server's own: made anew by the next one.
 EMPTIED = frozenset(

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import IO, Self
 
-from .binaries import LocalError
+from .postgres.binaries import LocalError
 
 PREFIX = "lakebase-local-"
 MARK = "lakebase-local.lock"

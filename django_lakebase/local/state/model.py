@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .tokens import new_key
+from django_lakebase.local.tokens import new_key
 
 DOMAIN = "database.local-1.lakebase.test"
 DATABASE = "databricks_postgres"

@@ -6,8 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
-from . import catalog, shapes
-from .estate import (
+from django_lakebase.local.postgres import provision
+from django_lakebase.local.state.model import (
     BRANCH,
     ENDPOINT,
     Branch,
@@ -15,8 +15,10 @@ from .estate import (
     Project,
     branch_name,
 )
+
+from . import serializers
 from .operations import DELETED, Json
-from .problems import (
+from .params import (
     bad_request,
     checked_id,
     exists,
@@ -30,7 +32,7 @@ from .problems import (
     read_object,
     seconds,
 )
-from .tree import DAY, Tree, purges, shows_deleted
+from .resources import DAY, Tree, purges, shows_deleted
 
 # Seconds for which the logins of a new branch are refused, as the service does while
 # its roles spread.
@@ -47,8 +49,8 @@ class Branches:
     async def show(self, project: Project, branch: Branch) -> Json:
         """Answer with a branch."""
         compute = self._tree.fleet.find(branch.folder)
-        size = await catalog.size(compute.door) if compute else 0
-        return shapes.branch(project, branch, size)
+        size = await provision.size(compute.door) if compute else 0
+        return serializers.branch(project, branch, size)
 
     async def list_all(self, request: web.Request, project: Project) -> Json:
         """Answer with the branches of *project*."""
@@ -186,9 +188,9 @@ class Branches:
     async def _renew_passwords(self, branch: Branch) -> None:
         # The service does so for children of a protected branch.
         door = self._tree.fleet.of(branch).door
-        for role in await catalog.roles(door):
+        for role in await provision.roles(door):
             if role.has_password:
-                password = await catalog.new_password(door, role.name)
+                password = await provision.new_password(door, role.name)
                 branch.passwords[role.name] = password
 
 

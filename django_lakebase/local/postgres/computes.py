@@ -9,11 +9,12 @@ import contextlib
 import shutil
 from dataclasses import dataclass
 
-from . import catalog
-from .backdoor import Backdoor
-from .copying import copy_cluster
-from .estate import Branch, Endpoint, Estate, Project
-from .postgres import Machine, Server
+from django_lakebase.local.state.model import Branch, Endpoint, Estate, Project
+
+from . import provision
+from .admin import Backdoor
+from .copy import copy_cluster
+from .server import Machine, Server
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Fleet:
     async def make(self, project: Project, branch: Branch) -> bool:
         """Start the server of a new project; return whether it was made just now."""
         compute = await self._start(branch.folder)
-        return await catalog.furnish(compute.door, project.owner)
+        return await provision.furnish(compute.door, project.owner)
 
     async def copy(self, source: Branch, branch: Branch) -> str:
         """Start *branch* as a copy of *source*; return where in its log."""
