@@ -6,7 +6,7 @@ from pathlib import Path
 import trustme
 
 
-class Authority:
+class CertificateAuthority:
     """An authority whose certificate is written to *ca_file*."""
 
     def __init__(self, ca_file: Path) -> None:

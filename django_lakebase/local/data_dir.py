@@ -14,19 +14,19 @@ import time
 from pathlib import Path
 from typing import IO, Self
 
-from .postgres.binaries import LocalError
+from .errors import LocalError
 
 PREFIX = "lakebase-local-"
-MARK = "lakebase-local.lock"
+LOCK_FILE = "lakebase-local.lock"
 # Seconds that the server of a killed run may take to end.
-ENDS_WITHIN = 10.0
+END_TIMEOUT = 10.0
 
 
-class Directory:
+class DataDir:
     """A directory of ours, locked for this process."""
 
-    def __init__(self, path: Path, lock: IO[str], *, is_kept: bool) -> None:
-        self.path, self.is_kept = path, is_kept
+    def __init__(self, path: Path, lock: IO[str], *, is_persistent: bool) -> None:
+        self.path, self.is_persistent = path, is_persistent
         self._lock = lock
 
     @property
@@ -35,25 +35,25 @@ class Directory:
         return self._lock.fileno()
 
     @classmethod
-    def temporary(cls) -> Self:
+    def create_temporary(cls) -> Self:
         """Make a throw-away directory, and remove those that dead runs left."""
         _remove_leftovers()
         path = Path(tempfile.mkdtemp(prefix=PREFIX))
-        path.chmod(_mode())
+        path.chmod(_directory_mode())
         # Locked before it has the name by which others find it.
-        early = path / f"{MARK}.new"
-        lock = _locked(early)
-        early.rename(path / MARK)
-        return cls(path, lock, is_kept=False)
+        unnamed = path / f"{LOCK_FILE}.new"
+        lock = _open_locked(unnamed)
+        unnamed.rename(path / LOCK_FILE)
+        return cls(path, lock, is_persistent=False)
 
     @classmethod
-    def kept(cls, path: Path) -> Self:
+    def open_persistent(cls, path: Path) -> Self:
         """Take *path*, which is ours, empty or new; raises LocalError."""
         path = path.expanduser().absolute()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            has_mark = (path / MARK).exists()
-            if not has_mark and any(path.iterdir()):
+            has_lock_file = (path / LOCK_FILE).exists()
+            if not has_lock_file and any(path.iterdir()):
                 raise LocalError(
                     f"{path} holds other files, and was not made by lakebase-local. "
                     "Give --data a new or empty directory."
@@ -63,9 +63,9 @@ class Directory:
                     f"{path} belongs to another user. Give --data a directory of your "
                     "own."
                 )
-            if not has_mark:
-                path.chmod(_mode())
-            return cls(path, _locked(path / MARK), is_kept=True)
+            if not has_lock_file:
+                path.chmod(_directory_mode())
+            return cls(path, _open_locked(path / LOCK_FILE), is_persistent=True)
         except OSError as exc:
             raise LocalError(
                 f"--data {path} cannot be used: {exc.strerror}. Give it a directory "
@@ -73,21 +73,21 @@ class Directory:
             ) from exc
 
     def close(self) -> None:
-        """Remove a throw-away directory; let a kept one go."""
-        if not self.is_kept:
+        """Remove a throw-away directory; unlock a persistent one."""
+        if not self.is_persistent:
             shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
 
 
-def _locked(file: Path, patience: float = ENDS_WITHIN) -> IO[str]:
-    """Open and lock *file*; wait *patience* seconds for a dead owner's server."""
+def _open_locked(file: Path, timeout: float = END_TIMEOUT) -> IO[str]:
+    """Open and lock *file*; wait *timeout* seconds for a dead owner's server."""
     lock = file.open("a+")
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            if time.monotonic() < deadline and not _owner_lives(lock):
+            if time.monotonic() < deadline and not _owner_is_alive(lock):
                 time.sleep(0.05)
                 continue
             lock.close()
@@ -101,7 +101,7 @@ def _locked(file: Path, patience: float = ENDS_WITHIN) -> IO[str]:
         return lock
 
 
-def _owner_lives(lock: IO[str]) -> bool:
+def _owner_is_alive(lock: IO[str]) -> bool:
     lock.seek(0)
     owner = lock.read()
     if not owner:
@@ -115,7 +115,7 @@ def _owner_lives(lock: IO[str]) -> bool:
     return True
 
 
-def _mode() -> int:
+def _directory_mode() -> int:
     # As root the server runs as another account, which must pass through here.
     return 0o711 if os.geteuid() == 0 else 0o700
 
@@ -123,5 +123,7 @@ def _mode() -> int:
 def _remove_leftovers() -> None:
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError, LocalError):
-            if path.stat().st_uid == os.geteuid() and (path / MARK).exists():
-                Directory(path, _locked(path / MARK, 0.0), is_kept=False).close()
+            if path.stat().st_uid == os.geteuid() and (path / LOCK_FILE).exists():
+                DataDir(
+                    path, _open_locked(path / LOCK_FILE, 0.0), is_persistent=False
+                ).close()

@@ -1,4 +1,4 @@
-"""What the C library does for us, where it can."""
+"""What this process and its children ask of the kernel and the C library."""
 
 import ctypes
 import signal
@@ -7,10 +7,10 @@ import sys
 _PR_SET_PDEATHSIG = 1
 _M_MMAP_THRESHOLD = -3
 # Bytes: glibc's own first threshold.
-LARGE = 128 * 1024
+MMAP_THRESHOLD = 128 * 1024
 
 
-def load() -> ctypes.CDLL:
+def load_libc() -> ctypes.CDLL:
     """Return the C library."""
     return ctypes.CDLL(None)
 
@@ -18,10 +18,10 @@ def load() -> ctypes.CDLL:
 def die_with_parent(number: signal.Signals) -> None:
     """Ask the kernel to send *number* to this process when its parent ends (Linux)."""
     if sys.platform == "linux":
-        load().prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+        load_libc().prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
 
 
-def map_large_blocks() -> None:
+def map_large_allocations() -> None:
     """
     Give memory of large blocks back to the system at once (glibc).
 
@@ -29,6 +29,6 @@ def map_large_blocks() -> None:
     soon takes them from the heap, which small blocks between them keep from shrinking:
     a process that serves short connections for an hour grows by some megabytes.
     """
-    mallopt = getattr(load(), "mallopt", None)
+    mallopt = getattr(load_libc(), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, LARGE)
+        mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD)

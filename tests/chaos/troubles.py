@@ -67,8 +67,8 @@ def _login(name, ids, fault=None, words="", **settings):
     )
 
 
-def _voice(voice, ids):
-    return _login(f"refuse {voice}", ids, "refuse-logins", voice=voice)
+def _voice(message, ids):
+    return _login(f"refuse {message}", ids, "refuse-logins", message=message)
 
 
 def _told(name, ids, order, **own):

@@ -1,6 +1,9 @@
 """The API: through the unmodified SDK, and as plain HTTP."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import urllib.request
 from datetime import UTC, datetime, timedelta
@@ -143,6 +146,24 @@ def test_the_identity_of_a_person(owner, local):
     assert me.emails[0].value == me.user_name == local.facts["owner"]
 
 
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_scim_id_is_the_same_in_every_process(principal, local, seed):
+    """So that ``--data`` keeps it."""
+    code = (
+        "import sys; from django_lakebase.local.api.auth import get_scim_id; "
+        "print(get_scim_id(sys.argv[1]))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, local.facts["service_principal"]],
+        env=os.environ | {"PYTHONHASHSEED": seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert principal.current_user.me().id == ended.stdout.strip()
+
+
 def test_a_wrong_secret(local):
     """The SDK's error for it is a ValueError."""
     with pytest.raises(ValueError, match="invalid_client"):
@@ -216,9 +237,9 @@ def test_mistakes_about_faults_are_answered(local):
     """With the faults that there are."""
     with pytest.raises(ClientError, match="There is no fault"):
         local.set_fault("no-such")
-    with pytest.raises(ClientError, match="no setting"):
+    with pytest.raises(ClientError, match="no option"):
         local.set_fault("latency", sm=1)
-    with pytest.raises(ClientError, match="no voice"):
-        local.set_fault("refuse-logins", voice="loud")
+    with pytest.raises(ClientError, match="no message"):
+        local.set_fault("refuse-logins", message="loud")
     with pytest.raises(ClientError, match="Is it still running"):
         call("http://127.0.0.1:9", "GET", "faults")

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_lakebase.local import certs
-from django_lakebase.local.faults.registry import Faults
+from django_lakebase.local.faults.registry import FaultRegistry
 from django_lakebase.local.gateway import server as gateway_server
 from django_lakebase.local.gateway import wire
-from django_lakebase.local.gateway.relay import MOST_UNREAD, Link
+from django_lakebase.local.gateway.relay import MAX_BUFFERED, RelayConnection
 from django_lakebase.local.gateway.server import Gateway
-from django_lakebase.local.state.model import Estate
+from django_lakebase.local.state.model import WorkspaceState
 
 SSL_REQUEST = wire.packet(wire.SSL_REQUEST.to_bytes(4, "big"))
 PIECES = st.lists(st.binary(max_size=40), max_size=6)
@@ -46,16 +46,16 @@ def context(tmp_path_factory):
     """Give a server's TLS context and the file of its authority."""
     file = tmp_path_factory.mktemp("tls") / "ca.pem"
     host = "ep-x.database.local-1.lakebase.test"
-    return certs.Authority(file).server_context(host), file
+    return certs.CertificateAuthority(file).server_context(host), file
 
 
-class NoFleet:
+class NoComputes:
     """No server runs."""
 
     def find(self, folder):
         return None
 
-    def all(self):
+    def list_running(self):
         return []
 
 
@@ -63,7 +63,12 @@ class NoFleet:
 async def serving(context):
     """Run a gateway without servers; give its port, and see that it did not fail."""
     one = Gateway(
-        Estate(signing_key=""), NoFleet(), None, Faults(), context, poolers=None
+        WorkspaceState(signing_key=""),
+        NoComputes(),
+        None,
+        FaultRegistry(),
+        context,
+        pgbouncers=None,
     )
     tasks = one._tasks = Remembered()
     port = await one.start(0)
@@ -148,14 +153,14 @@ def test_a_client_lost_in_its_handshake_is_forgotten(context):
             end = writer.get_extra_info("socket")
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
             writer.transport.abort()
-        return gateway.links
+        return gateway.connections
 
     assert asyncio.run(main()) == set()
 
 
 def test_the_silent_are_not_waited_for(context, monkeypatch):
     """Nor are those who stop in the middle."""
-    monkeypatch.setattr(gateway_server, "LOGIN_WITHIN", 0.1)
+    monkeypatch.setattr(gateway_server, "LOGIN_TIMEOUT", 0.1)
 
     async def main():
         async with serving(context[0]) as (_, port):
@@ -180,12 +185,12 @@ def test_nobody_fills_our_memory():
             calls.append("resume")
 
     async def main():
-        link = Link(lambda _: None, set())
-        link.connection_made(Transport())
+        connection = RelayConnection(lambda _: None, set())
+        connection.connection_made(Transport())
         for _ in range(3):
-            link.data_received(bytes(MOST_UNREAD // 2))
+            connection.data_received(bytes(MAX_BUFFERED // 2))
         assert calls == ["pause"]
-        await link.read(MOST_UNREAD)
+        await connection.read(MAX_BUFFERED)
 
     asyncio.run(main())
     assert calls == ["pause", "resume"]
@@ -197,15 +202,15 @@ def test_last_words_of_the_server_arrive_while_the_client_sends():
     async def main():
         loop = asyncio.get_running_loop()
         (ours, server), (other, client) = socket.socketpair(), socket.socketpair()
-        links = []
+        connections = []
         for end in (ours, other):
             end.setblocking(False)
-            _, link = await loop.create_connection(
-                lambda: Link(lambda _: None, set()), sock=end
+            _, connection = await loop.create_connection(
+                lambda: RelayConnection(lambda _: None, set()), sock=end
             )
-            links.append(link)
-        to_server, to_client = links
-        to_client.join(to_server)
+            connections.append(connection)
+        to_server, to_client = connections
+        to_client.pair_with(to_server)
         server.sendall(b"terminated")
         server.close()
         # As if its event came first, when both sides can be read.

@@ -108,7 +108,7 @@ def test_many_idle_sessions(dial, local):
 @pytest.mark.skipif(not Path("/proc").exists(), reason="memory is read from /proc")
 def test_memory_is_flat(dial, local):
     """However much passes, in either direction."""
-    process = local.facts["process"]
+    process = local.facts["pid"]
 
     def megabytes():
         status = Path(f"/proc/{process}/status").read_text()

@@ -1,4 +1,4 @@
-"""What is our own, under ``/_local/``: a page, faults, counters and facts."""
+"""The emulator's own admin API under ``/_local/``: a page, faults, counters, facts."""
 
 import html
 import time
@@ -7,15 +7,17 @@ from typing import Any
 
 from aiohttp import web
 
-from django_lakebase.local.faults.effects import Deeds
-from django_lakebase.local.faults.registry import FAULTS, Faults
+from django_lakebase.local.faults.effects import FaultEffects
+from django_lakebase.local.faults.registry import FAULTS, FaultRegistry
 from django_lakebase.local.gateway.server import Gateway
-from django_lakebase.local.state.model import Estate, branch_name, endpoint_name
-from django_lakebase.local.tokens import Kind, Signer
+from django_lakebase.local.state.model import WorkspaceState, branch_name, endpoint_name
+from django_lakebase.local.tokens import Audience, Signer
 
-from . import serializers
-from .app import Control
-from .params import invalid, read_object
+from .app import WorkspaceApi
+from .credentials import CredentialHandlers
+from .errors import invalid
+from .params import read_json
+from .serializers import format_timestamp, get_endpoint_state
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Local Lakebase</title>
@@ -40,120 +42,124 @@ dd {{ margin: 0; opacity: .85; }}
 """
 
 
-class Console:
+class AdminApi:
     """The routes under ``/_local/``."""
 
     def __init__(
         self,
-        estate: Estate,
+        state: WorkspaceState,
         signer: Signer,
-        faults: Faults,
+        faults: FaultRegistry,
         gateway: Gateway,
-        control: Control,
-        deeds: Deeds,
+        api: WorkspaceApi,
+        credentials: CredentialHandlers,
+        effects: FaultEffects,
     ) -> None:
-        self._estate, self._signer, self._faults = estate, signer, faults
-        self._gateway, self._control, self._deeds = gateway, control, deeds
+        self._state, self._signer, self._faults = state, signer, faults
+        self._gateway, self._api, self._effects = gateway, api, effects
+        self._credentials = credentials
         self.facts: dict[str, Any] = {}
 
     def add_routes(self, app: web.Application) -> None:
         """Add them to *app*."""
         add = app.router.add_route
-        add("GET", "/_local/", self._page)
+        add("GET", "/_local/", self._show_page)
         add("GET", "/_local/faults", self._list_faults)
         add("PUT", "/_local/faults/{name}", self._set_fault)
         add("DELETE", "/_local/faults", self._clear_faults)
         add("DELETE", "/_local/faults/{name}", self._clear_faults)
-        add("GET", "/_local/counters", self._counters)
+        add("GET", "/_local/counters", self._list_counters)
         add("DELETE", "/_local/counters", self._reset_counters)
-        add("GET", "/_local/facts", self._tell_facts)
-        add("POST", "/_local/credentials", self._credentials)
+        add("GET", "/_local/facts", self._list_facts)
+        add("POST", "/_local/credentials", self._issue_token)
 
-    async def _page(self, _: web.Request) -> web.Response:
-        on = self._faults.listed()
+    async def _show_page(self, _: web.Request) -> web.Response:
+        on = self._faults.list_active()
         text = PAGE.format(
-            now=serializers.moment(time.time())[:19].replace("T", " ") + " UTC",
-            endpoints=_entries(self._endpoints()),
-            branches=_entries(self._branches()),
-            on=_entries(
-                (name, ", ".join(f"{k}={v}" for k, v in settings.items()))
-                for name, settings in on.items()
+            now=format_timestamp(time.time())[:19].replace("T", " ") + " UTC",
+            endpoints=_render_entries(self._describe_endpoints()),
+            branches=_render_entries(self._describe_branches()),
+            on=_render_entries(
+                (name, ", ".join(f"{k}={v}" for k, v in options.items()))
+                for name, options in on.items()
             ),
-            counters=_entries(_told(self._count())),
-            faults=_entries((name, fault.means) for name, fault in FAULTS.items()),
+            counters=_render_entries(_format_counters(self._count())),
+            faults=_render_entries(
+                (name, fault.summary) for name, fault in FAULTS.items()
+            ),
         )
         return web.Response(text=text, content_type="text/html")
 
-    def _endpoints(self) -> Iterator[tuple[str, str]]:
-        for place in self._estate.places():
-            kind = "read-write" if place.endpoint.is_read_write else "read-only"
-            state = serializers.endpoint_state(place)
-            if place.endpoint.is_disabled:
+    def _describe_endpoints(self) -> Iterator[tuple[str, str]]:
+        for ref in self._state.endpoint_refs():
+            kind = "read-write" if ref.endpoint.is_read_write else "read-only"
+            state = get_endpoint_state(ref)
+            if ref.endpoint.is_disabled:
                 state += ", disabled"
-            told = f"{place.endpoint.host()}\n{state}, {kind}"
-            yield endpoint_name(place), told
+            text = f"{ref.endpoint.host()}\n{state}, {kind}"
+            yield endpoint_name(ref), text
 
-    def _branches(self) -> Iterator[tuple[str, str]]:
-        for project in self._estate.live_projects:
+    def _describe_branches(self) -> Iterator[tuple[str, str]]:
+        for project in self._state.live_projects:
             for branch in project.live_branches:
-                told = [branch.state]
+                facts = [branch.current_state]
                 if branch.is_protected:
-                    told.append("protected")
+                    facts.append("protected")
                 if branch.source:
-                    told.append(f"from {branch.source}")
+                    facts.append(f"from {branch.source}")
                 if branch.expires_at is not None:
-                    told.append(
-                        f"expires {serializers.moment(branch.expires_at)[:19]} UTC"
+                    facts.append(
+                        f"expires {format_timestamp(branch.expires_at)[:19]} UTC"
                     )
-                yield branch_name(project, branch), ", ".join(told)
+                yield branch_name(project, branch), ", ".join(facts)
 
     async def _list_faults(self, _: web.Request) -> web.Response:
-        return web.json_response(self._faults.listed())
+        return web.json_response(self._faults.list_active())
 
     async def _set_fault(self, request: web.Request) -> web.Response:
-        given = await read_object(request)
-        await self._deeds.switch_on(request.match_info["name"], given)
-        return web.json_response(self._faults.listed())
+        given = await read_json(request)
+        await self._effects.switch_on(request.match_info["name"], given)
+        return web.json_response(self._faults.list_active())
 
     async def _clear_faults(self, request: web.Request) -> web.Response:
-        await self._deeds.switch_off(request.match_info.get("name"))
-        return web.json_response(self._faults.listed())
+        await self._effects.switch_off(request.match_info.get("name"))
+        return web.json_response(self._faults.list_active())
 
     def _count(self) -> dict[str, Any]:
         counters = self._gateway.counters
         return {
-            "requests": dict(self._control.requests),
-            "credentials_issued": self._control.issued,
+            "requests": dict(self._api.requests),
+            "credentials_issued": self._credentials.issued,
             "logins": counters.logins,
             "refusals": counters.refusals,
-            "open_connections": len(self._gateway.links),
+            "open_connections": len(self._gateway.connections),
         }
 
-    async def _counters(self, _: web.Request) -> web.Response:
+    async def _list_counters(self, _: web.Request) -> web.Response:
         return web.json_response(self._count())
 
     async def _reset_counters(self, request: web.Request) -> web.Response:
-        self._control.requests.clear()
-        self._control.issued = 0
+        self._api.requests.clear()
+        self._credentials.issued = 0
         self._gateway.counters.reset()
-        return await self._counters(request)
+        return await self._list_counters(request)
 
-    async def _tell_facts(self, _: web.Request) -> web.Response:
+    async def _list_facts(self, _: web.Request) -> web.Response:
         return web.json_response(self.facts)
 
-    async def _credentials(self, request: web.Request) -> web.Response:
-        body = await read_object(request)
-        subject = str(body.get("user", self._estate.client_id))
+    async def _issue_token(self, request: web.Request) -> web.Response:
+        body = await read_json(request)
+        subject = str(body.get("user", self._state.client_id))
         try:
-            life = float(body.get("ttl", self.facts["token_ttl"]))
+            ttl = float(body.get("ttl", self.facts["token_ttl"]))
         except (TypeError, ValueError):
             raise invalid("ttl is a number of seconds.") from None
-        token, expires_at = self._signer.sign(Kind.DATABASE, subject, life)
+        token, expires_at = self._signer.sign(Audience.DATABASE, subject, ttl)
         left = expires_at - time.time()
-        return web.json_response({"token": token, "seconds": left})
+        return web.json_response({"token": token, "expires_in": left})
 
 
-def _told(counters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _format_counters(counters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the counters in words: the requests by path, one a line."""
     for name, value in counters.items():
         by_path = value.items() if isinstance(value, Mapping) else ()
@@ -161,11 +167,11 @@ def _told(counters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield name, lines or str(value or 0)
 
 
-def _entries(pairs: Iterable[tuple[str, str]]) -> str:
-    """Return the pairs as terms and what is said of them; names break at slashes."""
+def _render_entries(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return the pairs as terms and their descriptions; names break at slashes."""
     lines = []
-    for term, told in pairs:
+    for term, description in pairs:
         name = html.escape(term).replace("/", "/<wbr>")
-        text = html.escape(told).replace("\n", "<br>")
+        text = html.escape(description).replace("\n", "<br>")
         lines.append(f"<dt>{name}</dt><dd>{text}</dd>")
     return "".join(lines) or "<dd>none</dd>"

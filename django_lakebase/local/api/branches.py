@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from django_lakebase.local.postgres import provision
+from django_lakebase.local.postgres import sql
 from django_lakebase.local.state.model import (
     BRANCH,
     ENDPOINT,
@@ -16,62 +16,67 @@ from django_lakebase.local.state.model import (
     branch_name,
 )
 
-from . import serializers
+from .errors import (
+    already_exists,
+    bad_request,
+    invalid,
+    managed_by_parent,
+    not_found,
+)
 from .operations import DELETED, Json
 from .params import (
-    bad_request,
-    checked_id,
-    exists,
-    invalid,
-    is_true,
-    managed_by_parent,
-    masked,
-    moment,
-    not_found,
-    page_of,
-    read_object,
-    seconds,
+    DAY,
+    paginate,
+    parse_bool,
+    parse_duration,
+    parse_timestamp,
+    read_json,
+    select_masked_fields,
+    validate_id,
+    wants_deleted,
+    wants_purge,
 )
-from .resources import DAY, Tree, purges, shows_deleted
+from .resources import Resources
+from .serializers import serialize_branch
 
 # Seconds for which the logins of a new branch are refused, as the service does while
 # its roles spread.
-OPENS_AFTER = 1.0
-LONGEST_TTL = 30 * DAY
+LOGIN_DELAY = 1.0
+MAX_TTL = 30 * DAY
 
 
-class Branches:
+class BranchHandlers:
     """The branches of projects. A request is checked before anything is done."""
 
-    def __init__(self, tree: Tree) -> None:
-        self._tree = tree
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
 
-    async def show(self, project: Project, branch: Branch) -> Json:
+    async def get(self, project: Project, branch: Branch) -> Json:
         """Answer with a branch."""
-        compute = self._tree.fleet.find(branch.folder)
-        size = await provision.size(compute.door) if compute else 0
-        return serializers.branch(project, branch, size)
+        compute = self._resources.computes.find(branch.folder)
+        size = await sql.fetch_size(compute.admin) if compute else 0
+        return serialize_branch(project, branch, size)
 
     async def list_all(self, request: web.Request, project: Project) -> Json:
         """Answer with the branches of *project*."""
         live, everyone = project.live_branches, project.branches.values()
-        found = everyone if shows_deleted(request) else live
-        shown = [await self.show(project, branch) for branch in found]
-        return page_of(request, "branches", shown)
+        found = everyone if wants_deleted(request) else live
+        shown = [await self.get(project, branch) for branch in found]
+        return paginate(request, "branches", shown)
 
     async def create(self, request: web.Request, project: Project) -> Json:
         """Copy a branch, with its databases, roles and rows."""
-        branch_id = checked_id("branch_id", request.query.get("branch_id", ""))
-        spec = (await read_object(request)).get("spec") or {}
+        branch_id = validate_id("branch_id", request.query.get("branch_id", ""))
+        spec = (await read_json(request)).get("spec") or {}
         if branch_id in project.branches:
             is_deleted = project.branches[branch_id].is_deleted
             if is_deleted or request.query.get("replace_existing") != "true":
-                raise exists("branch with such id already exists")
-            return await self._change_branch(project, project.branches[branch_id], spec)
+                raise already_exists("branch with such id already exists")
+            return await self._apply_branch(project, project.branches[branch_id], spec)
         branch = Branch(id=branch_id)
-        _change_expiry(branch, spec, is_needed=True)
+        _apply_expiry(branch, spec, is_required=True)
         branch.is_protected = bool(spec.get("is_protected"))
-        _guard_expiry(branch)
+        _check_expiry(branch)
         for field in ("source_branch_lsn", "source_branch_time", "source_snapshot"):
             if spec.get(field):
                 raise invalid(f"Field 'spec.{field}' is not part of the local Lakebase")
@@ -87,26 +92,28 @@ class Branches:
 
         async def work() -> Json:
             try:
-                branch.source_lsn = await self._tree.fleet.copy(source, branch)
+                branch.source_lsn = await self._resources.computes.create_copy(
+                    source, branch
+                )
                 if source.is_protected:
-                    await self._renew_passwords(branch)
+                    await self._reset_passwords(branch)
             except BaseException:
                 del project.branches[branch_id]
                 raise
-            branch.enter("READY")
-            branch.opens_at = time.time() + OPENS_AFTER
-            self._tree.save()
-            return await self.show(project, branch)
+            branch.set_state("READY")
+            branch.accepts_logins_at = time.time() + LOGIN_DELAY
+            self._resources.save()
+            return await self.get(project, branch)
 
-        return self._tree.operations.start(name, "Branch", work())
+        return self._resources.operations.start(name, "Branch", work())
 
     async def update(
         self, request: web.Request, project: Project, branch: Branch
     ) -> Json:
         """Change what the mask names."""
-        body = await read_object(request)
-        fields = masked(request, body.get("spec") or {})
-        return await self._change_branch(project, branch, fields)
+        body = await read_json(request)
+        fields = select_masked_fields(request, body.get("spec") or {})
+        return await self._apply_branch(project, branch, fields)
 
     def delete(self, request: web.Request, project: Project, branch: Branch) -> Json:
         """Delete a branch; with *purge* for good."""
@@ -120,17 +127,17 @@ class Branches:
             raise bad_request("cannot delete protected branch")
         if any(other.source == name for other in project.live_branches):
             raise bad_request("cannot delete branch with children")
-        is_final = purges(request)
+        is_purge = wants_purge(request)
         branch.deleted_at = time.time()
 
         async def work() -> Json:
-            await self._tree.rest(branch)
-            if is_final:
-                await self.purge(project, branch)
-            self._tree.save()
+            await self._resources.stop_servers(branch)
+            if is_purge:
+                await self._resources.purge_branch(project, branch)
+            self._resources.save()
             return DELETED
 
-        return self._tree.operations.start(name, "Branch", work())
+        return self._resources.operations.start(name, "Branch", work())
 
     def undelete(self, project: Project, branch_id: str) -> Json:
         """Have a deleted branch back."""
@@ -141,37 +148,32 @@ class Branches:
             raise bad_request("branch is not deleted")
 
         async def work() -> Json:
-            await self._tree.fleet.start(branch)
+            await self._resources.computes.start(branch)
             branch.deleted_at = branch.expires_at = None
-            self._tree.save()
-            return await self.show(project, branch)
+            self._resources.save()
+            return await self.get(project, branch)
 
-        return self._tree.operations.start(
+        return self._resources.operations.start(
             branch_name(project, branch), "Branch", work()
         )
 
-    async def purge(self, project: Project, branch: Branch) -> None:
-        """Remove it for good; its servers rest."""
-        await self._tree.tear_down(branch)
-        del project.branches[branch.id]
-
-    async def _change_branch(
+    async def _apply_branch(
         self, project: Project, branch: Branch, fields: Mapping[str, Any]
     ) -> Json:
         before = branch.expires_at, branch.is_protected
         try:
-            _change_expiry(branch, fields, is_needed=False)
+            _apply_expiry(branch, fields, is_required=False)
             if fields.get("is_protected") is not None:
                 protects = fields["is_protected"]
-                branch.is_protected = is_true("spec.is_protected", protects)
-            _guard_expiry(branch)
+                branch.is_protected = parse_bool("spec.is_protected", protects)
+            _check_expiry(branch)
         except BaseException:
             branch.expires_at, branch.is_protected = before
             raise
         branch.touch()
-        self._tree.save()
-        shown = await self.show(project, branch)
-        return self._tree.done(branch_name(project, branch), "Branch", shown)
+        self._resources.save()
+        shown = await self.get(project, branch)
+        return self._resources.complete(branch_name(project, branch), "Branch", shown)
 
     def _source(self, project: Project, spec: Mapping[str, Any]) -> Branch:
         name = spec.get("source_branch") or ""
@@ -180,36 +182,36 @@ class Branches:
         prefix, _, branch_id = str(name).rpartition("/branches/")
         if prefix != project.name:
             raise invalid(f"Field 'spec.source_branch' is not of {project.name}.")
-        source = self._tree.branch(project, branch_id)
-        if source.state != "READY":
-            raise bad_request(f"source branch is not ready: {source.state}")
+        source = self._resources.get_branch(project, branch_id)
+        if source.current_state != "READY":
+            raise bad_request(f"source branch is not ready: {source.current_state}")
         return source
 
-    async def _renew_passwords(self, branch: Branch) -> None:
+    async def _reset_passwords(self, branch: Branch) -> None:
         # The service does so for children of a protected branch.
-        door = self._tree.fleet.of(branch).door
-        for role in await provision.roles(door):
+        admin = self._resources.computes.get(branch).admin
+        for role in await sql.fetch_roles(admin):
             if role.has_password:
-                password = await provision.new_password(door, role.name)
+                password = await sql.reset_password(admin, role.name)
                 branch.passwords[role.name] = password
 
 
-def _change_expiry(
-    branch: Branch, fields: Mapping[str, Any], *, is_needed: bool
+def _apply_expiry(
+    branch: Branch, fields: Mapping[str, Any], *, is_required: bool
 ) -> None:
     names = ("ttl", "expire_time", "no_expiry")
     given = [name for name in names if fields.get(name) is not None]
     if len(given) > 1:
         raise invalid(f"Only one of {', '.join(names)} may be set.")
     if not given:
-        if is_needed:
+        if is_required:
             raise invalid(
                 "One of 'spec.ttl', 'spec.expire_time' or 'spec.no_expiry' is required."
             )
         return
     if given != ["no_expiry"]:
         branch.expires_at = _expiry(given[0], fields[given[0]])
-    elif is_true("spec.no_expiry", fields["no_expiry"]):
+    elif parse_bool("spec.no_expiry", fields["no_expiry"]):
         branch.expires_at = None
     else:
         raise invalid("Field 'spec.no_expiry' may only be true.")
@@ -218,17 +220,17 @@ def _change_expiry(
 def _expiry(name: str, value: object) -> float:
     now = time.time()
     if name == "ttl":
-        expires_at = now + seconds("spec.ttl", value, 1, float("inf"))
+        expires_at = now + parse_duration("spec.ttl", value, 1, float("inf"))
     else:
-        expires_at = moment("spec.expire_time", value)
+        expires_at = parse_timestamp("spec.expire_time", value)
     if expires_at <= now:
         raise invalid("expiration time must be in the future")
-    if expires_at > now + LONGEST_TTL:
+    if expires_at > now + MAX_TTL:
         raise invalid("expiration time exceeds the maximum expiration time")
     return expires_at
 
 
-def _guard_expiry(branch: Branch) -> None:
+def _check_expiry(branch: Branch) -> None:
     if branch.expires_at is None:
         return
     if branch.is_default or branch.id == BRANCH:

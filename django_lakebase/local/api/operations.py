@@ -1,5 +1,5 @@
 """
-Long-running operations: not done when they are answered, readable ever after.
+Long-running operations: never done in the first response, and polled afterwards.
 
 The SDK polls each of them at least once.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from django_lakebase.local.postgres.admin import SqlError
 
-from .params import Problem, not_found
+from .errors import ApiError, not_found
 
 TYPES = "type.googleapis.com"
 DELETED = {"@type": f"{TYPES}/google.protobuf.Empty"}
@@ -49,14 +49,14 @@ class Operations:
         return operation
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel what is running."""
         for task in list(self._tasks):
             task.cancel()
 
     async def _run(self, operation: Json, work: Coroutine[Any, Any, Json]) -> None:
         try:
             operation["response"] = await work
-        except Problem as exc:
+        except ApiError as exc:
             operation["error"] = {"error_code": exc.code, "message": exc.text}
         except SqlError as exc:
             operation["error"] = {"error_code": "BAD_REQUEST", "message": str(exc)}

@@ -1,108 +1,43 @@
-"""What the API says of a request that it refuses, and how a request is read."""
+"""The parameters of a request: parsed and validated."""
 
 import base64
 import binascii
 import json
 import re
-import secrets
-import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
+from .errors import ApiError, invalid, required
+
 # Project, branch and endpoint ids, and those of roles and databases.
 ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 SHORT_ID = re.compile(r"[a-z][a-z0-9-]{3,62}")
 DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
-LONGEST_PAGE = 100
+MAX_PAGE_SIZE = 100
+DAY = 86400.0
+# Seconds: the service's bounds.
+SUSPEND_TIMEOUT_BOUNDS = (60.0, 7 * DAY)
 
 
-class Problem(Exception):  # noqa: N818 - an answer, and not an error of ours.
-    """A refusal, in the API's form."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str | int,
-        text: str,
-        details: list[Any] | None = None,
-    ) -> None:
-        super().__init__(text)
-        self.status, self.code, self.text, self.details = status, code, text, details
-
-    def body(self) -> dict[str, Any]:
-        """Return the body of the answer."""
-        body: dict[str, Any] = {"error_code": self.code, "message": self.text}
-        if self.details:
-            body["details"] = self.details
-        return body
-
-    def response(self) -> web.Response:
-        """Return the answer."""
-        return web.json_response(self.body(), status=self.status)
-
-
-def invalid(text: str) -> Problem:
-    """Return the refusal of a parameter."""
-    return Problem(400, "INVALID_PARAMETER_VALUE", text)
-
-
-def bad_request(text: str) -> Problem:
-    """Return the refusal of what may not be done."""
-    return Problem(400, "BAD_REQUEST", text)
-
-
-def exists(text: str) -> Problem:
-    """Return the refusal of an id that is taken."""
-    return Problem(409, "ALREADY_EXISTS", text)
-
-
-def not_found(kind: str) -> Problem:
-    """Return the refusal of a name that leads nowhere."""
-    trace = secrets.token_hex(16)
-    return Problem(404, "NOT_FOUND", f"{kind} id not found [TraceId: {trace}]")
-
-
-def managed_by_parent(text: str) -> Problem:
-    """Return the refusal to delete what only goes with its parent."""
-    return Problem(
-        400,
-        "BAD_REQUEST",
-        text,
-        [
-            {
-                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-                "domain": "databricks.com",
-                "reason": "RESOURCE_CONFLICT",
-                "metadata": {"declarative_context": "MANAGED_BY_PARENT"},
-            },
-            {
-                "@type": "type.googleapis.com/google.rpc.RequestInfo",
-                "request_id": str(uuid.uuid4()),
-                "serving_data": "",
-            },
-        ],
-    )
-
-
-async def read_object(request: web.Request) -> dict[str, Any]:
+async def read_json(request: web.Request) -> dict[str, Any]:
     """Return the JSON object that *request* carries, empty where it has no body."""
-    text = await request.text()
-    if not text.strip():
+    content = await request.text()
+    if not content.strip():
         return {}
     try:
-        told = json.loads(text)
+        body = json.loads(content)
     except ValueError:
-        told = None
-    if not isinstance(told, dict):
-        what = "Invalid JSON given in the body of the request - expected a map"
-        raise Problem(400, "MALFORMED_REQUEST", what)
-    return told
+        body = None
+    if not isinstance(body, dict):
+        text = "Invalid JSON given in the body of the request - expected a map"
+        raise ApiError(400, "MALFORMED_REQUEST", text)
+    return body
 
 
-def checked_id(
+def validate_id(
     field: str, value: str, pattern: re.Pattern[str] = ID, *, shown: str = ""
 ) -> str:
     """Return *value* if it may be an id."""
@@ -114,14 +49,7 @@ def checked_id(
     return value
 
 
-def required(field: str) -> Problem:
-    """Return the refusal of a request that lacks *field*."""
-    return invalid(
-        f"Field '{field}' is required, expected non-default value (not \"\")!"
-    )
-
-
-def seconds(field: str, value: object, low: float, high: float) -> float:
+def parse_duration(field: str, value: object, low: float, high: float) -> float:
     """Return the duration *value* (``3600s``) in seconds, from *low* to *high*."""
     found = DURATION.fullmatch(str(value))
     if found is None:
@@ -137,7 +65,7 @@ def seconds(field: str, value: object, low: float, high: float) -> float:
     return float(found[1])
 
 
-def moment(field: str, value: object) -> float:
+def parse_timestamp(field: str, value: object) -> float:
     """Return the timestamp *value* in seconds since 1970."""
     try:
         when = datetime.fromisoformat(str(value))
@@ -146,14 +74,14 @@ def moment(field: str, value: object) -> float:
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
-def is_true(field: str, value: object) -> bool:
+def parse_bool(field: str, value: object) -> bool:
     """Return the boolean *value*."""
     if not isinstance(value, bool):
         raise invalid(f"Field '{field}' must be true or false, got '{value}'.")
     return value
 
 
-def number(field: str, value: object, low: float, high: float) -> float:
+def parse_number(field: str, value: object, low: float, high: float) -> float:
     """Return the number *value*, from *low* to *high*."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise invalid(f"Field '{field}' must be a number, got '{value}'.")
@@ -162,7 +90,9 @@ def number(field: str, value: object, low: float, high: float) -> float:
     return float(value)
 
 
-def masked(request: web.Request, spec: Mapping[str, Any]) -> dict[str, Any]:
+def select_masked_fields(
+    request: web.Request, spec: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the fields of *spec* that the request's update_mask names."""
     mask = request.query.get("update_mask", "")
     if not mask:
@@ -184,15 +114,15 @@ def masked(request: web.Request, spec: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def page_of(request: web.Request, key: str, items: list[Any]) -> dict[str, Any]:
+def paginate(request: web.Request, key: str, items: list[Any]) -> dict[str, Any]:
     """Return the page of *items* that *request* asks for, and the next one's token."""
     try:
-        size = int(request.query.get("page_size") or LONGEST_PAGE)
+        size = int(request.query.get("page_size") or MAX_PAGE_SIZE)
     except ValueError:
         size = -1
     if size < 0:
         raise invalid("Field 'page_size' must be a number, 0 or above.")
-    size = min(size or LONGEST_PAGE, LONGEST_PAGE)
+    size = min(size or MAX_PAGE_SIZE, MAX_PAGE_SIZE)
     start = 0
     token = request.query.get("page_token", "")
     if token:
@@ -204,3 +134,29 @@ def page_of(request: web.Request, key: str, items: list[Any]) -> dict[str, Any]:
     following = base64.urlsafe_b64encode(str(end).encode()).decode()
     more = end < len(items)
     return {key: items[start:end], "next_page_token": following if more else ""}
+
+
+def wants_deleted(request: web.Request) -> bool:
+    """Return whether *request* asks for what is deleted too."""
+    return request.query.get("show_deleted") == "true"
+
+
+def wants_purge(request: web.Request) -> bool:
+    """Return whether *request* deletes for good."""
+    return request.query.get("purge") == "true"
+
+
+def parse_suspend_timeout(fields: Mapping[str, Any], default: float) -> float:
+    """Return the seconds after which *fields* suspend an endpoint, 0 for never."""
+    given = fields.get("suspend_timeout_duration")
+    if fields.get("no_suspension"):
+        if given is not None:
+            raise invalid(
+                "Only one of no_suspension and suspend_timeout_duration may be set."
+            )
+        return 0.0
+    if given is None:
+        return default
+    return parse_duration(
+        "spec.suspend_timeout_duration", given, *SUSPEND_TIMEOUT_BOUNDS
+    )

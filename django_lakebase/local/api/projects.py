@@ -8,45 +8,46 @@ from aiohttp import web
 
 from django_lakebase.local.state.model import Project
 
-from . import serializers
+from .errors import already_exists, bad_request, invalid, not_found
 from .operations import DELETED, Json
 from .params import (
-    bad_request,
-    checked_id,
-    exists,
-    invalid,
-    is_true,
-    masked,
-    not_found,
-    page_of,
-    read_object,
-    seconds,
+    DAY,
+    paginate,
+    parse_bool,
+    parse_duration,
+    parse_suspend_timeout,
+    read_json,
+    select_masked_fields,
+    validate_id,
+    wants_deleted,
+    wants_purge,
 )
-from .resources import DAY, Tree, purges, shows_deleted, suspension
+from .resources import Resources
+from .serializers import serialize_project
 
-RETENTIONS = (2 * DAY, 35 * DAY)
+RETENTION_BOUNDS = (2 * DAY, 35 * DAY)
 
 
-class Projects:
+class ProjectHandlers:
     """The projects of the workspace. A request is checked before anything is done."""
 
-    def __init__(self, tree: Tree) -> None:
-        self._tree = tree
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
 
     def list_all(self, request: web.Request) -> Json:
         """Answer with the projects."""
-        estate = self._tree.estate
-        live = estate.live_projects
-        found = estate.projects.values() if shows_deleted(request) else live
-        return page_of(request, "projects", [serializers.project(one) for one in found])
+        state = self._resources.state
+        live = state.live_projects
+        found = state.projects.values() if wants_deleted(request) else live
+        return paginate(request, "projects", [serialize_project(one) for one in found])
 
     async def create(self, request: web.Request) -> Json:
         """Make a project with its branch and endpoint."""
-        project_id = checked_id("project_id", request.query.get("project_id", ""))
-        spec = (await read_object(request)).get("spec") or {}
-        if project_id in self._tree.estate.projects:
-            raise exists("project with such id already exists in the workspace")
-        known = self._tree.estate.home.pg_version
+        project_id = validate_id("project_id", request.query.get("project_id", ""))
+        spec = (await read_json(request)).get("spec") or {}
+        if project_id in self._resources.state.projects:
+            raise already_exists("project with such id already exists in the workspace")
+        known = self._resources.state.default_project.pg_version
         if spec.get("pg_version", known) != known:
             raise invalid(
                 f"Field 'spec.pg_version' must be {known}, the version of the "
@@ -58,32 +59,34 @@ class Projects:
             owner=request["identity"],
             pg_version=known,
         )
-        _change_project(project, spec)
+        _apply_project(project, spec)
         initial = spec.get("initial_branch_spec") or {}
         branch = project.add_default_branch(
             is_protected=bool(initial.get("is_protected"))
         )
-        self._tree.estate.projects[project_id] = project
+        self._resources.state.projects[project_id] = project
 
         async def work() -> Json:
-            await self._tree.fleet.make(project, branch)
-            branch.enter("READY")
-            self._tree.save()
-            return serializers.project(project)
+            await self._resources.computes.create(project, branch)
+            branch.set_state("READY")
+            self._resources.save()
+            return serialize_project(project)
 
-        return self._tree.operations.start(project.name, "Project", work())
+        return self._resources.operations.start(project.name, "Project", work())
 
     async def update(self, request: web.Request, project: Project) -> Json:
         """Change what the mask names."""
-        body = await read_object(request)
-        _change_project(project, masked(request, body.get("spec") or {}))
+        body = await read_json(request)
+        _apply_project(project, select_masked_fields(request, body.get("spec") or {}))
         project.touch()
-        self._tree.save()
-        return self._tree.done(project.name, "Project", serializers.project(project))
+        self._resources.save()
+        return self._resources.complete(
+            project.name, "Project", serialize_project(project)
+        )
 
     def delete(self, request: web.Request, project: Project) -> Json:
         """Delete a project with all that is in it; with *purge* for good."""
-        if project is self._tree.estate.home:
+        if project is self._resources.state.default_project:
             raise bad_request(
                 "the first project of the local Lakebase cannot be deleted: the "
                 "variables lead to it"
@@ -91,22 +94,22 @@ class Projects:
         if any(branch.is_protected for branch in project.live_branches):
             raise bad_request("cannot delete project with protected branches")
         branches = project.live_branches
-        is_final = purges(request)
+        is_purge = wants_purge(request)
         project.deleted_at = time.time()
 
         async def work() -> Json:
             for branch in branches:
-                await self._tree.rest(branch)
-            if is_final:
-                await self.purge(project)
-            self._tree.save()
+                await self._resources.stop_servers(branch)
+            if is_purge:
+                await self._resources.purge_project(project)
+            self._resources.save()
             return DELETED
 
-        return self._tree.operations.start(project.name, "Project", work())
+        return self._resources.operations.start(project.name, "Project", work())
 
     def undelete(self, project_id: str) -> Json:
         """Have a deleted project back."""
-        project = self._tree.estate.projects.get(project_id)
+        project = self._resources.state.projects.get(project_id)
         if project is None:
             raise not_found("project")
         if not project.is_deleted:
@@ -115,28 +118,22 @@ class Projects:
         async def work() -> Json:
             project.deleted_at = None
             for branch in project.live_branches:
-                await self._tree.fleet.start(branch)
-            self._tree.save()
-            return serializers.project(project)
+                await self._resources.computes.start(branch)
+            self._resources.save()
+            return serialize_project(project)
 
-        return self._tree.operations.start(project.name, "Project", work())
-
-    async def purge(self, project: Project) -> None:
-        """Remove it for good; its servers rest."""
-        for branch in project.branches.values():
-            await self._tree.tear_down(branch)
-        del self._tree.estate.projects[project.id]
+        return self._resources.operations.start(project.name, "Project", work())
 
 
-def _change_project(project: Project, fields: Mapping[str, Any]) -> None:
+def _apply_project(project: Project, fields: Mapping[str, Any]) -> None:
     if fields.get("display_name") is not None:
         project.display_name = str(fields["display_name"])
     native = fields.get("enable_pg_native_login")
     if native is not None:
-        project.has_native_login = is_true("spec.enable_pg_native_login", native)
+        project.has_native_login = parse_bool("spec.enable_pg_native_login", native)
     kept = fields.get("history_retention_duration")
     if kept is not None:
         name = "spec.history_retention_duration"
-        project.retention = seconds(name, kept, *RETENTIONS)
+        project.retention = parse_duration(name, kept, *RETENTION_BOUNDS)
     defaults = fields.get("default_endpoint_settings") or {}
-    project.suspend_after = suspension(defaults, project.suspend_after)
+    project.suspend_after = parse_suspend_timeout(defaults, project.suspend_after)

@@ -1,73 +1,78 @@
 """
-The estate as the API walks it: what is found by name, and what all resources share.
+Lookups by resource name, and what the handlers of all resources share.
 
-Parents are looked for first, so an unknown project is named before its branch.
+Parents are looked up first, so an unknown project is reported before its branch.
 """
 
+import re
 from collections.abc import Callable, Mapping
-from typing import Any
-
-from aiohttp import web
 
 from django_lakebase.local.gateway.server import Gateway
-from django_lakebase.local.postgres.computes import Fleet
-from django_lakebase.local.state.model import Branch, Estate, Place, Project
+from django_lakebase.local.postgres.admin import AdminConnection
+from django_lakebase.local.postgres.computes import Computes
+from django_lakebase.local.state.model import (
+    Branch,
+    EndpointRef,
+    Project,
+    WorkspaceState,
+)
 
+from .errors import bad_request, not_found
 from .operations import Json, Operations
-from .params import invalid, not_found, seconds
-
-DAY = 86400.0
-# Seconds: the service's bounds.
-SUSPENSIONS = (60.0, 7 * DAY)
+from .params import SHORT_ID
 
 
-class Tree:
-    """The estate, and those who carry out what is asked of it; *save* keeps it."""
+class Resources:
+    """The state and the parts that act on it; *save* writes it to disk."""
 
     def __init__(
         self,
-        estate: Estate,
-        fleet: Fleet,
+        state: WorkspaceState,
+        computes: Computes,
         operations: Operations,
         gateway: Gateway,
         *,
         save: Callable[[], None],
     ) -> None:
-        self.estate, self.fleet, self.operations = estate, fleet, operations
+        self.state, self.computes, self.operations = state, computes, operations
         self.gateway, self.save = gateway, save
 
-    def project(self, project_id: str) -> Project:
-        """Return a project; raises Problem."""
-        project = self.estate.projects.get(project_id)
+    def get_project(self, project_id: str) -> Project:
+        """Return a project; raises ApiError."""
+        project = self.state.projects.get(project_id)
         if project is None or project.is_deleted:
             raise not_found("project")
         return project
 
-    def branch(self, project: Project, branch_id: str) -> Branch:
-        """Return a branch of *project*; raises Problem."""
+    def get_branch(self, project: Project, branch_id: str) -> Branch:
+        """Return a branch of *project*; raises ApiError."""
         branch = project.branches.get(branch_id)
         if branch is None or branch.is_deleted:
             raise not_found("branch")
         return branch
 
-    def endpoint(self, project: Project, branch: Branch, endpoint_id: str) -> Place:
-        """Return an endpoint of *branch*; raises Problem."""
+    def get_endpoint(
+        self, project: Project, branch: Branch, endpoint_id: str
+    ) -> EndpointRef:
+        """Return an endpoint of *branch*; raises ApiError."""
         endpoint = branch.endpoints.get(endpoint_id)
         if endpoint is None:
             raise not_found("endpoint")
-        return Place(project, branch, endpoint)
+        return EndpointRef(project, branch, endpoint)
 
-    def place(self, name: str) -> Place:
-        """Return the endpoint *name*; raises Problem."""
+    def find_endpoint(self, name: str) -> EndpointRef:
+        """Return the endpoint *name*; raises ApiError."""
         match name.split("/"):
             case ["projects", project_id, "branches", branch_id, "endpoints", one]:
-                project = self.project(project_id)
-                return self.endpoint(project, self.branch(project, branch_id), one)
+                project = self.get_project(project_id)
+                return self.get_endpoint(
+                    project, self.get_branch(project, branch_id), one
+                )
             case ["projects", project_id, *_]:
-                self.project(project_id)
+                self.get_project(project_id)
         raise not_found("endpoint")
 
-    def done(self, name: str, kind: str, response: Json) -> Json:
+    def complete(self, name: str, kind: str, response: Json) -> Json:
         """Return an operation that has nothing left to do."""
 
         async def work() -> Json:
@@ -75,39 +80,43 @@ class Tree:
 
         return self.operations.start(name, kind, work())
 
-    async def rest(self, branch: Branch) -> None:
+    async def stop_servers(self, branch: Branch) -> None:
         """Stop the servers of *branch*, and keep their data."""
         await self.gateway.end_sessions(branch.folder)
         for endpoint in branch.endpoints.values():
-            await self.fleet.rest(endpoint.folder)
-        await self.fleet.rest(branch.folder)
+            await self.computes.stop(endpoint.folder)
+        await self.computes.stop(branch.folder)
 
-    async def tear_down(self, branch: Branch) -> None:
-        """Remove the servers of *branch* with their data."""
+    async def delete_servers(self, branch: Branch) -> None:
+        """Delete the servers of *branch* with their data."""
         for endpoint in branch.endpoints.values():
-            await self.fleet.remove(endpoint.folder)
-        await self.fleet.remove(branch.folder)
+            await self.computes.delete(endpoint.folder)
+        await self.computes.delete(branch.folder)
+
+    async def purge_branch(self, project: Project, branch: Branch) -> None:
+        """Remove *branch* for good; its servers are stopped."""
+        await self.delete_servers(branch)
+        del project.branches[branch.id]
+
+    async def purge_project(self, project: Project) -> None:
+        """Remove *project* for good; its servers are stopped."""
+        for branch in project.branches.values():
+            await self.delete_servers(branch)
+        del self.state.projects[project.id]
+
+    def get_admin(self, branch: Branch) -> AdminConnection:
+        """Return the admin connection to the server of *branch*; raises ApiError."""
+        compute = self.computes.find(branch.folder)
+        if compute is None:
+            raise bad_request(f"branch is not ready: {branch.current_state}")
+        return compute.admin
 
 
-def shows_deleted(request: web.Request) -> bool:
-    """Return whether *request* asks for what is deleted too."""
-    return request.query.get("show_deleted") == "true"
-
-
-def purges(request: web.Request) -> bool:
-    """Return whether *request* deletes for good."""
-    return request.query.get("purge") == "true"
-
-
-def suspension(fields: Mapping[str, Any], known: float) -> float:
-    """Return the seconds after which *fields* let an endpoint sleep, 0 for never."""
-    given = fields.get("suspend_timeout_duration")
-    if fields.get("no_suspension"):
-        if given is not None:
-            raise invalid(
-                "Only one of no_suspension and suspend_timeout_duration may be set."
-            )
-        return 0.0
-    if given is None:
-        return known
-    return seconds("spec.suspend_timeout_duration", given, *SUSPENSIONS)
+def choose_id(name: str, known: Mapping[str, str], prefix: str) -> str:
+    """Return the id of what PostgreSQL calls *name*: the API's, or one derived."""
+    for key, value in known.items():
+        if value == name:
+            return key
+    derived = re.sub("[^a-z0-9-]", "-", name.lower()).strip("-")
+    is_valid = SHORT_ID.fullmatch(derived) is not None
+    return derived[:63] if is_valid else f"{prefix}-{derived}"[:63].rstrip("-")

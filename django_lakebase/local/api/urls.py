@@ -1,4 +1,4 @@
-"""Which request asks for which resource: the paths under ``/api/2.0/postgres/``."""
+"""The routes under ``/api/2.0/postgres/``: which handler answers which path."""
 
 from collections.abc import Awaitable
 
@@ -6,53 +6,55 @@ from aiohttp import web
 
 from django_lakebase.local.state.model import Branch, Project
 
-from . import serializers
-from .branches import Branches
-from .endpoints import Endpoints
+from .branches import BranchHandlers
+from .databases import DatabaseHandlers
+from .endpoints import EndpointHandlers
+from .errors import no_such_api
 from .operations import Json
-from .params import Problem
-from .projects import Projects
-from .resources import Tree
-from .roles import Residents
+from .projects import ProjectHandlers
+from .resources import Resources
+from .roles import RoleHandlers
+from .serializers import serialize_endpoint, serialize_project
 
 PREFIX = "/api/2.0/postgres/"
 
 
-def no_api(request: web.Request) -> Problem:
-    """Return the refusal of a path that is no API's."""
-    text = f"No API found for '{request.method} {request.path.removeprefix('/api')}'"
-    return Problem(404, "ENDPOINT_NOT_FOUND", text)
+class Router:
+    """Finds the handler that answers a request for a resource."""
 
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._projects, self._branches = (
+            ProjectHandlers(resources),
+            BranchHandlers(resources),
+        )
+        self._endpoints, self._roles = (
+            EndpointHandlers(resources),
+            RoleHandlers(resources),
+        )
+        self._databases = DatabaseHandlers(resources, self._roles)
 
-class Routes:
-    """Finds who answers a request for a resource."""
-
-    def __init__(self, tree: Tree) -> None:
-        self._tree = tree
-        self._projects, self._branches = Projects(tree), Branches(tree)
-        self._endpoints, self._residents = Endpoints(tree), Residents(tree)
-
-    async def answer(self, request: web.Request) -> Json:
-        """Answer *request*; raises Problem."""
+    async def dispatch(self, request: web.Request) -> Json:
+        """Answer *request*; raises ApiError."""
         words = request.path.removeprefix(PREFIX).strip("/").split("/")
         match words:
             case [*_, "operations", _] if request.method == "GET":
-                return self._tree.operations.get("/".join(words))
+                return self._resources.operations.get("/".join(words))
             case ["projects"]:
-                found = self._workspace(request)
+                result = self._route_projects(request)
             case ["projects", project_id, "undelete"] if request.method == "POST":
-                found = self._projects.undelete(project_id)
+                result = self._projects.undelete(project_id)
             case ["projects", project_id, *rest]:
-                project = self._tree.project(project_id)
-                found = self._project(request, project, rest)
+                project = self._resources.get_project(project_id)
+                result = self._route_project(request, project, rest)
             case _:
-                raise no_api(request)
-        answer = await found if isinstance(found, Awaitable) else found
+                raise no_such_api(request)
+        answer = await result if isinstance(result, Awaitable) else result
         if answer is None:
-            raise no_api(request)
+            raise no_such_api(request)
         return answer
 
-    def _workspace(self, request: web.Request) -> "Found":
+    def _route_projects(self, request: web.Request) -> "Result":
         match request.method:
             case "GET":
                 return self._projects.list_all(request)
@@ -60,13 +62,13 @@ class Routes:
                 return self._projects.create(request)
         return None
 
-    def _project(
+    def _route_project(
         self, request: web.Request, project: Project, rest: list[str]
-    ) -> "Found":
-        tree, projects, branches = self._tree, self._projects, self._branches
+    ) -> "Result":
+        resources, projects, branches = self._resources, self._projects, self._branches
         match request.method, rest:
             case "GET", []:
-                return serializers.project(project)
+                return serialize_project(project)
             case "PATCH", []:
                 return projects.update(request, project)
             case "DELETE", []:
@@ -78,83 +80,85 @@ class Routes:
             case "POST", ["branches", branch_id, "undelete"]:
                 return branches.undelete(project, branch_id)
             case _, ["branches", branch_id, *inside]:
-                branch = tree.branch(project, branch_id)
-                return self._branch(request, project, branch, inside)
+                branch = resources.get_branch(project, branch_id)
+                return self._route_branch(request, project, branch, inside)
         return None
 
-    def _branch(
+    def _route_branch(
         self, request: web.Request, project: Project, branch: Branch, rest: list[str]
-    ) -> "Found":
+    ) -> "Result":
         branches = self._branches
         match request.method, rest:
             case "GET", []:
-                return branches.show(project, branch)
+                return branches.get(project, branch)
             case "PATCH", []:
                 return branches.update(request, project, branch)
             case "DELETE", []:
                 return branches.delete(request, project, branch)
             case _, ["endpoints", *inside]:
-                return self._endpoint(request, project, branch, inside)
+                return self._route_endpoints(request, project, branch, inside)
             case _, ["roles", *inside]:
-                return self._roles(request, project, branch, inside)
+                return self._route_roles(request, project, branch, inside)
             case _, ["databases", *inside]:
-                return self._databases(request, project, branch, inside)
+                return self._route_databases(request, project, branch, inside)
         return None
 
-    def _endpoint(
+    def _route_endpoints(
         self, request: web.Request, project: Project, branch: Branch, rest: list[str]
-    ) -> "Found":
-        tree, endpoints = self._tree, self._endpoints
+    ) -> "Result":
+        resources, endpoints = self._resources, self._endpoints
         match request.method, rest:
             case "GET", []:
                 return endpoints.list_all(request, project, branch)
             case "POST", []:
                 return endpoints.create(request, project, branch)
             case "GET", [endpoint_id]:
-                return serializers.endpoint(tree.endpoint(project, branch, endpoint_id))
+                return serialize_endpoint(
+                    resources.get_endpoint(project, branch, endpoint_id)
+                )
             case "PATCH", [endpoint_id]:
-                place = tree.endpoint(project, branch, endpoint_id)
-                return endpoints.update(request, place)
+                ref = resources.get_endpoint(project, branch, endpoint_id)
+                return endpoints.update(request, ref)
             case "DELETE", [endpoint_id]:
-                place = tree.endpoint(project, branch, endpoint_id)
-                return endpoints.delete(place)
+                ref = resources.get_endpoint(project, branch, endpoint_id)
+                return endpoints.delete(ref)
         return None
 
-    def _roles(
+    def _route_roles(
         self, request: web.Request, project: Project, branch: Branch, rest: list[str]
-    ) -> "Found":
-        residents = self._residents
+    ) -> "Result":
+        roles = self._roles
         match request.method, rest:
             case "GET", []:
-                return residents.list_roles(request, project, branch)
+                return roles.list_all(request, project, branch)
             case "POST", []:
-                return residents.create_role(request, project, branch)
+                return roles.create(request, project, branch)
             case "GET", [role_id]:
-                return residents.show_role(project, branch, role_id)
+                return roles.get(project, branch, role_id)
             case "PATCH", [role_id]:
-                return residents.update_role(request, project, branch, role_id)
+                return roles.update(request, project, branch, role_id)
             case "DELETE", [role_id]:
-                return residents.delete_role(request, project, branch, role_id)
+                return roles.delete(request, project, branch, role_id)
             case "POST", [role_id, "password"]:
-                return residents.reveal_password(branch, role_id)
+                return roles.reveal_password(branch, role_id)
         return None
 
-    def _databases(
+    def _route_databases(
         self, request: web.Request, project: Project, branch: Branch, rest: list[str]
-    ) -> "Found":
-        residents = self._residents
+    ) -> "Result":
+        databases = self._databases
         match request.method, rest:
             case "GET", []:
-                return residents.list_databases(request, project, branch)
+                return databases.list_all(request, project, branch)
             case "POST", []:
-                return residents.create_database(request, project, branch)
+                return databases.create(request, project, branch)
             case "GET", [database_id]:
-                return residents.show_database(project, branch, database_id)
+                return databases.get(project, branch, database_id)
             case "PATCH", [database_id]:
-                return residents.update_database(request, project, branch, database_id)
+                return databases.update(request, project, branch, database_id)
             case "DELETE", [database_id]:
-                return residents.delete_database(project, branch, database_id)
+                return databases.delete(project, branch, database_id)
         return None
 
 
-Found = Json | Awaitable[Json] | None
+Result = Json | Awaitable[Json] | None

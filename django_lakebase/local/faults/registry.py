@@ -1,26 +1,26 @@
-"""The misbehaviours that can be switched on, as one table, and those that are on."""
+"""The faults that can be switched on, as one table, and those that are on."""
 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from django_lakebase.local.gateway.messages import DEAD_TOKEN, VOICES
-from django_lakebase.local.gateway.wire import Refusal
+from django_lakebase.local.gateway.messages import MESSAGES, REJECTED_TOKEN_TEXTS
+from django_lakebase.local.gateway.wire import ErrorResponse
 
 Value: TypeAlias = str | float | bool
 
 
 class FaultError(Exception):
-    """There is no such fault or setting; the text says which there are."""
+    """There is no such fault or option; the text says which there are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What a fault does, and its settings with their defaults."""
+    """A fault and its options with their defaults."""
 
-    means: str
-    settings: Mapping[str, Value] = field(default_factory=dict)
+    summary: str
+    options: Mapping[str, Value] = field(default_factory=dict)
 
 
 CHOICES = {
@@ -29,8 +29,8 @@ CHOICES = {
     "where": ("both", "api", "login"),
     "what": ("connect", "schema"),
     "which": ("all", "idle", "busy"),
-    "voice": tuple(VOICES),
-    "text": tuple(DEAD_TOKEN),
+    "message": tuple(MESSAGES),
+    "text": tuple(REJECTED_TOKEN_TEXTS),
 }
 
 FAULTS = {
@@ -103,8 +103,8 @@ FAULTS = {
     ),
     "refuse-logins": Fault(
         "logins are refused: count (0: all), before (only tokens issued before this "
-        "moment, seconds since 1970), voice (" + ", ".join(VOICES) + ")",
-        {"count": 0.0, "before": 0.0, "voice": "jwt"},
+        "moment, seconds since 1970), message (" + ", ".join(MESSAGES) + ")",
+        {"count": 0.0, "before": 0.0, "message": "jwt"},
     ),
     "cut": Fault(
         "connections are reset, once: which=all, idle or busy", {"which": "all"}
@@ -112,44 +112,44 @@ FAULTS = {
     "stall": Fault("no byte passes on the connections that are open"),
     "latency": Fault("each round trip takes ms milliseconds more", {"ms": 10.0}),
 }
-# Done at once, and over.
-ONCE = ("cut",)
+# These act once and do not stay on.
+ONE_SHOT = ("cut",)
 
 
-def parse(text: str) -> tuple[str, dict[str, Value]]:
+def parse_fault(text: str) -> tuple[str, dict[str, Value]]:
     """Read ``NAME`` or ``NAME:key=value,key=value`` of a command line."""
     name, _, rest = text.partition(":")
     pairs = [pair for pair in rest.split(",") if pair]
-    return name, read_settings(name, pairs)
+    return name, parse_options(name, pairs)
 
 
-def read_settings(name: str, pairs: list[str]) -> dict[str, Value]:
+def parse_options(name: str, pairs: list[str]) -> dict[str, Value]:
     """Read ``key=value`` words for the fault *name*."""
-    settings: dict[str, Value] = {}
+    options: dict[str, Value] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise FaultError(f'"{pair}" is not of the form key=value.')
-        settings[key] = value
-    return checked(name, settings)
+        options[key] = value
+    return validate_options(name, options)
 
 
-def checked(name: str, given: Mapping[str, object]) -> dict[str, Value]:
-    """Return the settings of *name*, *given* ones over the defaults."""
+def validate_options(name: str, given: Mapping[str, object]) -> dict[str, Value]:
+    """Return the options of *name*: the *given* values over the defaults."""
     fault = FAULTS.get(name)
     if fault is None:
-        known = "\n".join(f"  {known}: {f.means}" for known, f in FAULTS.items())
+        known = "\n".join(f"  {known}: {f.summary}" for known, f in FAULTS.items())
         raise FaultError(f'There is no fault "{name}". There are:\n{known}')
-    settings = dict(fault.settings)
+    options = dict(fault.options)
     for key, value in given.items():
-        if key not in settings:
-            known = ", ".join(fault.settings) or "none"
-            raise FaultError(f'"{name}" has no setting "{key}"; it has: {known}.')
-        settings[key] = _converted(key, value, settings[key])
-    return settings
+        if key not in options:
+            known = ", ".join(fault.options) or "none"
+            raise FaultError(f'"{name}" has no option "{key}"; it has: {known}.')
+        options[key] = _convert(key, value, options[key])
+    return options
 
 
-def _converted(key: str, value: object, default: Value) -> Value:
+def _convert(key: str, value: object, default: Value) -> Value:
     if isinstance(default, bool):
         return str(value).lower() in ("1", "true", "yes", "on")
     if isinstance(default, float):
@@ -163,7 +163,7 @@ def _converted(key: str, value: object, default: Value) -> Value:
     return str(value)
 
 
-class Faults:
+class FaultRegistry:
     """The faults that are on."""
 
     def __init__(self) -> None:
@@ -171,12 +171,12 @@ class Faults:
         self._changed = asyncio.Event()
 
     def set(self, name: str, given: Mapping[str, object]) -> dict[str, Value]:
-        """Switch *name* on; return its settings."""
-        settings = checked(name, given)
-        if name not in ONCE:
-            self._on[name] = settings
-        self._tell()
-        return settings
+        """Switch *name* on; return its options."""
+        options = validate_options(name, given)
+        if name not in ONE_SHOT:
+            self._on[name] = options
+        self._notify()
+        return options
 
     def clear(self, name: str | None = None) -> None:
         """Switch *name* off, or all."""
@@ -185,48 +185,48 @@ class Faults:
         elif name in FAULTS:
             self._on.pop(name, None)
         else:
-            checked(name, {})
-        self._tell()
+            validate_options(name, {})
+        self._notify()
 
-    async def cleared(self, name: str) -> None:
+    async def wait_until_cleared(self, name: str) -> None:
         """Wait until *name* is off."""
         while name in self._on:
             await self._changed.wait()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
     def get(self, name: str) -> dict[str, Value] | None:
-        """Return the settings of *name* if it is on."""
+        """Return the options of *name* if it is on."""
         return self._on.get(name)
 
-    def number(self, name: str, key: str) -> float:
+    def get_number(self, name: str, key: str) -> float:
         """Return a number of *name*, 0 where it is off."""
         return float((self._on.get(name) or {}).get(key, 0.0))
 
-    def listed(self) -> dict[str, dict[str, Value]]:
+    def list_active(self) -> dict[str, dict[str, Value]]:
         """Return all that are on."""
-        return {name: dict(settings) for name, settings in self._on.items()}
+        return {name: dict(options) for name, options in self._on.items()}
 
-    def takes(self, name: str) -> dict[str, Value] | None:
-        """Return the settings of *name* if it is on, and count one occurrence."""
-        settings = self._on.get(name)
-        if settings is None:
+    def consume(self, name: str) -> dict[str, Value] | None:
+        """Return the options of *name* if it is on, and count one occurrence."""
+        options = self._on.get(name)
+        if options is None:
             return None
-        count = float(settings.get("count", 0.0))
+        count = float(options.get("count", 0.0))
         if count:
-            settings["count"] = count - 1
+            options["count"] = count - 1
             if count <= 1:
                 self.clear(name)
-        return settings
+        return options
 
-    def refuse_login(self, user: str, issued_at: float) -> Refusal | None:
+    def refuse_login(self, user: str, issued_at: float) -> ErrorResponse | None:
         """Return the refusal that a login meets, counting it, or None."""
-        before = self.number("refuse-logins", "before")
+        before = self.get_number("refuse-logins", "before")
         if before and issued_at >= before:
             return None
-        settings = self.takes("refuse-logins")
-        if settings is None:
+        options = self.consume("refuse-logins")
+        if options is None:
             return None
-        return VOICES[str(settings["voice"])](user)
+        return MESSAGES[str(options["message"])](user)

@@ -1,124 +1,132 @@
 """
-Who is let in: the reasons for which a login is refused, in the order of the layers.
+Authentication of logins: the checks, in the order of the service's layers.
 
-Nothing is moved here and nothing written: what the client is told is an exception.
+This module does no I/O; a refusal is an exception.
 """
 
 import asyncio
 import contextlib
 import time
 
-from django_lakebase.local.faults.registry import Faults
-from django_lakebase.local.state.model import Estate, Place
-from django_lakebase.local.tokens import EXPIRED, Kind, Signer, TokenError
+from django_lakebase.local.faults.registry import FaultRegistry
+from django_lakebase.local.state.model import EndpointRef, WorkspaceState
+from django_lakebase.local.tokens import EXPIRED, Audience, Signer, TokenError
 
 from . import messages
 from .messages import Dialect
-from .wire import Refusal
+from .wire import ErrorResponse
 
-# Seconds that an endpoint takes to wake which went to sleep by itself.
-WAKES_IN = 0.2
+# Seconds that an endpoint takes to wake after it was suspended for being idle.
+WAKE_TIME = 0.2
 
 
-class RefusedError(Exception):
+class LoginRefusedError(Exception):
     """A login was refused; the argument is what the client is told."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: ErrorResponse) -> None:
         super().__init__(refusal.message)
         self.refusal = refusal
 
 
-class Admission:
-    """Decides about logins to the endpoints of one estate."""
+class LoginAuthenticator:
+    """Checks logins to the endpoints of one workspace."""
 
     def __init__(
-        self, estate: Estate, signer: Signer, faults: Faults, dialect: Dialect
+        self,
+        state: WorkspaceState,
+        signer: Signer,
+        faults: FaultRegistry,
+        dialect: Dialect,
     ) -> None:
-        self._estate, self._signer = estate, signer
+        self._state, self._signer = state, signer
         self._faults, self._dialect = faults, dialect
         self._wakes_at: dict[str, float] = {}
 
-    def place(self, name: str) -> Place:
-        """Return where the host *name* leads; raises RefusedError."""
-        if not name:
-            raise RefusedError(messages.no_sni())
-        place = self._estate.find_host(name)
-        if place is None:
-            raise RefusedError(messages.no_endpoint())
-        return place
+    def find_endpoint(self, host: str) -> EndpointRef:
+        """Return the endpoint with the name *host*; raises LoginRefusedError."""
+        if not host:
+            raise LoginRefusedError(messages.no_sni())
+        ref = self._state.resolve_host(host)
+        if ref is None:
+            raise LoginRefusedError(messages.endpoint_not_found())
+        return ref
 
-    async def admit(self, place: Place, joined: int) -> None:
-        """Let a login in that is one more than *joined*; raises RefusedError."""
+    async def authorize(self, ref: EndpointRef, session_count: int) -> None:
+        """
+        Check that *ref* accepts a login in addition to *session_count* sessions.
+
+        Raises LoginRefusedError.
+        """
         blocked = self._faults.get("ip-blocked")
         if blocked is not None and blocked["where"] != "api":
-            because = messages.ip_blocked(self._estate.workspace_id)
-            raise RefusedError(messages.not_authorized(because))
-        if not _is_open(place):
-            raise RefusedError(messages.not_authorized())
-        if place.endpoint.is_disabled:
-            raise RefusedError(messages.disabled())
-        if place.endpoint.is_suspended:
-            await self._wake(place)
+            detail = messages.ip_blocked(self._state.workspace_id)
+            raise LoginRefusedError(messages.not_authorized(detail))
+        if not _accepts_logins(ref):
+            raise LoginRefusedError(messages.not_authorized())
+        if ref.endpoint.is_disabled:
+            raise LoginRefusedError(messages.endpoint_disabled())
+        if ref.endpoint.is_suspended:
+            await self._wake(ref)
         if self._faults.get("starting") is not None:
-            raise RefusedError(messages.starting())
+            raise LoginRefusedError(messages.starting_up())
         limit = self._faults.get("too-many-connections")
-        if limit is not None and joined >= float(limit["limit"]):
-            raise RefusedError(messages.too_many())
+        if limit is not None and session_count >= float(limit["limit"]):
+            raise LoginRefusedError(messages.too_many_connections())
 
     def check_token(
         self, user: str, token: str, *, exists: bool, identity_type: str
     ) -> None:
         """
-        Check that *token* may log in as the role *user*; raises RefusedError.
+        Check that *token* may log in as the role *user*; raises LoginRefusedError.
 
         *identity_type* is empty for a role that takes no tokens. The role of a group
         takes the tokens of the group's members.
         """
         dialect = self._dialect
         try:
-            claims = self._signer.read(Kind.DATABASE, token)
+            claims = self._signer.verify(Audience.DATABASE, token)
         except TokenError as exc:
-            raise RefusedError(dialect.bad_token(user, str(exc))) from None
+            raise LoginRefusedError(dialect.bad_token(user, str(exc))) from None
         refusal = self._faults.refuse_login(user, claims.issued_at)
-        life = self._faults.number("token-life", "seconds")
-        if refusal is None and life and time.time() > claims.issued_at + life:
-            text = f"{EXPIRED} (exp={int(claims.issued_at + life)})"
+        lifetime = self._faults.get_number("token-life", "seconds")
+        if refusal is None and lifetime and time.time() > claims.issued_at + lifetime:
+            text = f"{EXPIRED} (exp={int(claims.issued_at + lifetime)})"
             refusal = dialect.bad_token(user, text)
         if refusal is None and not exists:
             refusal = dialect.no_role(user)
         names = [claims.subject]
         if identity_type == "GROUP":
-            names = self._estate.groups_of(claims.subject)
+            names = self._state.groups_of(claims.subject)
         if refusal is None and (user not in names or not identity_type):
             refusal = dialect.wrong_identity(user)
         if refusal is not None:
-            raise RefusedError(refusal)
+            raise LoginRefusedError(refusal)
 
-    def put_to_sleep(self, place: Place) -> None:
-        """Have the next login wait until the endpoint of *place* is awake."""
-        place.endpoint.is_suspended = True
-        self._wakes_at.pop(place.endpoint.uid, None)
+    def suspend(self, ref: EndpointRef) -> None:
+        """Have the next login wait until the endpoint of *ref* is awake."""
+        ref.endpoint.is_suspended = True
+        self._wakes_at.pop(ref.endpoint.uid, None)
 
-    async def _wake(self, place: Place) -> None:
+    async def _wake(self, ref: EndpointRef) -> None:
         """Hold a login until the endpoint is awake, as the service does."""
-        endpoint, loop = place.endpoint, asyncio.get_running_loop()
-        settings = self._faults.get("suspend")
-        seconds = WAKES_IN if settings is None else float(settings["wake"])
+        endpoint, loop = ref.endpoint, asyncio.get_running_loop()
+        options = self._faults.get("suspend")
+        seconds = WAKE_TIME if options is None else float(options["wake"])
         wakes_at = self._wakes_at.setdefault(endpoint.uid, loop.time() + seconds)
         left = wakes_at - loop.time()
-        if settings is None:
+        if options is None:
             await asyncio.sleep(left)
         elif left > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
-                    await self._faults.cleared("suspend")
+                    await self._faults.wait_until_cleared("suspend")
         endpoint.is_suspended = False
         self._wakes_at.pop(endpoint.uid, None)
         self._faults.clear("suspend")
 
 
-def _is_open(place: Place) -> bool:
-    endpoint, branch = place.endpoint, place.branch
-    if endpoint.is_read_write and place.is_read_only and not endpoint.has_secondaries:
+def _accepts_logins(ref: EndpointRef) -> bool:
+    endpoint, branch = ref.endpoint, ref.branch
+    if endpoint.is_read_write and ref.is_read_only and not endpoint.has_secondaries:
         return False
-    return branch.state == "READY" and time.time() >= branch.opens_at
+    return branch.current_state == "READY" and time.time() >= branch.accepts_logins_at

@@ -14,34 +14,35 @@ import subprocess
 import time
 from pathlib import Path
 
-from django_lakebase.local.postgres.binaries import LocalError
+from django_lakebase.local.errors import LocalError
 from django_lakebase.local.postgres.computes import Compute
-from django_lakebase.local.postgres.server import SUPERUSER, Machine
+from django_lakebase.local.postgres.launcher import Launcher
+from django_lakebase.local.postgres.server import SUPERUSER
 
 PORT = 6432
-STARTS_WITHIN = 10.0
+START_TIMEOUT = 10.0
 AUTH_QUERY = "SELECT rolname, rolpassword FROM pg_authid WHERE rolname = $1"
 
 
-def find() -> str | None:
+def find_pgbouncer() -> str | None:
     """Return PgBouncer's program, if it is installed."""
     return shutil.which(
         "pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
     )
 
 
-class Poolers:
+class PgBouncers:
     """One PgBouncer for each server that somebody connects to through it."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self._program = find()
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+        self._program = find_pgbouncer()
         self._running: dict[Path, subprocess.Popen[bytes]] = {}
-        # Which server each stands before: a branch may come back with another socket.
-        self._served: dict[Path, Path] = {}
+        # By folder: a restored branch has another socket.
+        self._server_sockets: dict[Path, Path] = {}
         self._lock = asyncio.Lock()
 
-    async def before(self, compute: Compute) -> Path | None:
+    async def get_socket(self, compute: Compute) -> Path | None:
         """Return the socket of the pooler of *compute*, None where there is none."""
         if self._program is None:
             return None
@@ -49,22 +50,22 @@ class Poolers:
         path = folder / f".s.PGSQL.{PORT}"
         async with self._lock:
             process = self._running.get(folder)
-            if process and self._served[folder] != compute.server.socket:
-                await _end(process)
+            if process and self._server_sockets[folder] != compute.server.socket:
+                await _kill(process)
             if process is None or process.poll() is not None:
-                self._served[folder] = compute.server.socket
+                self._server_sockets[folder] = compute.server.socket
                 self._running[folder] = self._spawn(compute, folder)
-                await self._wait(path, folder)
+                await self._wait_until_ready(path, folder)
         return path
 
     async def stop(self) -> None:
         """Stop all."""
         for process in self._running.values():
-            await _end(process)
+            await _kill(process)
 
     def _spawn(self, compute: Compute, folder: Path) -> subprocess.Popen[bytes]:
-        machine, server = self._machine, compute.server
-        machine.make_folder(folder)
+        launcher, server = self._launcher, compute.server
+        launcher.make_directory(folder)
         settings = folder / "pgbouncer.ini"
         settings.write_text(
             "[databases]\n"
@@ -80,18 +81,18 @@ class Poolers:
             f"auth_query = {AUTH_QUERY}\n"
             "ignore_startup_parameters = extra_float_digits, options\n"
         )
-        machine.give(settings)
-        return machine.spawn([str(self._program), str(settings)], folder / "log")
+        launcher.chown(settings)
+        return launcher.spawn([str(self._program), str(settings)], folder / "log")
 
-    async def _wait(self, path: Path, folder: Path) -> None:
-        deadline = time.monotonic() + STARTS_WITHIN
+    async def _wait_until_ready(self, path: Path, folder: Path) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
         while not _accepts(path):
             if time.monotonic() > deadline or self._running[folder].poll() is not None:
                 raise LocalError(f"PgBouncer did not start:\n{_read(folder / 'log')}")
             await asyncio.sleep(0.01)
 
 
-async def _end(process: subprocess.Popen[bytes]) -> None:
+async def _kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     await asyncio.to_thread(process.wait)

@@ -13,11 +13,11 @@ GSS_REQUEST = 80877104
 CANCEL_REQUEST = 80877102
 PROTOCOL_3 = 3
 # Bytes: PostgreSQL's own limit for a startup packet, and the proxy's for a password.
-LONGEST_STARTUP = 10000
-LONGEST_PASSWORD = 65536
+MAX_STARTUP_PACKET = 10000
+MAX_PASSWORD = 65536
 
 # Bytes of a length, and of the number that starts a packet before the login.
-HEAD = 4
+LENGTH_SIZE = 4
 
 PASSWORD_REQUEST = b"R" + struct.pack("!II", 8, 3)
 _MECHANISMS = b"SCRAM-SHA-256\0\0"
@@ -29,8 +29,8 @@ class ProtocolError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """An ErrorResponse."""
+class ErrorResponse:
+    """The ErrorResponse message."""
 
     message: str
     code: str = "XX000"
@@ -62,24 +62,24 @@ def packet(body: bytes) -> bytes:
     return struct.pack("!I", len(body) + 4) + body
 
 
-def packet_length(head: bytes, longest: int = LONGEST_STARTUP) -> int:
+def packet_length(head: bytes, max_length: int = MAX_STARTUP_PACKET) -> int:
     """Return the length of the body that follows the four bytes of *head*."""
     (length,) = struct.unpack("!I", head)
-    if not HEAD <= length - HEAD <= longest:
+    if not LENGTH_SIZE <= length - LENGTH_SIZE <= max_length:
         raise ProtocolError(f"invalid length of startup packet: {length}")
-    return int(length - HEAD)
+    return int(length - LENGTH_SIZE)
 
 
 def request_code(body: bytes) -> int:
     """Return the number with which a packet before the login starts."""
-    return int(struct.unpack("!I", body[:HEAD])[0])
+    return int(struct.unpack("!I", body[:LENGTH_SIZE])[0])
 
 
 def parse_startup(body: bytes) -> dict[str, str]:
     """Return the parameters of a StartupMessage."""
     if request_code(body) >> 16 != PROTOCOL_3:
         raise ProtocolError("unsupported frontend protocol")
-    parts = body[HEAD:].split(b"\0")
+    parts = body[LENGTH_SIZE:].split(b"\0")
     texts, ends = parts[:-2], parts[-2:]
     if ends != [b"", b""] or len(texts) % 2:
         raise ProtocolError("invalid startup packet layout")

@@ -1,5 +1,5 @@
 """
-Our own way into PostgreSQL: as its superuser, over the socket that trusts us.
+The admin connection: as PostgreSQL's superuser, over the socket that trusts us.
 
 The simple query protocol is all that is needed, so the local Lakebase depends on no
 driver.
@@ -18,7 +18,7 @@ class SqlError(Exception):
     """PostgreSQL refused a statement of ours."""
 
 
-class Backdoor:
+class AdminConnection:
     """One connection; queries wait for each other."""
 
     def __init__(self, socket: Path, database: str) -> None:
@@ -30,24 +30,32 @@ class Backdoor:
     @classmethod
     async def open(cls, socket: Path, database: str = "postgres") -> Self:
         """Connect to *database*."""
-        door = cls(socket, database)
-        await door.query("")
-        return door
+        connection = cls(socket, database)
+        await connection.query("")
+        return connection
 
     async def query(self, sql: str) -> list[list[str | None]]:
         """
         Run *sql*, which may be several statements; return the rows.
 
         A connection that PostgreSQL has closed (it restarts itself after the crash
-        of a backend) is opened anew.
+        of a backend) is opened again.
         """
         async with self._lock:
             if self._writer is None:
-                return await self._ask(sql)
+                return await self._execute(sql)
             try:
-                return await self._ask(sql)
+                return await self._execute(sql)
             except (OSError, EOFError):
-                return await self._ask(sql)
+                return await self._execute(sql)
+
+    async def query_in(self, database: str, sql: str) -> list[list[str | None]]:
+        """Run *sql* in another *database* of the same server."""
+        other = await type(self).open(self.socket, database)
+        try:
+            return await other.query(sql)
+        finally:
+            other.close()
 
     def close(self) -> None:
         """Close the connection."""
@@ -55,16 +63,16 @@ class Backdoor:
             self._writer.close()
             self._writer = None
 
-    async def _ask(self, sql: str) -> list[list[str | None]]:
+    async def _execute(self, sql: str) -> list[list[str | None]]:
         try:
             if self._writer is None:
                 path = str(self.socket)
                 self._reader, self._writer = await asyncio.open_unix_connection(path)
-                hello = {"user": SUPERUSER, "database": self._database}
-                self._writer.write(wire.startup(hello))
-                await self._answer()
+                parameters = {"user": SUPERUSER, "database": self._database}
+                self._writer.write(wire.startup(parameters))
+                await self._read_result()
             self._writer.write(wire.query(sql))
-            return await self._answer()
+            return await self._read_result()
         except SqlError:
             raise
         except BaseException:
@@ -72,7 +80,7 @@ class Backdoor:
             self.close()
             raise
 
-    async def _answer(self) -> list[list[str | None]]:
+    async def _read_result(self) -> list[list[str | None]]:
         rows, error = [], ""
         while True:
             kind = await self._reader.readexactly(1)
@@ -88,11 +96,11 @@ class Backdoor:
                 return rows
 
 
-def quoted(text: str) -> str:
+def quote_literal(text: str) -> str:
     """Return *text* as a literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
-def named(name: str) -> str:
+def quote_identifier(name: str) -> str:
     """Return *name* as an identifier."""
     return '"' + name.replace('"', '""') + '"'

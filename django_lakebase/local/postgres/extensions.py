@@ -16,44 +16,44 @@ from pathlib import Path
 TRUSTED = ("address_standardizer*", "autoinc", "bloom", "earthdistance", "postgis*")
 
 
-def trusting_program(folder: Path, tree: Path) -> Path:
+def make_server_program(folder: Path, prefix: Path) -> Path:
     """
-    Return the server's program to run instead of the one in *folder*, made in *tree*.
+    Return the server's program to run instead of the one in *folder*, made in *prefix*.
 
     It is that one itself where nothing is to be trusted, or where the copy could not
     be run.
     """
-    own = folder / "postgres"
-    places = _places(own.resolve().parent)
-    if not places:
-        return own
-    programs, share, libraries = places
-    untrusted = _untrusted(share / "extension")
+    original = folder / "postgres"
+    folders = _get_installation_folders(original.resolve().parent)
+    if not folders:
+        return original
+    programs, share, libraries = folders
+    untrusted = _find_untrusted(share / "extension")
     if not untrusted:
-        return own
-    shutil.rmtree(tree, ignore_errors=True)
-    top = Path(os.path.commonpath(places))
-    program = tree / programs.relative_to(top) / "postgres"
+        return original
+    shutil.rmtree(prefix, ignore_errors=True)
+    top = Path(os.path.commonpath(folders))
+    program = prefix / programs.relative_to(top) / "postgres"
     program.parent.mkdir(parents=True)
-    shutil.copy(own, program)
-    (tree / libraries.relative_to(top)).symlink_to(libraries)
-    _link_share(share, tree / share.relative_to(top), untrusted)
-    _let_read(tree)
+    shutil.copy(original, program)
+    (prefix / libraries.relative_to(top)).symlink_to(libraries)
+    _link_share(share, prefix / share.relative_to(top), untrusted)
+    _make_readable(prefix)
     # Not so where the file system lets no program run.
-    return program if os.access(program, os.X_OK) else own
+    return program if os.access(program, os.X_OK) else original
 
 
-def _places(folder: Path) -> list[Path]:
-    """Return the folders of programs, shared files and libraries, if they are told."""
+def _get_installation_folders(folder: Path) -> list[Path]:
+    """Return the folders of programs, shared files and libraries, if pg_config says."""
     command = [str(folder / "pg_config"), "--bindir", "--sharedir", "--pkglibdir"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+        result = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     except (OSError, subprocess.CalledProcessError):
         return []
-    return [Path(line) for line in told.stdout.splitlines()]
+    return [Path(line) for line in result.stdout.splitlines()]
 
 
-def _untrusted(folder: Path) -> list[Path]:
+def _find_untrusted(folder: Path) -> list[Path]:
     """Return the control files of what is to be trusted and is not."""
     found = [file for name in TRUSTED for file in folder.glob(f"{name}.control")]
     return [file for file in found if "trusted = true" not in file.read_text()]
@@ -73,9 +73,9 @@ def _link_share(share: Path, own: Path, untrusted: list[Path]) -> None:
         (controls / file.name).write_text(text)
 
 
-def _let_read(tree: Path) -> None:
-    """Open *tree* to the server's account, whatever our umask is."""
-    for folder, _, files in os.walk(tree):
+def _make_readable(prefix: Path) -> None:
+    """Open *prefix* to the server's account, whatever our umask is."""
+    for folder, _, files in os.walk(prefix):
         Path(folder).chmod(0o755)
         for file in (Path(folder, name) for name in files):
             if not file.is_symlink():

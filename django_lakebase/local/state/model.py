@@ -1,21 +1,17 @@
 """
-The estate: what the workspace holds, as data.
+The state of the workspace as data: projects, branches, endpoints and secrets.
 
-Names and secrets are made at random for each directory and kept in it, so that
-``--data`` gives the same ones again. What PostgreSQL itself knows, its roles and
-databases, is asked there.
+Names and secrets are generated for each data directory and kept in it, so that
+``--data`` gives the same ones again. Roles and databases are read from PostgreSQL.
 """
 
-import json
 import secrets
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
-from django_lakebase.local.tokens import new_key
+from django_lakebase.local.tokens import generate_key
 
 DOMAIN = "database.local-1.lakebase.test"
 DATABASE = "databricks_postgres"
@@ -24,8 +20,8 @@ ENDPOINT = "primary"
 # Seconds, as the service makes them for a new project.
 SUSPEND_AFTER = 86400.0
 RETENTION = 604800.0
-# How long what was deleted can be had back.
-PURGED_AFTER = 604800.0
+# Seconds for which a deleted resource can be undeleted.
+PURGE_AFTER = 604800.0
 # What may follow an endpoint's uid in a host name, the longest first.
 SUFFIXES = ("-ro-pooler", "-pooler", "-ro", "")
 # The group that the owner and the service principal are members of.
@@ -33,12 +29,12 @@ GROUP = "local-developers"
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "flint", "grove", "heron")
 
 
-def _words() -> str:
+def _random_name() -> str:
     return f"{secrets.choice(WORDS)}-{secrets.choice(WORDS)}-{secrets.token_hex(4)}"
 
 
 @dataclass(kw_only=True)
-class Thing:
+class Resource:
     """What every resource has; moments are seconds since 1970."""
 
     id: str
@@ -48,7 +44,7 @@ class Thing:
 
     @property
     def is_deleted(self) -> bool:
-        """Whether it waits to be purged, and could be had back."""
+        """Whether it waits to be purged, and can be undeleted."""
         return self.deleted_at is not None
 
     def touch(self) -> None:
@@ -57,10 +53,10 @@ class Thing:
 
 
 @dataclass(kw_only=True)
-class Endpoint(Thing):
+class Endpoint(Resource):
     """A compute of a branch, or a group of them; *suspend_after* 0 is never."""
 
-    uid: str = field(default_factory=lambda: f"ep-{_words()}")
+    uid: str = field(default_factory=lambda: f"ep-{_random_name()}")
     is_read_write: bool = True
     is_disabled: bool = False
     is_suspended: bool = False
@@ -85,11 +81,11 @@ class Endpoint(Thing):
 
 
 @dataclass(kw_only=True)
-class Branch(Thing):
+class Branch(Resource):
     """A copy of a database server; *source* is its parent's resource name."""
 
-    uid: str = field(default_factory=lambda: f"br-{_words()}")
-    state: str = "INIT"
+    uid: str = field(default_factory=lambda: f"br-{_random_name()}")
+    current_state: str = "INIT"
     state_changed_at: float = field(default_factory=time.time)
     is_default: bool = False
     is_protected: bool = False
@@ -97,7 +93,7 @@ class Branch(Thing):
     source_lsn: str = ""
     expires_at: float | None = None
     # Logins are refused until then, as the service does with new branches.
-    opens_at: float = 0.0
+    accepts_logins_at: float = 0.0
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     # What the API called them, by id; and the passwords that it made, by role.
     roles: dict[str, str] = field(default_factory=dict)
@@ -109,13 +105,13 @@ class Branch(Thing):
         """The folder of its server."""
         return f"b-{self.uid.rpartition('-')[2]}"
 
-    def enter(self, state: str) -> None:
+    def set_state(self, state: str) -> None:
         """Change its state."""
-        self.state, self.state_changed_at = state, time.time()
+        self.current_state, self.state_changed_at = state, time.time()
 
 
 @dataclass(kw_only=True)
-class Project(Thing):
+class Project(Resource):
     """A project with its branches."""
 
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -154,8 +150,12 @@ class Project(Thing):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a host name leads; *suffix* is one of `SUFFIXES`."""
+class EndpointRef:
+    """
+    An endpoint with its parents, as a host name or a resource name addresses it.
+
+    *suffix* is the one of `SUFFIXES` that the host name has.
+    """
 
     project: Project
     branch: Branch
@@ -179,7 +179,7 @@ class Place:
 
 
 @dataclass(kw_only=True)
-class Estate:
+class WorkspaceState:
     """The workspace; its secrets are in no repr."""
 
     workspace_id: str = field(default_factory=lambda: str(secrets.randbelow(10**16)))
@@ -197,11 +197,11 @@ class Estate:
     native_password: str = field(
         default_factory=lambda: secrets.token_urlsafe(18), repr=False
     )
-    signing_key: str = field(default_factory=new_key, repr=False)
+    signing_key: str = field(default_factory=generate_key, repr=False)
     projects: dict[str, Project] = field(default_factory=dict)
 
     @property
-    def home(self) -> Project:
+    def default_project(self) -> Project:
         """The project that it was made with, which the variables lead to."""
         return next(iter(self.projects.values()))
 
@@ -209,7 +209,7 @@ class Estate:
         """Return the names of the groups that *identity* is a member of."""
         return [GROUP] if identity in (self.owner, self.client_id) else []
 
-    def add_home(self, pg_version: int, suspend_after: float) -> Project:
+    def add_default_project(self, pg_version: int, suspend_after: float) -> Project:
         """Give it its first project."""
         project_id = f"local-{secrets.token_hex(3)}"
         project = Project(
@@ -229,24 +229,24 @@ class Estate:
         """The projects that are not deleted."""
         return [p for p in self.projects.values() if not p.is_deleted]
 
-    def places(self) -> Iterator[Place]:
+    def endpoint_refs(self) -> Iterator[EndpointRef]:
         """Yield every endpoint with its branch and project."""
         for project in self.projects.values():
             for branch in project.live_branches:
                 for endpoint in branch.endpoints.values():
-                    yield Place(project, branch, endpoint)
+                    yield EndpointRef(project, branch, endpoint)
 
-    def find_host(self, name: str) -> Place | None:
-        """Return where the host *name* leads, if anywhere."""
+    def resolve_host(self, name: str) -> EndpointRef | None:
+        """Return the endpoint with the host *name*, if there is one."""
         label, _, domain = name.partition(".")
         if domain != DOMAIN:
             return None
         uid, suffix = next(
             (label.removesuffix(s), s) for s in SUFFIXES if label.endswith(s)
         )
-        for place in self.places():
-            if place.endpoint.uid == uid:
-                return Place(place.project, place.branch, place.endpoint, suffix)
+        for ref in self.endpoint_refs():
+            if ref.endpoint.uid == uid:
+                return EndpointRef(ref.project, ref.branch, ref.endpoint, suffix)
         return None
 
 
@@ -255,51 +255,7 @@ def branch_name(project: Project, branch: Branch) -> str:
     return f"{project.name}/branches/{branch.id}"
 
 
-def endpoint_name(place: Place) -> str:
-    """Return the resource name of the endpoint of *place*."""
-    branch = branch_name(place.project, place.branch)
-    return f"{branch}/endpoints/{place.endpoint.id}"
-
-
-class Store:
-    """The file in which an estate is kept."""
-
-    def __init__(self, directory: Path) -> None:
-        self._file = directory / "estate.json"
-
-    def load(self) -> Estate:
-        """Return the estate, a new one if there is none."""
-        if not self._file.exists():
-            return Estate()
-        told = json.loads(self._file.read_text())
-        projects = _all(told.pop("projects"), _project)
-        for project in projects.values():
-            # What was being made when a run was killed is not there.
-            project.branches = {
-                key: branch
-                for key, branch in project.branches.items()
-                if branch.state == "READY"
-            }
-        whole = {key: one for key, one in projects.items() if one.branches}
-        return Estate(**told, projects=whole)
-
-    def save(self, estate: Estate) -> None:
-        """Keep *estate*, all of it or none."""
-        new = self._file.with_suffix(".new")
-        new.touch(mode=0o600)
-        new.write_text(json.dumps(asdict(estate)))
-        new.replace(self._file)
-
-
-def _all(told: dict[str, Any], make: Any) -> dict[str, Any]:
-    return {key: make(value) for key, value in told.items()}
-
-
-def _project(told: dict[str, Any]) -> Project:
-    branches = told.pop("branches")
-    return Project(**told, branches=_all(branches, _branch))
-
-
-def _branch(told: dict[str, Any]) -> Branch:
-    endpoints = told.pop("endpoints")
-    return Branch(**told, endpoints=_all(endpoints, lambda fields: Endpoint(**fields)))
+def endpoint_name(ref: EndpointRef) -> str:
+    """Return the resource name of the endpoint of *ref*."""
+    branch = branch_name(ref.project, ref.branch)
+    return f"{branch}/endpoints/{ref.endpoint.id}"

@@ -1,25 +1,22 @@
-"""What happens by itself: branches expire, and endpoints go to sleep."""
+"""Background clean-up: expired branches are removed, idle endpoints suspended."""
 
 import asyncio
 import time
 
-from django_lakebase.local.api.branches import Branches
-from django_lakebase.local.api.projects import Projects
-from django_lakebase.local.api.resources import Tree
-from django_lakebase.local.postgres import provision
+from django_lakebase.local.api.resources import Resources
+from django_lakebase.local.postgres import sql
 
-from .model import PURGED_AFTER, Place, Project, branch_name
+from .model import PURGE_AFTER, EndpointRef, Project, branch_name
 
-# Seconds between two looks.
-EVERY = 0.5
+# Seconds.
+INTERVAL = 0.5
 
 
-class Watch:
+class Reaper:
     """Looks every half second for what is due."""
 
-    def __init__(self, tree: Tree) -> None:
-        self._tree = tree
-        self._projects, self._branches = Projects(tree), Branches(tree)
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
 
     def start(self) -> asyncio.Task[None]:
         """Start looking; cancel the task to end it."""
@@ -27,40 +24,40 @@ class Watch:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(EVERY)
-            for project in list(self._tree.estate.projects.values()):
-                await self._remove_what_is_over(project)
-            for place in list(self._tree.estate.places()):
-                await self._let_sleep(place)
+            await asyncio.sleep(INTERVAL)
+            for project in list(self._resources.state.projects.values()):
+                await self._remove_expired(project)
+            for ref in list(self._resources.state.endpoint_refs()):
+                await self._suspend_if_idle(ref)
 
-    async def _remove_what_is_over(self, project: Project) -> None:
+    async def _remove_expired(self, project: Project) -> None:
         now = time.time()
-        if _is_over(project.deleted_at, now - PURGED_AFTER):
-            await self._projects.purge(project)
-            self._tree.save()
+        if _has_passed(project.deleted_at, now - PURGE_AFTER):
+            await self._resources.purge_project(project)
+            self._resources.save()
             return
         sources = {branch.source for branch in project.live_branches}
         for branch in list(project.branches.values()):
             is_parent = branch_name(project, branch) in sources
-            has_expired = _is_over(branch.expires_at, now) and not is_parent
-            if has_expired or _is_over(branch.deleted_at, now - PURGED_AFTER):
+            has_expired = _has_passed(branch.expires_at, now) and not is_parent
+            if has_expired or _has_passed(branch.deleted_at, now - PURGE_AFTER):
                 branch.deleted_at = branch.deleted_at or now
-                await self._tree.rest(branch)
-                await self._branches.purge(project, branch)
-                self._tree.save()
+                await self._resources.stop_servers(branch)
+                await self._resources.purge_branch(project, branch)
+                self._resources.save()
 
-    async def _let_sleep(self, place: Place) -> None:
-        endpoint = place.endpoint
+    async def _suspend_if_idle(self, ref: EndpointRef) -> None:
+        endpoint = ref.endpoint
         is_due = time.time() - endpoint.active_at > endpoint.suspend_after > 0
-        compute = self._tree.fleet.find(place.folder)
+        compute = self._resources.computes.find(ref.folder)
         if not is_due or endpoint.is_suspended or compute is None:
             return
         # Nobody counts statements as they pass: PostgreSQL knows.
-        active_at = await provision.last_activity(compute.door)
+        active_at = await sql.fetch_last_activity(compute.admin)
         endpoint.active_at = max(endpoint.active_at, active_at or 0.0)
         if time.time() - endpoint.active_at > endpoint.suspend_after:
-            await self._tree.gateway.suspend(place)
+            await self._resources.gateway.suspend(ref)
 
 
-def _is_over(moment: float | None, now: float) -> bool:
+def _has_passed(moment: float | None, now: float) -> bool:
     return moment is not None and moment <= now
