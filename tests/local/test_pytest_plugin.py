@@ -24,14 +24,18 @@ EMPTY_TEST = "def test_that_needs_no_database(): pass"
 MODULE = ("-m", "pytest")
 
 
-def run(folder, text, *start):
+def run(folder, text, *start, autoload=False):
     """Run pytest with *text* as its only test file; return the finished process."""
     (folder / "test_it.py").write_text(text)
-    options = ["-p", "lakebase_local", "-p", "no:cacheprovider", "--rootdir=."]
+    options = ["-p", "no:django", "-p", "no:cacheprovider", "--rootdir=."]
+    env = dict(os.environ)
+    if not autoload:
+        env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        options += ["-p", "lakebase_local"]
     return subprocess.run(
         [sys.executable, *start, *options],
         cwd=folder,
-        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env=env,
         capture_output=True,
         text=True,
         check=False,
@@ -61,7 +65,9 @@ def test_plugin_loads_without_the_extra_local_and_without_django(tmp_path):
 
 def test_plugin_warns_of_nothing_if_the_package_is_imported_before_pytest(tmp_path):
     """Pytest cannot rewrite the assertions of a package that is imported already."""
-    ended = run(tmp_path, EMPTY_TEST, "-c", IMPORTED_EARLY, "-W", "error")
+    ended = run(
+        tmp_path, EMPTY_TEST, "-c", IMPORTED_EARLY, "-W", "error", autoload=True
+    )
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
