@@ -84,7 +84,7 @@ def test_only_old_tokens_are_refused():
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_every_voice_says_something(name):
+def test_every_message_says_something(name):
     """And the engine knows what it means."""
     refusal = MESSAGES[name]("me")
     said = Exception(f"{refusal.severity}:  {refusal.message}")
