@@ -72,7 +72,7 @@ class BranchHandlers:
             is_deleted = project.branches[branch_id].is_deleted
             if is_deleted or request.query.get("replace_existing") != "true":
                 raise already_exists("branch with such id already exists")
-            return await self._apply_branch(project, project.branches[branch_id], spec)
+            return await self._update(project, project.branches[branch_id], spec)
         branch = Branch(id=branch_id)
         _apply_expiry(branch, spec, is_required=True)
         branch.is_protected = bool(spec.get("is_protected"))
@@ -80,7 +80,7 @@ class BranchHandlers:
         for field in ("source_branch_lsn", "source_branch_time", "source_snapshot"):
             if spec.get(field):
                 raise invalid(f"Field 'spec.{field}' is not part of the local Lakebase")
-        source = self._source(project, spec)
+        source = self._find_source(project, spec)
         branch.source = branch_name(project, source)
         branch.endpoints[ENDPOINT] = Endpoint(
             id=ENDPOINT, suspend_after=project.suspend_after
@@ -113,7 +113,7 @@ class BranchHandlers:
         """Change what the mask names."""
         body = await read_json(request)
         fields = select_masked_fields(request, body.get("spec") or {})
-        return await self._apply_branch(project, branch, fields)
+        return await self._update(project, branch, fields)
 
     def delete(self, request: web.Request, project: Project, branch: Branch) -> Json:
         """Delete a branch; with *purge* for good."""
@@ -157,7 +157,7 @@ class BranchHandlers:
             branch_name(project, branch), "Branch", work()
         )
 
-    async def _apply_branch(
+    async def _update(
         self, project: Project, branch: Branch, fields: Mapping[str, Any]
     ) -> Json:
         before = branch.expires_at, branch.is_protected
@@ -175,7 +175,7 @@ class BranchHandlers:
         shown = await self.get(project, branch)
         return self._resources.complete(branch_name(project, branch), "Branch", shown)
 
-    def _source(self, project: Project, spec: Mapping[str, Any]) -> Branch:
+    def _find_source(self, project: Project, spec: Mapping[str, Any]) -> Branch:
         name = spec.get("source_branch") or ""
         if not name:
             return project.default_branch
@@ -210,14 +210,14 @@ def _apply_expiry(
             )
         return
     if given != ["no_expiry"]:
-        branch.expires_at = _expiry(given[0], fields[given[0]])
+        branch.expires_at = _parse_expiry(given[0], fields[given[0]])
     elif parse_bool("spec.no_expiry", fields["no_expiry"]):
         branch.expires_at = None
     else:
         raise invalid("Field 'spec.no_expiry' may only be true.")
 
 
-def _expiry(name: str, value: object) -> float:
+def _parse_expiry(name: str, value: object) -> float:
     now = time.time()
     if name == "ttl":
         expires_at = now + parse_duration("spec.ttl", value, 1, float("inf"))

@@ -55,7 +55,7 @@ class EndpointHandlers:
         replaces = request.query.get("replace_existing") == "true"
         known = branch.endpoints.get(endpoint_id)
         if known is not None and replaces:
-            return await self._apply_endpoint(EndpointRef(project, branch, known), spec)
+            return await self._update(EndpointRef(project, branch, known), spec)
         if known is not None:
             raise already_exists("endpoint with such id already exists")
         if kind == "ENDPOINT_TYPE_READ_WRITE":
@@ -65,7 +65,7 @@ class EndpointHandlers:
         endpoint = Endpoint(
             id=endpoint_id, is_read_write=False, suspend_after=project.suspend_after
         )
-        _apply_endpoint(endpoint, spec)
+        _apply_fields(endpoint, spec)
         ref = EndpointRef(project, branch, endpoint)
         branch.endpoints[endpoint_id] = endpoint
 
@@ -83,7 +83,7 @@ class EndpointHandlers:
     async def update(self, request: web.Request, ref: EndpointRef) -> Json:
         """Change what the mask names."""
         body = await read_json(request)
-        return await self._apply_endpoint(
+        return await self._update(
             ref, select_masked_fields(request, body.get("spec") or {})
         )
 
@@ -104,11 +104,9 @@ class EndpointHandlers:
 
         return self._resources.operations.start(name, "Endpoint", work())
 
-    async def _apply_endpoint(
-        self, ref: EndpointRef, fields: Mapping[str, Any]
-    ) -> Json:
+    async def _update(self, ref: EndpointRef, fields: Mapping[str, Any]) -> Json:
         it, had_standby = ref.endpoint, ref.endpoint.has_standby
-        _apply_endpoint(it, fields)
+        _apply_fields(it, fields)
         it.touch()
 
         async def work() -> Json:
@@ -127,7 +125,7 @@ class EndpointHandlers:
         return self._resources.operations.start(endpoint_name(ref), "Endpoint", work())
 
 
-def _apply_endpoint(endpoint: Endpoint, fields: Mapping[str, Any]) -> None:
+def _apply_fields(endpoint: Endpoint, fields: Mapping[str, Any]) -> None:
     if fields.get("disabled") is not None:
         endpoint.is_disabled = parse_bool("spec.disabled", fields["disabled"])
     endpoint.suspend_after = parse_suspend_timeout(fields, endpoint.suspend_after)

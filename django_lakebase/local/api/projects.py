@@ -59,7 +59,7 @@ class ProjectHandlers:
             owner=request["identity"],
             pg_version=known,
         )
-        _apply_project(project, spec)
+        _apply_fields(project, spec)
         initial = spec.get("initial_branch_spec") or {}
         branch = project.add_default_branch(
             is_protected=bool(initial.get("is_protected"))
@@ -77,7 +77,7 @@ class ProjectHandlers:
     async def update(self, request: web.Request, project: Project) -> Json:
         """Change what the mask names."""
         body = await read_json(request)
-        _apply_project(project, select_masked_fields(request, body.get("spec") or {}))
+        _apply_fields(project, select_masked_fields(request, body.get("spec") or {}))
         project.touch()
         self._resources.save()
         return self._resources.complete(
@@ -125,7 +125,7 @@ class ProjectHandlers:
         return self._resources.operations.start(project.name, "Project", work())
 
 
-def _apply_project(project: Project, fields: Mapping[str, Any]) -> None:
+def _apply_fields(project: Project, fields: Mapping[str, Any]) -> None:
     if fields.get("display_name") is not None:
         project.display_name = str(fields["display_name"])
     native = fields.get("enable_pg_native_login")
