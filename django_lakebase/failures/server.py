@@ -1,4 +1,8 @@
-"""Failures of the server: the gateway and PostgreSQL, at login and afterwards."""
+"""
+Failures that the gateway or PostgreSQL reports, at login and afterwards.
+
+SQL in hints is meant to be copied; its placeholders are escaped (see render.py).
+"""
 
 from functools import partial
 
@@ -11,7 +15,8 @@ CREATE_ROLE = (
     "CREATE EXTENSION IF NOT EXISTS databricks_auth; "
     "SELECT databricks_create_role('{user_in_sql}', '{user_type}');"
 )
-# The new role takes over the objects of the old one: dropping it would drop tables.
+# The old role is renamed, and the new one takes over its objects: dropping the old role
+# would drop its tables.
 REPLACE_ROLE = (
     'ALTER ROLE "{user_ident}" RENAME TO "{user_ident} old"; '
     + CREATE_ROLE
@@ -19,7 +24,7 @@ REPLACE_ROLE = (
     'REASSIGN OWNED BY "{user_ident} old" TO "{user_ident}";'
 )
 
-# The privileges that Django needs to migrate, as in docs/howto/connect.md.
+# The privileges that Django needs for migrations, as in docs/howto/connect.md.
 GRANT_SCHEMA = 'GRANT USAGE, CREATE ON SCHEMA public TO "{user_ident}";'
 THEN_GRANT = (
     " Then, in the database: "
@@ -27,7 +32,7 @@ THEN_GRANT = (
     + GRANT_SCHEMA
 )
 
-# Server messages for a user that is not the identity of the token.
+# Messages of the server for a user that is not the identity of the token.
 NOT_THE_IDENTITY = (
     r"no role security label was configured|"
     r"token.*(does not match|is not).*(role|user|identity)"
@@ -335,7 +340,7 @@ SERVER_FAILURES = (
         ),
         action=Action.PROBE,
     ),
-    # The server, after the login, when a test database is created.
+    # Reported by PostgreSQL after the login, while Django creates a test database.
     _row(
         id="createdb-missing",
         pattern=r"permission denied to create database",

@@ -1,4 +1,8 @@
-"""Failures of the workspace: the SDK's login, the identity, endpoint and credential."""
+"""
+Failures of the workspace: the SDK's login, and requests to the workspace API.
+
+The texts that *pattern* searches start with the name of the exception's class.
+"""
 
 from functools import partial
 
