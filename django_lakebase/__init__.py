@@ -1,4 +1,4 @@
-"""A Django database backend for Databricks Lakebase."""
+"""A Django database backend for Databricks Lakebase: version and public functions."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,8 @@ __all__ = ["__version__", "warm"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported at first use: Django imports this package before it is configured.
+    # Imported on first use, because this package is imported before Django is
+    # configured.
     if name == "warm":
         from .warmup import warm
 
