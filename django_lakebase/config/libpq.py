@@ -340,7 +340,7 @@ def warning(params: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str,
     names = ", ".join(variable.name for variable in found)
     notes = " ".join(f"{v.name}: {v.note}" for v in found).replace("`", "")
     return (
-        f"{names} set in the environment, but ignored for this alias",
+        f"the environment sets {names}, which this alias ignores",
         f"Unset variables that no other program needs. {notes}",
     )
 

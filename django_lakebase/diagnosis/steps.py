@@ -294,7 +294,7 @@ class Diagnosis:
         lifetime = lifetime_of(connection)
         connection.close()
         if lifetime is None:
-            raise LakebaseError("a connection without a credential")
+            raise LakebaseError("the connection was opened without a credential")
         return (
             f"a second credential works too, until {lifetime.expires_at:%H:%M:%S} UTC"
         )

@@ -92,8 +92,9 @@ SERVER_FAILURES = (
             'the server rejected a newly issued token for "{user}" as not valid yet.'
         ),
         hint=(
-            "This clears within seconds: the clocks of the service differ slightly. If"
-            " it persists, contact Databricks support with the time of the login."
+            "This clears within seconds: the clocks of the service's machines differ"
+            " slightly. If it persists, contact Databricks support with the time of the"
+            " login."
         ),
         action=Action.RETRY_BRIEFLY,
     ),
@@ -149,10 +150,10 @@ SERVER_FAILURES = (
             " token."
         ),
         hint=(
-            "If this is the identity that logs in to the workspace (otherwise correct"
-            " USER, PGUSER), its role probably does not exist or does not accept"
-            " tokens. As the owner of the project, in the branch of {endpoint}, run: "
-            + CREATE_ROLE
+            'If "{user}" is not the identity that logs in to the workspace, correct'
+            " USER (PGUSER). Otherwise its role probably does not exist or does not"
+            " accept tokens. As the owner of the project, in the branch of {endpoint},"
+            " run: " + CREATE_ROLE
         ),
         action=Action.REFRESH,
     ),
@@ -350,7 +351,8 @@ SERVER_FAILURES = (
         ),
         hint=(
             'As the owner of the project, run: ALTER ROLE "{user_ident}" CREATEDB; Or'
-            ' have the owner run CREATE DATABASE "{name_ident}"; and in it '
+            ' have the owner run CREATE DATABASE "{name_ident}"; then, in'
+            " that database, "
             + GRANT_SCHEMA
             + " and run the tests with --keepdb (pytest: --reuse-db). Or run them on a"
             " local Lakebase: lakebase-local run -- python manage.py test."

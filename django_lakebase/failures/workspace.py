@@ -117,7 +117,9 @@ WORKSPACE_FAILURES = (
     _row(
         id="ambiguous-login",
         pattern=r"more than one authorization method configured",
-        summary="the environment configures two ways to log in to the workspace.",
+        summary=(
+            "the environment configures more than one way to log in to the workspace."
+        ),
         hint=(
             "Unset one (DATABRICKS_TOKEN, or DATABRICKS_CLIENT_ID and"
             " DATABRICKS_CLIENT_SECRET), or choose one with DATABRICKS_AUTH_TYPE."
@@ -297,7 +299,7 @@ WORKSPACE_FAILURES = (
     _row(
         id="workspace-unexplained",
         summary=(
-            "{workspace} issued no credential, for a reason that the engine does not"
+            "a request to {workspace} failed for a reason that the engine does not"
             " recognise."
         ),
         hint=(
