@@ -171,11 +171,11 @@ VARIABLES = (
 @functools.cache
 def keywords() -> frozenset[str]:
     """Return the connection parameters that the loaded libpq knows."""
-    return frozenset(_displays())
+    return frozenset(_display_flags())
 
 
 @functools.cache
-def _displays() -> dict[str, bytes]:
+def _display_flags() -> dict[str, bytes]:
     """Return the display flag of each parameter: empty unless secret or internal."""
     defaults = psycopg.pq.Conninfo.get_defaults()
     return {option.keyword.decode(): option.dispchar for option in defaults}
@@ -261,7 +261,7 @@ def psql_conninfo(target: Target, options: Mapping[str, Any]) -> str:
     # Only options that libpq does not mark as secret: other users of the machine can
     # see the arguments of psql.
     visible = {
-        key: value for key, value in options.items() if _displays().get(key) == b""
+        key: value for key, value in options.items() if _display_flags().get(key) == b""
     }
     params = {**visible, **connection_params(target, options, target.libpq_options)}
     if not options.get("service"):
