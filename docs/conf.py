@@ -15,6 +15,8 @@ release = __version__
 extensions = ["myst_parser"]
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
+# Hints contain SQL and commands, which must keep their quotes and dashes.
+smartquotes = False
 exclude_patterns = ["_build", "_made"]
 html_theme = "furo"
 html_title = f"django_lakebase {release}"
@@ -55,9 +57,12 @@ def _section(failure: Failure) -> str:
     hint = _text(failure.hint)
     if failure.hint == "{fix}":
         hint = "The text of the error says what to do."
+    action = f"The engine {ACTIONS[failure.action]}."
+    if failure.is_transient:
+        action += " `lakebase_check --wait` retries."
     return (
         f"(error-{failure.id})=\n### {failure.id}\n\n{_sentence(failure.summary)}\n\n"
-        f"Hint\n: {hint}\n\nAction\n: The engine {ACTIONS[failure.action]}.\n"
+        f"Hint\n: {hint}\n\nAction\n: {action}\n"
     )
 
 
@@ -71,9 +76,7 @@ def _make_pages() -> None:
         (MADE / f"{source}.md").write_text("\n".join(sections))
     lines = ["| fault | effect | options |", "|---|---|---|"]
     for name, fault in FAULTS.items():
-        options = ", ".join(
-            f"`{key}={value}`" for key, value in fault.settings.items()
-        )
+        options = ", ".join(f"`{key}={value}`" for key, value in fault.settings.items())
         lines.append(f"| `{name}` | {fault.means} | {options} |")
     (MADE / "faults.md").write_text("\n".join(lines) + "\n")
     lines = ["| variable | effect | notes |", "|---|---|---|"]
