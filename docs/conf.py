@@ -6,7 +6,7 @@ from django_lakebase import __version__
 from django_lakebase.config.libpq import VARIABLES
 from django_lakebase.failures.catalog import FAILURES
 from django_lakebase.failures.failure import Action, Failure
-from django_lakebase.local.faults import FAULTS
+from django_lakebase.local.faults.registry import FAULTS
 
 project = "django_lakebase"
 author = "The django_lakebase authors"
@@ -76,8 +76,8 @@ def _make_pages() -> None:
         (MADE / f"{source}.md").write_text("\n".join(sections))
     lines = ["| fault | effect | options |", "|---|---|---|"]
     for name, fault in FAULTS.items():
-        options = ", ".join(f"`{key}={value}`" for key, value in fault.settings.items())
-        lines.append(f"| `{name}` | {fault.means} | {options} |")
+        options = ", ".join(f"`{key}={value}`" for key, value in fault.options.items())
+        lines.append(f"| `{name}` | {fault.summary} | {options} |")
     (MADE / "faults.md").write_text("\n".join(lines) + "\n")
     lines = ["| variable | effect | notes |", "|---|---|---|"]
     lines += [f"| `{v.name}` | {v.effect} | {v.note} |" for v in VARIABLES]

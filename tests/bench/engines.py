@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from django_lakebase import pool, workspace
-from django_lakebase.local.client import FOREIGN, LocalLakebase
+from django_lakebase.local.client import VARIABLE_PREFIXES, LocalLakebase
 
 OURS = "django_lakebase"
 STOCK = "django.db.backends.postgresql"
@@ -15,7 +15,7 @@ STOCK = "django.db.backends.postgresql"
 @contextlib.contextmanager
 def lakebase(*options: str) -> Iterator[LocalLakebase]:
     """Start a local Lakebase, and have the environment lead to it."""
-    kept = {k: v for k, v in os.environ.items() if k.startswith(FOREIGN)}
+    kept = {k: v for k, v in os.environ.items() if k.startswith(VARIABLE_PREFIXES)}
     for name in kept:
         del os.environ[name]
     try:

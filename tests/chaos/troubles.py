@@ -67,8 +67,8 @@ def _login(name, ids, fault=None, words="", **settings):
     )
 
 
-def _voice(voice, ids):
-    return _login(f"refuse {voice}", ids, "refuse-logins", voice=voice)
+def _message(message, ids):
+    return _login(f"refuse {message}", ids, "refuse-logins", message=message)
 
 
 def _told(name, ids, order, **own):
@@ -117,17 +117,17 @@ TROUBLES = (
     ),
     _login("too-many-connections", "too-many-connections"),
     _login("tokens so far refused", "", "refuse-logins", before=NOW),
-    _voice("jwt", "token-refused"),
-    _voice("expired", "token-expired"),
-    _voice("not-yet", "token-early"),
-    _voice("password", "token-refused"),
-    _voice("authorization", "external-authorization"),
-    _voice("control-plane", "waking"),
-    _voice("quota", "endpoint-unavailable"),
-    _voice("permit", "waking"),
-    _voice("slow", "waking"),
-    _voice("shutdown", "waking"),
-    _voice("german", "unexplained"),
+    _message("jwt", "token-refused"),
+    _message("expired", "token-expired"),
+    _message("not-yet", "token-early"),
+    _message("password", "token-refused"),
+    _message("authorization", "external-authorization"),
+    _message("control-plane", "waking"),
+    _message("quota", "endpoint-unavailable"),
+    _message("permit", "waking"),
+    _message("slow", "waking"),
+    _message("shutdown", "waking"),
+    _message("german", "unexplained"),
     _login("cut", "", words=CUT),
     _login("cut idle", "", "cut", which="idle", words=CUT),
     _login("cut busy", "", "cut", which="busy", words=CUT),
