@@ -69,7 +69,7 @@ def test_every_system_check_has_a_section():
 
 def test_what_can_be_observed_is_in_its_page():
     """Each signal, figure, metric and span."""
-    text = (TOP / "docs/howto/observe.md").read_text()
+    text = page("observability")
     source = (TOP / "django_lakebase/telemetry.py").read_text()
     named = set(re.findall(r'"((?:lakebase|db)\.[a-z_.]+)"', source))
     named |= {name for name in vars(signals) if name.islower() and name[0] not in "@_"}
