@@ -135,7 +135,7 @@ def _request(login: Login, send: Callable[["WorkspaceClient"], T]) -> T:
             if known is not None:
                 raise known from exc
             raise
-    del _clients[login]
+    _clients.pop(login, None)  # Another thread may have removed it already.
     return send(_client(login))
 
 

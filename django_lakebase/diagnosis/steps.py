@@ -33,7 +33,7 @@ from django_lakebase.connect.errors import call_workspace, connect_error
 from django_lakebase.connect.liveness import Connection, lifetime_of
 from django_lakebase.connect.params import get_host, get_user
 from django_lakebase.connect.retry import RetryPolicy
-from django_lakebase.exceptions import ExplainedError, LakebaseError
+from django_lakebase.exceptions import ExplainedError
 from django_lakebase.failures.classify import classify, failures_by_id, scrub
 from django_lakebase.failures.failure import Action, Source
 from django_lakebase.failures.render import summary_and_hint
@@ -294,7 +294,7 @@ class Diagnosis:
         lifetime = lifetime_of(connection)
         connection.close()
         if lifetime is None:
-            raise LakebaseError("the connection was opened without a credential")
+            raise RuntimeError("the connection was opened without a credential")
         return (
             f"a second credential works too, until {lifetime.expires_at:%H:%M:%S} UTC"
         )
@@ -324,7 +324,7 @@ class Diagnosis:
 
     def _execute(self, query: Query) -> list[tuple[Any, ...]]:
         if self._connection is None:
-            raise LakebaseError("there is no connection")
+            raise RuntimeError("there is no connection")
         with self._connection.cursor() as cursor:
             cursor.execute(query)
             return cursor.fetchall() if cursor.description else []

@@ -65,14 +65,18 @@ def chain(exc: BaseException | None) -> Iterator[BaseException]:
 
 def strip_tracebacks(exc: BaseException) -> BaseException:
     """
-    Remove the tracebacks of *exc* and its causes, and return *exc*.
+    Remove the tracebacks of *exc*, its causes and contexts, and return *exc*.
 
     The frames of the SDK hold client secrets, those of psycopg hold tokens.
     """
-    link: BaseException | None = exc
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
+    done: set[int] = set()
+    waiting: list[BaseException | None] = [exc]
+    while waiting:
+        link = waiting.pop()
+        if link is not None and id(link) not in done:
+            done.add(id(link))
+            link.__traceback__ = None
+            waiting += [link.__cause__, link.__context__]
     return exc
 
 
