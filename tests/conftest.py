@@ -12,7 +12,7 @@ from django.db.utils import load_backend
 from django_lakebase import pool
 from django_lakebase.base import DatabaseWrapper
 from django_lakebase.local.client import LocalLakebase
-from tests.support import forget_all, outlive
+from tests.helpers.wrappers import forget_all, outlive
 
 # Projects of users, with tests and a conftest of their own.
 collect_ignore = ["projects"]

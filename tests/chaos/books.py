@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 
-from tests.sessions import dialled
+from tests.helpers.sessions import dialled
 
 from .journal import Outcome
 

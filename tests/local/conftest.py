@@ -11,7 +11,7 @@ import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.config import Config
 
-from tests.sessions import dialled
+from tests.helpers.sessions import dialled
 
 
 @pytest.fixture

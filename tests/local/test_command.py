@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from django_lakebase.local.client import LocalLakebase
-from tests.sessions import dialled
+from tests.helpers.sessions import dialled
 
 COMMAND = [sys.executable, "-m", "django_lakebase.local"]
 

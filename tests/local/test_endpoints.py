@@ -13,9 +13,9 @@ from psycopg import errors
 
 from django_lakebase.local.client import LocalLakebase
 from django_lakebase.local.pooler import find
+from tests.helpers.sessions import dialled
 from tests.local.conftest import Api, Refused
 from tests.local.test_command import alive
-from tests.sessions import dialled
 
 READ_ONLY = {"spec": {"endpoint_type": "ENDPOINT_TYPE_READ_ONLY"}}
 

@@ -11,7 +11,7 @@ from sentry_sdk.integrations.django import DjangoIntegration
 from sentry_sdk.scrubber import EventScrubber
 from sentry_sdk.transport import Transport
 
-from tests.support import forget_all
+from tests.helpers.wrappers import forget_all
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

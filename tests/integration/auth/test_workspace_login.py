@@ -1,0 +1,311 @@
+"""
+Logins to the workspace that fail on this machine: its authorities, proxy and programs.
+
+Each hint is followed as it is written, and leads to a connection or the next error.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from django_lakebase.connection import LakebaseError
+from django_lakebase.diagnosis import Diagnosis
+from django_lakebase.local.client import LocalLakebase
+from tests.helpers.wrappers import cache_of, forget_all, one, settings_for
+
+# The SDK takes a smaller program for the Python package of the same name.
+CLI_SIZE = 1024 * 1024
+LOGGED_OUT = (
+    "Error: A new access token could not be retrieved because the refresh token is "
+    "invalid."
+)
+
+
+@pytest.fixture(scope="module")
+def secure():
+    """Give a local Lakebase whose API is served over TLS."""
+    with LocalLakebase.start("--api-tls") as own:
+        yield own
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(local, monkeypatch):
+    """Remove what this machine says about authorities, proxies and workspaces."""
+    for name in list(os.environ):
+        is_proxy = name.lower().endswith("_proxy")
+        if is_proxy or name.endswith("_CA_BUNDLE") or name.startswith("DATABRICKS_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def connect(secure, new_wrapper):
+    """Give a function that connects to *secure* as a new process would."""
+
+    def run(**workspace):
+        forget_all()
+        settings = settings_for(secure)
+        own = settings["OPTIONS"]["workspace"]
+        settings["OPTIONS"]["workspace"] = {**own, **workspace}
+        return one(new_wrapper(HOST=secure.facts["host"], **settings), "SELECT 1")
+
+    return run
+
+
+def failure_of(connect, **workspace):
+    """Return the error of an attempt to connect."""
+    with pytest.raises(LakebaseError) as caught:
+        connect(**workspace)
+    return caught.value
+
+
+def test_authority_that_requests_does_not_know(
+    connect, secure, new_wrapper, monkeypatch
+):
+    """The hint, which lakebase_check gives too, makes it connect."""
+    error = failure_of(connect)
+    checked = new_wrapper(**settings_for(secure))
+    steps = {step.id: step for step in Diagnosis(checked).run()}
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", secure.env["REQUESTS_CA_BUNDLE"])
+
+    assert error.failure_id == "api-ca-unknown"
+    assert "Set REQUESTS_CA_BUNDLE" in error.mend
+    assert steps["sdk-login"].mend == error.mend
+    assert connect() == 1
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_file_of_authorities_that_cannot_be_used(
+    connect, secure, monkeypatch, tmp_path, variable, content
+):
+    """It is missing or holds no certificate; both ways out lead on."""
+    file = tmp_path / "bundle.pem"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv(variable, str(file))
+
+    error = failure_of(connect)
+    monkeypatch.delenv(variable)
+    without = failure_of(connect)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", secure.env["REQUESTS_CA_BUNDLE"])
+
+    assert error.failure_id == "ca-bundle-unusable"
+    assert variable in str(error)
+    assert without.failure_id == "api-ca-unknown"
+    assert connect() == 1
+
+
+def test_certificate_of_another_host(connect, secure, monkeypatch):
+    """No file of authorities would help, so the hint is about DATABRICKS_HOST."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", secure.env["REQUESTS_CA_BUNDLE"])
+    right = secure.env["DATABRICKS_HOST"]
+
+    error = failure_of(connect, host=right.replace("127.0.0.1", "localhost"))
+
+    assert error.failure_id == "api-certificate"
+    assert "correct DATABRICKS_HOST" in error.mend
+    assert "Hostname mismatch" in str(error)
+    assert connect(host=right) == 1
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("socks") is not None, reason="PySocks is installed"
+)
+def test_socks_proxy_without_its_package(connect, secure, monkeypatch):
+    """The package is named, and so is the way around the proxy."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", secure.env["REQUESTS_CA_BUNDLE"])
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+
+    error = failure_of(connect)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+    assert error.failure_id == "socks-missing"
+    assert 'pip install "requests[socks]"' in error.mend
+    assert "to NO_PROXY" in error.mend
+    assert connect() == 1
+
+
+# Profiles, and the programs that log in.
+
+
+@pytest.fixture
+def profile(local, new_wrapper, tmp_path):
+    """Give a function that connects with a profile of these lines."""
+    file = tmp_path / "databrickscfg"
+
+    def run(*lines):
+        forget_all()
+        file.write_text("\n".join(["[dev]", *lines]))
+        settings = settings_for(local)
+        workspace = {"profile": "dev", "config_file": str(file)}
+        settings["OPTIONS"] = {**settings["OPTIONS"], "workspace": workspace}
+        wrapper = new_wrapper(HOST=local.facts["host"], **settings)
+        assert one(wrapper, "SELECT 1") == 1
+        wrapper.close()
+        return wrapper
+
+    return run
+
+
+@pytest.fixture
+def programs(local, tmp_path, monkeypatch):
+    """Put a directory for programs before the system's own ones on PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return folder
+
+
+def install_cli(folder, local):
+    """Make a Databricks CLI that gives the owner's token after ``auth login``."""
+    token = {
+        "access_token": local.facts["owner_token"],
+        "token_type": "Bearer",
+        # In the past, so that the SDK asks again for each request.
+        "expiry": "2020-01-01T00:00:00Z",
+    }
+    file = folder / "databricks"
+    file.write_text(
+        f"""#!/bin/sh
+case "$*" in
+*version*) echo '{{"Version": "0.298.0"}}' ;;
+"auth login "*) touch "$0.session" ;;
+"auth token "*) if [ -e "$0.session" ]; then echo '{json.dumps(token)}'
+    else echo "{LOGGED_OUT}" >&2; exit 1; fi ;;
+esac
+exit 0
+"""
+        + "#" * CLI_SIZE
+    )
+    file.chmod(0o755)
+    return Path(f"{file}.session")
+
+
+def run_command_of(error):
+    """Run the command that the hint ends in, or that stands before its last words."""
+    [command] = re.findall(r"process: (.*?)\.(?: |$)", error.mend)
+    subprocess.run(shlex.split(command), check=True)
+
+
+def test_login_program_that_is_missing(profile, programs, local):
+    """The hint's two parts are to install it and to log in."""
+    lines = [f"host = {local.url}", "auth_type = databricks-cli"]
+
+    error = failure_of(lambda: profile(*lines))
+    install_cli(programs, local)
+    logged_out = failure_of(lambda: profile(*lines))
+    run_command_of(error)
+
+    assert error.failure_id == "cli-missing"
+    assert "by databricks-cli needs the program databricks" in str(error)
+    assert "databricks auth login --profile dev" in error.mend
+    assert logged_out.failure_id == "cli-login"
+    profile(*lines)
+
+
+def test_login_program_that_is_logged_out(profile, programs, local):
+    """Also in a process that has already connected."""
+    lines = [f"host = {local.url}", "auth_type = databricks-cli"]
+    session = install_cli(programs, local)
+    session.touch()
+    wrapper = profile(*lines)
+    session.unlink()
+    cache_of(wrapper).drop(cache_of(wrapper).ready())
+
+    error = failure_of(lambda: one(wrapper, "SELECT 1"))
+    run_command_of(error)
+
+    assert error.failure_id == "cli-login"
+    assert f"{programs / 'databricks'} gave no token" in str(error)
+    assert LOGGED_OUT in str(error)
+    assert one(wrapper, "SELECT 1") == 1
+
+
+def test_method_from_the_environment(new_wrapper, programs, local, monkeypatch):
+    """Without a profile the command names the host."""
+    monkeypatch.setenv("DATABRICKS_HOST", local.url)
+    monkeypatch.setenv("DATABRICKS_AUTH_TYPE", "databricks-cli")
+    install_cli(programs, local)
+
+    error = failure_of(lambda: one(new_wrapper(USER=""), "SELECT 1"))
+
+    assert error.failure_id == "cli-login"
+    assert f"databricks auth login --host {local.url}." in error.mend
+
+
+@pytest.mark.parametrize("is_installed", [False, True])
+def test_login_by_the_azure_cli(profile, programs, local, is_installed):
+    """The SDK says the same of a missing program and of one that is logged out."""
+    if is_installed:
+        (programs / "az").write_text("#!/bin/sh\nexit 1\n")
+        (programs / "az").chmod(0o755)
+
+    error = failure_of(lambda: profile(f"host = {local.url}", "auth_type = azure-cli"))
+
+    assert error.failure_id == ("cli-login" if is_installed else "cli-missing")
+    assert "az login" in error.mend
+
+
+def test_login_by_google_s_library(profile, local, monkeypatch, tmp_path):
+    """Its credentials are made by gcloud, so the hint names gcloud's command."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+
+    error = failure_of(
+        lambda: profile(f"host = {local.url}", "google_service_account = x@y.z")
+    )
+
+    assert error.failure_id in ("cli-login", "cli-missing")
+    assert "gcloud auth application-default login" in error.mend
+
+
+@pytest.mark.parametrize(
+    ("kept", "problem"),
+    [
+        (["client_id", "client_secret"], "names no host"),
+        (["host"], "names a host and no login"),
+        (["host", "auth_type"], 'auth_type "pat"'),
+    ],
+)
+def test_profile_that_lacks_something(profile, programs, local, kept, problem):
+    """The profile is named with what is missing, and adding that is enough."""
+    whole = {
+        "host": local.url,
+        "client_id": local.env["DATABRICKS_CLIENT_ID"],
+        "client_secret": local.env["DATABRICKS_CLIENT_SECRET"],
+    }
+    partial = {"auth_type": "pat", **whole}
+
+    error = failure_of(lambda: profile(*(f"{name} = {partial[name]}" for name in kept)))
+
+    assert error.failure_id == "profile-incomplete"
+    assert 'the profile "dev"' in str(error)
+    assert problem in str(error)
+    profile(*(f"{name} = {value}" for name, value in whole.items()))
+
+
+def test_profiles_file_that_cannot_be_read(new_wrapper, local, tmp_path, monkeypatch):
+    """A directory cannot be read by root either; the variable leads to another file."""
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path))
+    monkeypatch.setenv("DATABRICKS_CONFIG_PROFILE", "dev")
+    file = tmp_path / "other"
+    file.write_text(
+        f"[dev]\nhost = {local.url}\n"
+        f"client_id = {local.env['DATABRICKS_CLIENT_ID']}\n"
+        f"client_secret = {local.env['DATABRICKS_CLIENT_SECRET']}\n"
+    )
+
+    error = failure_of(lambda: one(new_wrapper(), "SELECT 1"))
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(file))
+
+    assert error.failure_id == "profile-unreadable"
+    assert str(tmp_path) in str(error)
+    assert "set DATABRICKS_CONFIG_FILE" in error.mend
+    assert one(new_wrapper(), "SELECT 1") == 1

@@ -1,0 +1,146 @@
+"""The engine under its other names: django_lakebase.postgresql and .postgis."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
+from django.db import connections
+from django.db.utils import load_backend
+
+from django_lakebase.base import DatabaseWrapper
+from django_lakebase.checks import check_databases
+from tests.helpers.wrappers import cache_of, one, put
+
+POOL = {"min_size": 1, "max_size": 1, "timeout": 10}
+# In a process of its own, as a user's commands are.
+PROJECT = """
+from django.conf import settings
+from tests import settings as own
+own.DATABASES["default"]["ENGINE"] = "django_lakebase.postgresql"
+settings.configure(**{k: v for k, v in vars(own).items() if k.isupper()})
+import django
+django.setup()
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+call_command("lakebase_check")
+from django.contrib.auth.models import Group
+Group.objects.create(name="kept")
+print("groups:", *Group.objects.values_list("name", flat=True))
+"""
+
+
+@pytest.fixture(params=["postgresql", "postgis"])
+def engine(request):
+    """Give each of the names whose libraries are here."""
+    name = f"django_lakebase.{request.param}"
+    try:
+        load_backend(name)
+    except ImproperlyConfigured as exc:
+        pytest.skip(str(exc))
+    return name
+
+
+@pytest.fixture
+def wrapper(engine, new_wrapper):
+    """Give a pooled connection of the engine, in the place of the default one."""
+    before = connections["default"]
+    connections["default"] = new_wrapper(ENGINE=engine, OPTIONS={"pool": dict(POOL)})
+    yield connections["default"]
+    connections["default"].close()
+    connections["default"] = before
+
+
+def test_a_project_migrates_and_is_checked(new_wrapper, local):
+    """The word that third-party code looks for may be in ENGINE from the start."""
+    server = new_wrapper("server")
+    with server.cursor() as cursor:
+        cursor.execute("CREATE DATABASE word")
+    try:
+        found = subprocess.run(
+            [sys.executable, "-c", PROJECT],
+            env={**os.environ, "PGDATABASE": "word"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        with server.cursor() as cursor:
+            cursor.execute("DROP DATABASE word WITH (FORCE)")
+
+    assert "groups: kept" in found.stdout, found.stderr
+    assert "ok       login" in found.stdout
+
+
+def test_a_missing_gdal_is_named():
+    """The error is about the library, and not about an engine that cannot be found."""
+    code = (
+        "import ctypes.util\n"
+        "ctypes.util.find_library = lambda name: None\n"
+        "from django.conf import settings\n"
+        "settings.configure()\n"
+        "from django.db.utils import load_backend\n"
+        "load_backend('django_lakebase.postgis')"
+    )
+
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+
+    assert "ImproperlyConfigured: Could not find the GDAL library" in found.stderr
+    assert "GDAL_LIBRARY_PATH" in found.stderr
+
+
+def test_the_word_names_the_very_same_engine():
+    """What others replace in the one they have replaced in the other."""
+    backend = load_backend("django_lakebase.postgresql")
+
+    assert backend.DatabaseWrapper is DatabaseWrapper
+
+
+def test_the_command_checks_the_engine(wrapper):
+    """It is for whatever brings its own password."""
+    out = io.StringIO()
+
+    call_command("lakebase_check", stdout=out)
+
+    assert "ok       rotation" in out.getvalue()
+
+
+def test_the_system_checks_see_the_engine(wrapper):
+    """A misspelled key is found, and so is a setting that cannot connect."""
+    wrapper.settings_dict["OPTIONS"] |= {"conect_budget": 5, "sslmode": "disable"}
+
+    found = [finding.id for finding in check_databases()]
+
+    assert found == ["lakebase.E002", "lakebase.W001"]
+
+
+def test_the_engine_has_our_pool(wrapper, local):
+    """It survives the end of its first credential, as under the short name."""
+    put(wrapper, local.issue(local.facts["service_principal"]), left=30)
+    first = one(wrapper, "SELECT pg_backend_pid()")
+    wrapper.connection.close()
+    wrapper.close()
+
+    assert one(wrapper, "SELECT pg_backend_pid()") != first
+    assert wrapper.lease.expires_at == cache_of(wrapper).expires_at
+
+
+def test_the_names_share_one_credential(engine, new_wrapper, local):
+    """The cache is kept by login and endpoint, not by engine."""
+    one(new_wrapper("short"), "SELECT 1")
+    one(new_wrapper("long", ENGINE=engine), "SELECT 1")
+
+    assert local.counters()["credentials_issued"] == 1
+
+
+def test_the_signature_asks_for_the_host(engine, new_wrapper, local, monkeypatch):
+    """Test databases are told apart as under the short name."""
+    monkeypatch.delenv("PGHOST")
+    wrapper = new_wrapper(ENGINE=engine)
+
+    assert wrapper.creation.test_db_signature()[0] == local.facts["host"]

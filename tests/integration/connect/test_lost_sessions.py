@@ -1,0 +1,596 @@
+"""Sessions that the server ends while they are idle, and what they held."""
+
+import contextlib
+import functools
+import logging
+
+import psycopg
+import pytest
+from django.db import DataError, OperationalError, connection, connections, transaction
+from django.db.backends.postgresql.base import Cursor
+from django.db.backends.signals import connection_created
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from django_lakebase import events, session, signals
+from django_lakebase.connection import LakebaseError
+from django_lakebase.figures import figures
+from tests.helpers.wrappers import hear_from, one
+from tests.projects.app.models import Note
+
+POOLS = pytest.mark.parametrize("pool", [False, {"min_size": 1, "max_size": 1}])
+
+
+def backend(wrapper):
+    """Return which session of the server this is."""
+    return one(wrapper, "SELECT pg_backend_pid()")
+
+
+def execute(wrapper, *statements):
+    """Run each of *statements*."""
+    with wrapper.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+@contextlib.contextmanager
+def atomic(wrapper):
+    """Enter transaction.atomic() of a wrapper that settings do not name."""
+    connections[wrapper.alias] = wrapper
+    try:
+        with transaction.atomic(using=wrapper.alias):
+            yield
+    finally:
+        del connections[wrapper.alias]
+
+
+def lose(wrapper, local, fault="suspend"):
+    """Have the server end the session of *wrapper*, and wait until that is here."""
+    settings = {"wake": 0} if fault == "suspend" else {}
+    local.set_fault(fault, **settings)
+    hear_from(wrapper.connection)
+
+
+@pytest.fixture
+def reopened():
+    """Collect the arguments of session_reopened."""
+    heard = []
+
+    def listen(sender, signal, **arguments):
+        heard.append(arguments)
+
+    signals.session_reopened.connect(listen)
+    yield heard
+    signals.session_reopened.disconnect(listen)
+
+
+@pytest.fixture
+def at_connect():
+    """Give a function that runs statements on each new connection."""
+    receivers = []
+
+    def run(*statements):
+        def receiver(connection, **arguments):
+            execute(connection, *statements)
+
+        receivers.append(receiver)
+        connection_created.connect(receiver)
+
+    yield run
+    for receiver in receivers:
+        connection_created.disconnect(receiver)
+
+
+@pytest.mark.parametrize("fault", ["suspend", "cut"])
+@POOLS
+def test_session_lost_while_idle_is_reopened(new_wrapper, local, reopened, pool, fault):
+    """A command that never calls close_old_connections goes on."""
+    wrapper = new_wrapper("command", OPTIONS={"pool": pool})
+    first = backend(wrapper)
+
+    for _ in range(2):
+        lose(wrapper, local, fault)
+        second = backend(wrapper)
+        assert second != first
+        first = second
+
+    assert [heard["alias"] for heard in reopened] == ["command", "command"]
+
+
+@POOLS
+def test_atomic_begins_on_a_reopened_session(new_wrapper, local, reopened, pool):
+    """Entering atomic switches autocommit off, which opens no cursor."""
+    wrapper = new_wrapper("command", OPTIONS={"pool": pool})
+    first = backend(wrapper)
+    lose(wrapper, local)
+
+    with atomic(wrapper):
+        assert backend(wrapper) != first
+
+    assert len(reopened) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_orm_goes_on_after_scale_to_zero(lakebase, reopened):
+    """With a write, a read and a transaction after each sleep."""
+    connection.ensure_connection()
+    before = figures()["default"].sessions_reopened
+    for name in ("first", "second"):
+        lose(connection, lakebase)
+        Note.objects.create(text=name)
+        lose(connection, lakebase)
+        with transaction.atomic():
+            Note.objects.create(text=f"{name} in atomic")
+
+    assert Note.objects.count() == 4
+    assert [heard["alias"] for heard in reopened] == ["default"] * 4
+    assert figures()["default"].sessions_reopened == before + 4
+
+
+def test_connection_that_was_found_closed_is_reopened(new_wrapper, local):
+    """A statement fails under way, and the program goes on with the next one."""
+    wrapper = new_wrapper()
+    first = backend(wrapper)
+    cursor = wrapper.cursor()
+    lose(wrapper, local)
+
+    with pytest.raises(OperationalError):
+        cursor.execute("SELECT 1")
+
+    assert wrapper.connection.closed
+    assert backend(wrapper) != first
+
+
+def test_reopening_is_logged_counted_and_signalled(
+    new_wrapper, local, reopened, caplog
+):
+    """Once, at INFO."""
+    caplog.set_level(logging.INFO, "django_lakebase")
+    wrapper = new_wrapper("told")
+    before = events.tally("told").reopened
+    one(wrapper, "SELECT 1")
+    lose(wrapper, local)
+    caplog.clear()
+
+    one(wrapper, "SELECT 1")
+
+    [record] = caplog.records
+    assert (record.levelname, record.lakebase_alias) == ("INFO", "told")
+    assert record.lakebase_endpoint == local.env["ENDPOINT_NAME"]
+    [heard] = reopened
+    assert heard["alias"] == "told"
+    assert heard["endpoint"] == local.env["ENDPOINT_NAME"]
+    assert heard["seconds"] > 0
+    assert events.tally("told").reopened == before + 1
+
+
+def test_healthy_idle_session_costs_no_query(new_wrapper, monkeypatch):
+    """Each query looks at the socket, and nothing more."""
+    wrapper = new_wrapper()
+    one(wrapper, "SELECT 1")
+    monkeypatch.setattr(session, "is_lost", pytest.fail)
+
+    assert one(wrapper, "SELECT 2") == 2
+
+
+@POOLS
+def test_reconnect_off_fails_as_django_s_backend_does(
+    new_wrapper, local, reopened, pool
+):
+    """The first statement names the reason, and all others the closed connection."""
+    wrapper = new_wrapper(OPTIONS={"pool": pool, "reconnect": False})
+    first = backend(wrapper)
+    lose(wrapper, local)
+
+    with pytest.raises(OperationalError, match="terminating connection"):
+        one(wrapper, "SELECT 1")
+    for _ in range(2):
+        with pytest.raises(OperationalError, match="connection is closed"):
+            one(wrapper, "SELECT 1")
+
+    assert reopened == []
+    wrapper.close()
+    assert backend(wrapper) != first
+
+
+@POOLS
+def test_nothing_is_reopened_inside_atomic(new_wrapper, local, reopened, pool):
+    """Its locks and writes are gone: each statement in it fails, and so does it."""
+    wrapper = new_wrapper(OPTIONS={"pool": pool})
+    first = backend(wrapper)
+
+    def lose_inside_atomic():
+        with atomic(wrapper):
+            one(wrapper, "SELECT 1")
+            lose(wrapper, local)
+            for _ in range(2):
+                with pytest.raises(OperationalError) as caught:
+                    wrapper.cursor().execute("SELECT 1")
+                assert not isinstance(caught.value, LakebaseError)
+
+    with pytest.raises(OperationalError):
+        lose_inside_atomic()
+
+    assert reopened == []
+    assert backend(wrapper) != first
+
+
+def test_nothing_is_reopened_while_autocommit_is_off(new_wrapper, local, reopened):
+    """The program is in a transaction of its own."""
+    wrapper = new_wrapper()
+    wrapper.ensure_connection()
+    wrapper.set_autocommit(False)
+    one(wrapper, "SELECT 1")
+    lose(wrapper, local)
+
+    for _ in range(2):
+        with pytest.raises(OperationalError):
+            one(wrapper, "SELECT 1")
+
+    assert reopened == []
+
+
+# Statement, and what the error calls it.
+STATE = {
+    "advisory lock": ("SELECT pg_advisory_lock(7)", "an advisory lock"),
+    "advisory lock by try": ("select PG_TRY_ADVISORY_LOCK(7)", "an advisory lock"),
+    "shared advisory lock": ("SELECT pg_advisory_lock_shared(7)", "an advisory lock"),
+    "role": ("SET ROLE none", "SET"),
+    "read-only default": ("SET default_transaction_read_only = on", "SET"),
+    "commented setting": ("/* the\ntenant **/ SET app.tenant = '1'", "SET"),
+    "reset": ("RESET TIMEZONE", "RESET"),
+    "tenant": ("SELECT set_config('app.tenant', '1', false)", "set_config"),
+    "listen": ("LISTEN news", "LISTEN"),
+    "begin": ("BEGIN", "a transaction"),
+    "start transaction": ("START TRANSACTION READ ONLY", "a transaction"),
+    "temporary table": ("CREATE TEMPORARY TABLE t (i int)", "a temporary table"),
+    "temporary view": ("create or replace temp view v as select 1", "a temporary"),
+    "into": ("SELECT 1 AS i INTO TEMP t", "a temporary table"),
+    "prepared statement": ("PREPARE p AS SELECT 1", "PREPARE"),
+    "cursor": ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "DECLARE"),
+    "block": ("DO $$ BEGIN SET app.tenant = '1'; END $$", "DO"),
+    "several": ("SELECT 1; -- then\n/* a\n* b */ SET app.tenant = '1';", "SET"),
+    "several with begin": ("SELECT 1; BEGIN; SELECT 2", "a transaction"),
+    "composed": (
+        sql.SQL("SELECT {}(7)").format(sql.Identifier("pg_advisory_lock")),
+        "an advisory lock",
+    ),
+    "bytes": (b"LISTEN news", "LISTEN"),
+}
+
+
+@pytest.mark.parametrize(("statement", "name"), STATE.values(), ids=STATE)
+def test_lost_state_is_an_error_until_the_connection_is_closed(
+    new_wrapper, local, reopened, statement, name
+):
+    """Else the program would go on without its lock, role or tenant."""
+    wrapper = new_wrapper("command", NAME="postgres")
+    first = backend(wrapper)
+    execute(wrapper, statement)
+    lose(wrapper, local)
+    if wrapper.connection.info.transaction_status != TransactionStatus.IDLE:
+        # In a transaction the statement itself fails, and the program ignores that.
+        with pytest.raises(OperationalError, match="terminating connection"):
+            execute(wrapper, "SELECT 1")
+
+    for _ in range(2):
+        with pytest.raises(LakebaseError, match=name) as caught:
+            one(wrapper, "SELECT 1")
+        assert caught.value.failure_id == "session-lost"
+        assert isinstance(caught.value.__cause__, psycopg.OperationalError)
+    with pytest.raises(LakebaseError, match=name), atomic(wrapper):
+        pytest.fail("atomic must not begin")
+
+    assert reopened == []
+    wrapper.close_if_unusable_or_obsolete()
+    assert backend(wrapper) != first
+
+
+@POOLS
+def test_lost_state_is_an_error_with_a_pool_too(new_wrapper, local, pool):
+    """And what one borrower did is not told to the next."""
+    wrapper = new_wrapper("command", OPTIONS={"pool": pool})
+    execute(wrapper, "LISTEN news")
+    wrapper.close()
+    first = backend(wrapper)
+    lose(wrapper, local)
+    assert backend(wrapper) != first
+
+    execute(wrapper, "LISTEN news")
+    lose(wrapper, local)
+    with pytest.raises(LakebaseError, match="LISTEN"):
+        one(wrapper, "SELECT 1")
+
+
+def test_all_that_was_lost_is_named(new_wrapper, local):
+    """In the order in which it came."""
+    wrapper = new_wrapper("command")
+    execute(wrapper, "SELECT pg_advisory_lock(7)", "SET app.tenant = '1'", "LISTEN a")
+    lose(wrapper, local)
+
+    with pytest.raises(LakebaseError, match="an advisory lock, SET, LISTEN"):
+        one(wrapper, "SELECT 1")
+
+
+PASSING = {
+    "transaction's advisory lock": "SELECT pg_advisory_xact_lock(7)",
+    "transaction's setting": "/* a */ SET LOCAL app.tenant = '1'",
+    "transaction's config": "SELECT set_config('app.tenant', %s, true)",
+    "transaction's characteristics": "SET TRANSACTION READ ONLY",
+    "constraints": "SET CONSTRAINTS ALL DEFERRED",
+    "words": "SELECT 'temperature' AS temp, 'template'",
+    "semicolon": "SELECT 1;",
+    "several": "SELECT 1; SET LOCAL app.tenant = '1'",
+}
+
+
+@pytest.mark.parametrize("statement", PASSING.values(), ids=PASSING)
+def test_state_that_ends_with_its_transaction_leaves_no_mark(
+    new_wrapper, local, reopened, statement
+):
+    """Inside atomic it is safe, since nothing is reopened there."""
+    wrapper = new_wrapper()
+    first = backend(wrapper)
+    with atomic(wrapper), wrapper.cursor() as cursor:
+        cursor.execute(statement, ["1"] if "%s" in statement else None)
+    lose(wrapper, local)
+
+    assert backend(wrapper) != first
+    assert len(reopened) == 1
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK", "SELECT 1; COMMIT"])
+def test_transaction_of_the_program_s_own_is_forgotten_at_its_end(
+    new_wrapper, local, reopened, end
+):
+    """BEGIN leaves nothing behind then."""
+    wrapper = new_wrapper()
+    execute(wrapper, "BEGIN", "SELECT 1", end)
+    lose(wrapper, local)
+
+    one(wrapper, "SELECT 1")
+
+    assert len(reopened) == 1
+
+
+def test_begin_that_failed_is_a_lost_transaction(new_wrapper, local):
+    """What follows would be committed at once on a new session."""
+    wrapper = new_wrapper()
+    cursor = wrapper.cursor()
+    lose(wrapper, local)
+    with contextlib.suppress(OperationalError):
+        cursor.execute("BEGIN")
+
+    with pytest.raises(LakebaseError, match="a transaction"):
+        one(wrapper, "SELECT 1")
+
+
+def test_transaction_of_psycopg_s_own_is_noted(new_wrapper, local):
+    """Its BEGIN is sent by no cursor."""
+    wrapper = new_wrapper()
+    wrapper.ensure_connection()
+
+    with wrapper.connection.transaction():
+        one(wrapper, "SELECT 1")
+        lose(wrapper, local)
+        with pytest.raises(OperationalError, match="terminating connection"):
+            one(wrapper, "SELECT 1")
+        with pytest.raises(LakebaseError, match="a transaction"):
+            one(wrapper, "SELECT 1")
+
+
+def test_read_only_attribute_of_the_connection_is_noted(new_wrapper, local):
+    """Psycopg sends it with each BEGIN."""
+    wrapper = new_wrapper()
+    wrapper.ensure_connection()
+    wrapper.connection.read_only = True
+    lose(wrapper, local)
+
+    with pytest.raises(LakebaseError, match="attributes of the connection"):
+        one(wrapper, "SELECT 1")
+
+
+def test_statement_that_fails_half_way_leaves_its_lock(new_wrapper, local):
+    """A session's advisory lock outlives the error of its statement."""
+    wrapper = new_wrapper()
+    with pytest.raises(DataError):
+        execute(
+            wrapper,
+            "SELECT pg_advisory_lock(7), 1 / (pg_backend_pid() - pid) "
+            "FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+        )
+    lose(wrapper, local)
+
+    with pytest.raises(LakebaseError, match="an advisory lock"):
+        one(wrapper, "SELECT 1")
+
+
+# Ways to run a statement that changes the session.
+
+
+def _by_raw_connection(wrapper):
+    wrapper.connection.execute("LISTEN news")
+
+
+def _by_raw_cursor(wrapper):
+    with wrapper.connection.cursor() as cursor:
+        cursor.execute("LISTEN news")
+
+
+def _by_many(wrapper):
+    with wrapper.cursor() as cursor:
+        cursor.executemany("SELECT pg_advisory_lock(%s)", [(1,), (2,)])
+
+
+def _by_pipeline(wrapper):
+    with wrapper.connection.pipeline(), wrapper.connection.cursor() as cursor:
+        cursor.execute("SET app.tenant = '1'")
+
+
+def _by_procedure(wrapper):
+    with wrapper.cursor() as cursor:
+        cursor.callproc("pg_advisory_lock", [7])
+
+
+def _by_server_side_cursor(wrapper):
+    with wrapper.chunked_cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(7)")
+        cursor.fetchall()
+
+
+def _by_raw_server_side_cursor(wrapper):
+    with wrapper.connection.cursor("own", withhold=True) as cursor:
+        cursor.execute("SELECT pg_advisory_lock(7)")
+
+
+def _by_debug_cursor(wrapper):
+    wrapper.force_debug_cursor = True
+    execute(wrapper, "SET app.tenant = '1'")
+
+
+WAYS = [
+    _by_raw_connection,
+    _by_raw_cursor,
+    _by_many,
+    _by_pipeline,
+    _by_procedure,
+    _by_server_side_cursor,
+    _by_raw_server_side_cursor,
+    _by_debug_cursor,
+]
+
+
+class OwnCursor(Cursor):
+    """A project's own."""
+
+
+FACTORIES = {
+    "client": {},
+    "server": {"server_side_binding": True},
+    "own": {"cursor_factory": OwnCursor},
+    "slots": {"cursor_factory": psycopg.ClientCursor},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("options", FACTORIES.values(), ids=FACTORIES)
+def test_every_kind_of_cursor_leaves_marks(new_wrapper, local, way, options):
+    """Whichever class the project has chosen."""
+    if way is _by_procedure and options.get("cursor_factory") is psycopg.ClientCursor:
+        pytest.skip("it has no callproc")
+    wrapper = new_wrapper(OPTIONS=options)
+    wrapper.ensure_connection()
+    way(wrapper)
+    lose(wrapper, local)
+
+    with pytest.raises(LakebaseError) as caught:
+        one(wrapper, "SELECT 1")
+    assert caught.value.failure_id == "session-lost"
+
+
+@pytest.mark.parametrize("options", FACTORIES.values(), ids=FACTORIES)
+def test_server_side_cursor_leaves_no_mark_itself(
+    new_wrapper, local, reopened, options
+):
+    """A loop over iterator() that has ended holds nothing."""
+    wrapper = new_wrapper(OPTIONS=options)
+    with wrapper.chunked_cursor() as cursor:
+        cursor.execute("SELECT 1 UNION SELECT 2")
+        assert len(cursor.fetchall()) == 2
+    lose(wrapper, local)
+
+    one(wrapper, "SELECT 1")
+
+    assert len(reopened) == 1
+
+
+def test_cursor_factory_is_equal_to_the_project_s(new_wrapper):
+    """So code that compares them finds its own class."""
+    wrapper = new_wrapper(OPTIONS={"cursor_factory": OwnCursor})
+    wrapper.ensure_connection()
+    factory = wrapper.connection.cursor_factory
+
+    assert factory == OwnCursor
+    assert OwnCursor == factory
+    assert hash(factory) == hash(OwnCursor)
+    assert factory != Cursor
+    assert issubclass(factory, OwnCursor)
+    assert repr(factory) == repr(OwnCursor)
+    further = type("Further", (factory,), {})
+    assert further != OwnCursor
+    assert {further: 1}[further] == 1
+
+
+def test_factory_that_is_no_class_is_left_alone(new_wrapper, local, reopened):
+    """What such cursors do is not known, so their sessions are not reopened."""
+    factory = functools.partial(Cursor)
+    wrapper = new_wrapper(OPTIONS={"cursor_factory": factory})
+    backend(wrapper)
+    lose(wrapper, local)
+
+    with pytest.raises(OperationalError, match="terminating connection"):
+        one(wrapper, "SELECT 1")
+    with pytest.raises(OperationalError, match="connection is closed"):
+        one(wrapper, "SELECT 1")
+
+    assert reopened == []
+
+
+@POOLS
+def test_state_of_connection_created_is_set_again(
+    new_wrapper, local, reopened, at_connect, pool
+):
+    """It leaves no mark, and the new session has it too."""
+    at_connect("SET app.tenant = '1'", "SELECT pg_advisory_lock_shared(7)")
+    wrapper = new_wrapper("command", OPTIONS={"pool": pool})
+    first = backend(wrapper)
+    lose(wrapper, local)
+
+    assert one(wrapper, "SHOW app.tenant") == "1"
+
+    assert backend(wrapper) != first
+    assert len(reopened) == 1
+
+
+@POOLS
+def test_what_django_sets_up_leaves_no_mark(new_wrapper, local, reopened, pool):
+    """Role, time zone and isolation level are set on the new session too."""
+    role = local.facts["service_principal"]
+    options = {
+        "pool": pool,
+        "assume_role": role,
+        "isolation_level": psycopg.IsolationLevel.SERIALIZABLE,
+    }
+    wrapper = new_wrapper("command", TIME_ZONE="Europe/Paris", OPTIONS=options)
+    first = backend(wrapper)
+    lose(wrapper, local)
+
+    assert backend(wrapper) != first
+    assert one(wrapper, "SELECT current_user") == role
+    assert one(wrapper, "SHOW TimeZone") == "Europe/Paris"
+    with atomic(wrapper):
+        assert one(wrapper, "SHOW transaction_isolation") == "serializable"
+    assert len(reopened) == 1
+
+
+def test_waiting_notification_costs_a_round_trip_and_is_kept(
+    new_wrapper, reopened, monkeypatch
+):
+    """A readable socket is no proof of a lost session."""
+    listener, speaker = new_wrapper(), new_wrapper("speaker")
+    execute(listener, "LISTEN news")
+    first = listener.connection
+    asked = []
+    is_lost = session.is_lost
+    monkeypatch.setattr(session, "is_lost", lambda c: asked.append(c) or is_lost(c))
+    one(speaker, "SELECT pg_notify('news', 'hello')::text")
+    hear_from(listener.connection)
+
+    one(listener, "SELECT 1")
+    one(listener, "SELECT 1")
+
+    assert asked == [first]
+    assert listener.connection is first
+    [notice] = first.notifies(timeout=5, stop_after=1)
+    assert notice.payload == "hello"
+    assert reopened == []

@@ -1,0 +1,62 @@
+"""The figures for one's own dashboard."""
+
+import pytest
+from django.db import OperationalError, connections
+
+from django_lakebase.figures import figures
+from tests.helpers.wrappers import one
+
+
+@pytest.fixture
+def default(local, django_db_blocker):
+    """Give the default alias, closed."""
+    with django_db_blocker.unblock():
+        connections["default"].close()
+        yield connections["default"]
+        connections["default"].close()
+
+
+def test_figures_tell_what_the_process_did(default):
+    """A connection more is one more, and its credential is counted."""
+    before = figures()["default"]
+
+    one(default, "SELECT 1")
+
+    after = figures()["default"]
+    assert after.connections_opened == before.connections_opened + 1
+    assert (before.credentials_issued, after.credentials_issued) == (0, 1)
+    assert after.credential_expires_at == default.lease.expires_at
+    assert after.endpoint == default.get_target().endpoint
+    assert after.pool == {}
+
+
+def test_trouble_says_why_there_is_no_credential(default, local):
+    """In words that may be shown, and until one is issued again."""
+    with local.fault("no-workspace-access"), pytest.raises(OperationalError):
+        one(default, "SELECT 1")
+    failed = figures()["default"]
+
+    one(default, "SELECT 1")
+
+    assert "entitlement" in failed.trouble
+    assert "client_secret" not in failed.trouble
+    assert figures()["default"].trouble == ""
+
+
+def test_figures_ask_nobody(default, local):
+    """A health page may be asked each second."""
+    figures()
+
+    assert local.counters()["requests"] == {}
+    assert default.connection is None
+
+
+def test_figures_of_a_pool_are_psycopgs(new_wrapper):
+    """Added up over the pools of the alias, and no pool is made to count them."""
+    wrapper = new_wrapper("pooled", OPTIONS={"pool": {"min_size": 1, "max_size": 3}})
+    assert wrapper.pool_stats() == {}
+
+    one(wrapper, "SELECT 1")
+
+    stats = wrapper.pool_stats()
+    assert (stats["pool_max"], stats["requests_num"]) == (3, 1)

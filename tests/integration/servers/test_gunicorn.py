@@ -1,0 +1,149 @@
+"""gunicorn, started as a user starts it, through rotations under load."""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+
+import pytest
+
+from tests.helpers.programs import (
+    BIN,
+    Load,
+    asking,
+    assert_no_herd,
+    get,
+    shared_sessions,
+    started,
+    until,
+    until_no_connection,
+)
+from tests.helpers.sessions import dialled
+
+pytest.importorskip("gunicorn")
+
+WORKERS = 2
+POOL = {"OPTIONS": {"pool": {"min_size": 1, "max_size": 4}}}
+KEPT = {"CONN_MAX_AGE": None}
+SYNC, THREADS = ["-k", "sync"], ["-k", "gthread", "--threads=4"]
+PORT = r"Listening at: http://127\.0\.0\.1:(\d+)"
+LOCK = 7
+WAITING = """
+SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+"""
+
+
+def gunicorn(tmp_path, database, *options, workers=WORKERS, is_warm=False):
+    """Return the command line that serves the site, and its environment."""
+    command = [
+        str(BIN / "gunicorn"),
+        "tests.projects.site.wsgi",
+        "--bind=127.0.0.1:0",
+        f"--workers={workers}",
+        *options,
+    ]
+    own = {"SITE_DATABASE": json.dumps(database), "SITE_IS_WARM": "1" * is_warm}
+    # Newer ones have a socket in the home directory.
+    return command, own | {"HOME": str(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("options", "database", "is_warm"),
+    [
+        pytest.param(SYNC, KEPT, False, id="sync"),
+        pytest.param([*SYNC, "--preload"], KEPT, True, id="sync-preload"),
+        pytest.param(THREADS, KEPT, False, id="gthread"),
+        pytest.param([*THREADS, "--preload"], POOL, True, id="gthread-preload-pool"),
+    ],
+)
+def test_workers_live_through_rotations(busy, tmp_path, options, database, is_warm):
+    """Each has sockets and credentials of its own, and ends without a trace."""
+    command, own = gunicorn(tmp_path, database, *options, is_warm=is_warm)
+    with started(command, **busy.env, **own) as server:
+        [port] = server.wait_for(PORT)
+        with Load(asking(int(port), "/facts/")) as load:
+            load.until_rotated(WORKERS)
+
+        assert load.failures == []
+        assert shared_sessions(load.answers) == set()
+        assert_no_herd(busy, load, WORKERS + is_warm)
+        assert server.end() == 0
+    until_no_connection(busy)
+
+
+def test_workers_are_replaced_under_load(busy, tmp_path):
+    """Whether they end themselves or are killed: their sessions end with them."""
+    options = ["--preload", "--max-requests=15"]
+    command, own = gunicorn(tmp_path, KEPT, *options, is_warm=True)
+    with started(command, **busy.env, **own) as server:
+        [port] = server.wait_for(PORT)
+        ask = asking(int(port), "/facts/")
+        with Load(ask) as load:
+            load.until(lambda: len(load.credentials()) >= 2 * WORKERS)
+        killed = ask()["pid"]
+        os.kill(killed, signal.SIGKILL)
+        server.wait_for(rf"(?i)(worker) \(pid: ?{killed}\) was sent SIGKILL")
+        with Load(ask) as second:
+            second.until(lambda: len(second.credentials()) >= WORKERS)
+
+        assert load.failures + second.failures == []
+        assert killed not in second.credentials()
+        assert shared_sessions(load.answers + second.answers) == set()
+        assert server.end() == 0
+    until_no_connection(busy)
+
+
+@pytest.fixture
+def gevent_server(busy, tmp_path):
+    """Give the port of one gevent worker with a pool."""
+    pytest.importorskip("gevent")
+    command, own = gunicorn(tmp_path, POOL, "-k", "gevent", workers=1)
+    with started(command, **busy.env, **own) as server:
+        [port] = server.wait_for(PORT)
+        yield int(port)
+        assert server.end() == 0
+    until_no_connection(busy)
+
+
+def test_greenlets_live_through_rotations(busy, gevent_server):
+    """They share a pool, whose threads are greenlets, and one credential."""
+    with Load(asking(gevent_server, "/facts/")) as load:
+        load.until_rotated(1)
+
+    assert load.failures == []
+    assert_no_herd(busy, load, 1)
+    assert busy.counters()["logins"] < len(load.answers)
+
+
+def test_a_query_that_waits_holds_up_no_other_greenlet(busy, gevent_server):
+    """Psycopg waits for the server's answer as gevent wants it."""
+    waiting = threading.Thread(target=get, args=(gevent_server, f"/wait/?lock={LOCK}"))
+    with dialled(busy) as session:
+        session.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        waiting.start()
+        until(lambda: session.execute(WAITING).fetchone()[0])
+
+        assert asking(gevent_server, "/facts/")()["issued"] == 1
+        assert waiting.is_alive()
+        session.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+    waiting.join()
+
+
+def test_a_silent_workspace_holds_up_no_other_greenlet(busy, gevent_server):
+    """The thread of the request to it is a greenlet, and so is who waits for it."""
+
+    def ask():
+        # Whether it is answered in the end is not what this is about.
+        with contextlib.suppress(AssertionError):
+            get(gevent_server, "/facts/")
+
+    waiting = threading.Thread(target=ask)
+    with busy.fault("api-silent"):
+        waiting.start()
+        until(lambda: busy.counters()["requests"])
+
+        assert get(gevent_server, "/pong/") == b"pong"
+        assert waiting.is_alive()
+        busy.clear_faults()
+    waiting.join()
