@@ -1,6 +1,7 @@
 """The system checks."""
 
 import importlib.util
+import socket
 
 import pytest
 from django.db import connections
@@ -13,7 +14,7 @@ OTHER_HOST = "https://other.cloud.databricks.com"
 
 
 @pytest.fixture
-def settings_of_default(local):
+def settings_of_default(workspace_environment):
     """Give the settings of the default alias, put back afterwards."""
     own = connections["default"].settings_dict
     before = dict(own)
@@ -280,8 +281,13 @@ def test_the_same_workspace_twice_is_no_finding(configure, monkeypatch, host):
     assert configure({"workspace": {"host": host}}) == []
 
 
-def test_the_checks_ask_nobody(configure, local):
-    """They run at every runserver, also on a train."""
-    configure({"workspace": {"profile": "prod"}, "pool": True}, CONN_MAX_AGE=None)
+def test_checks_open_no_socket(configure, monkeypatch):
+    """Django runs the checks at every start of runserver, also without a network."""
+    monkeypatch.setattr(socket, "socket", pytest.fail)
+    monkeypatch.setattr(socket, "getaddrinfo", pytest.fail)
 
-    assert local.counters()["requests"] == {}
+    findings = configure(
+        {"workspace": {"profile": "prod"}, "pool": True}, CONN_MAX_AGE=None
+    )
+
+    assert findings

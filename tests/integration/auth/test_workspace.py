@@ -1,23 +1,12 @@
 """What our own file about the SDK promises, where no journey can be sure to see it."""
 
 import pytest
-from databricks.sdk.config import Config
 
 from django_lakebase.config import Login
 from django_lakebase.local.estate import GROUP
 from django_lakebase.login import new_client
-from django_lakebase.workspace import fetch_groups, import_sdk
+from django_lakebase.workspace import fetch_groups
 from tests.helpers.wrappers import settings_for
-
-
-def test_the_sdk_s_list_of_settings_is_made_before_there_are_threads(monkeypatch):
-    """Two that make it at once end in "dictionary changed size during iteration"."""
-    Config.attributes()
-    monkeypatch.delattr(Config, "_attributes")
-
-    import_sdk()
-
-    assert "_attributes" in vars(Config)
 
 
 @pytest.mark.parametrize("quote", ["", '"'])

@@ -1,62 +1,9 @@
 """TLS apart from a login: what libpq makes of a server that answers."""
 
-import contextlib
-import socket
-import threading
-
 import psycopg
 import pytest
 
-from django_lakebase import libpq
-from django_lakebase.config import Target
-from django_lakebase.handshake import SSL_REQUEST, shake_hands
-
-
-@contextlib.contextmanager
-def answering(answer):
-    """Give the port of a server that answers the request for TLS with *answer*."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve():
-            client, _ = server.accept()
-            with client:
-                assert client.recv(100) == SSL_REQUEST
-                client.sendall(answer)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield server.getsockname()[1]
-        thread.join(10)
-
-
-def shake(host, port, **own):
-    """Return the handshake with *host* at *port* of this machine."""
-    target = Target(
-        **{
-            "alias": "a",
-            "label": "a",
-            "login": None,
-            "hostaddr": "127.0.0.1",
-            "host": host,
-            "port": str(port),
-            "user": "u",
-            **own,
-        }
-    )
-    return shake_hands(target, libpq.connection_params(target, {}, ""), 5)
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [(b"", "closed the connection unexpectedly"), (b"N", "does not support SSL")],
-)
-def test_servers_without_tls(answer, said):
-    """In libpq's words, which the table of failures knows."""
-    with (
-        answering(answer) as port,
-        pytest.raises(psycopg.OperationalError, match=said),
-    ):
-        shake("ep-x.example.com", port)
+from tests.helpers.tls import shake
 
 
 def test_a_name_that_does_not_resolve():

@@ -9,7 +9,6 @@ import pytest
 
 import django_lakebase
 from django_lakebase import config
-from tests.helpers.wrappers import one
 
 PAGE = Path(django_lakebase.__file__).parents[1] / "docs/howto/urls.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -111,20 +110,6 @@ def test_a_callable_s_path_travels_in_a_url(parse):
     settings = completed(parse("lakebase:///?workspace=shop.login.client"))
 
     assert config.read(settings, "default", ENVIRON).login.path == "shop.login.client"
-
-
-@pytest.mark.parametrize("block", BLOCKS[:2], ids=["dj-database-url", "django-environ"])
-@pytest.mark.parametrize("query", ["", "?pool=true", "?pool=false", "?pool=1"])
-def test_a_project_with_a_url_alone_connects(block, query, new_wrapper, monkeypatch):
-    """All else is in the environment; pool is a switch, however it is written."""
-    monkeypatch.setenv("DATABASE_URL", f"lakebase:///{query}")
-    settings = {}
-    exec(block, settings)  # noqa: S102 - our own documentation.
-
-    wrapper = new_wrapper("url", **settings["DATABASES"]["default"])
-
-    assert one(wrapper, "SELECT 1") == 1
-    assert (wrapper.pool is not None) == (query in ("?pool=true", "?pool=1"))
 
 
 def test_a_dict_is_added_in_the_settings(monkeypatch):
