@@ -126,6 +126,12 @@ def access_to(target: Target) -> Access:
         return access
 
 
+def reset() -> None:
+    """Forget all credentials and clients, as a new process would; for tests."""
+    _accesses.clear()
+    _clients.clear()
+
+
 def bounded(ask: Callable[[], T], seconds: float) -> T:
     """Return what *ask* returns within *seconds*; raises FlightError."""
     return SingleFlight(ask, prepare=import_sdk).wait(seconds)
