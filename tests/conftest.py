@@ -12,7 +12,8 @@ from django.db.utils import load_backend
 from django_lakebase import pool
 from django_lakebase.base import DatabaseWrapper
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.wrappers import forget_all, outlive
+from tests.helpers.credentials import forget_credentials
+from tests.helpers.threads import join_threads
 
 # Projects of users, with tests and a conftest of their own.
 collect_ignore = ["projects"]
@@ -32,11 +33,11 @@ def django_db_modify_db_settings(
 def local(lakebase: LocalLakebase) -> Iterator[LocalLakebase]:
     """Give the local Lakebase in good health and with fresh counters."""
     lakebase.clear_faults()
-    forget_all()
+    forget_credentials()
     lakebase.reset_counters()
     yield lakebase
     lakebase.clear_faults()
-    forget_all()
+    forget_credentials()
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def new_wrapper(local: LocalLakebase, django_db_blocker: Any) -> Iterator[NewWra
             wrapper.inc_thread_sharing()
             wrapper.close()
             pool.close_pools(wrapper.alias)
-            outlive(f"django-{wrapper.alias}-worker")
+            join_threads(f"django-{wrapper.alias}-worker")
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
-"""A session on the local Lakebase in which the engine takes no part."""
+"""Sessions on a local Lakebase that do not use the engine."""
 
 import psycopg
 
 
-def dialled(local, **own):
-    """Connect with psycopg as the service principal, or as it is told."""
+def open_session(local, **own):
+    """Connect as the service principal, unless *own* parameters say otherwise."""
     facts = local.facts
     params = {
         "host": facts["host"],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.sessions import dialled
+from tests.helpers.sessions import open_session
 
 FOLDER = Path(__file__).parents[1] / "projects" / "shop"
 MANAGE = (sys.executable, "manage.py", "test", "--noinput")
@@ -85,7 +85,7 @@ class Shop:
 
     def sql(self, sql: str, **own: Any) -> list[tuple[Any, ...]]:
         """Return what *sql* gives, as the service principal or as it is told."""
-        with dialled(self.local, **own) as session:
+        with open_session(self.local, **own) as session:
             found = session.execute(sql)
             return found.fetchall() if found.description else []
 

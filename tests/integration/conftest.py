@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.helpers.wrappers import forget_all
+from tests.helpers.credentials import forget_credentials
 
 # Something else for each variable of libpq that the engine must not depend on.
 HOSTILE = {
@@ -71,7 +71,7 @@ def hostile(local, unreadable_home, monkeypatch):
         monkeypatch.setenv(name, f'"{local.env[name]}"')
     host = local.env["DATABRICKS_HOST"]
     monkeypatch.setenv("DATABRICKS_HOST", f"'{host}/browse?o=1234567890'")
-    forget_all()
+    forget_credentials()
 
 
 @pytest.fixture(autouse=True)

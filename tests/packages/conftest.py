@@ -9,7 +9,7 @@ from django.db import connections
 
 from django_lakebase.credentials import utc_now
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.wrappers import cache_of
+from tests.helpers.credentials import cache_of
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from django.db import OperationalError
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
-from tests.helpers.wrappers import cache_of, forget_all, one
+from tests.helpers.credentials import cache_of, forget_credentials
+from tests.helpers.wrappers import fetch_value
 
 
 def secrets_of(local, wrapper):
@@ -49,16 +50,16 @@ def settings_with_secrets(local):
 def test_logs_hold_no_secret(new_wrapper, local, all_logs):
     """A life with rotation, refusals and a pool, logged at DEBUG."""
     plain = new_wrapper(**settings_with_secrets(local))
-    one(plain, "SELECT 1")
+    fetch_value(plain, "SELECT 1")
     pooled = new_wrapper("pooled", OPTIONS={"pool": True})
     with local.fault("refuse-logins", count=1):
-        one(pooled, "SELECT 1")
+        fetch_value(pooled, "SELECT 1")
     for fault in ("secret-revoked", "no-workspace-access", "api-down"):
-        forget_all()
+        forget_credentials()
         with local.fault(fault), pytest.raises(Exception, match="DATABASES"):
-            one(new_wrapper(OPTIONS={"connect_budget": 3}), "SELECT 1")
-    forget_all()
-    one(new_wrapper(), "SELECT 1")
+            fetch_value(new_wrapper(OPTIONS={"connect_budget": 3}), "SELECT 1")
+    forget_credentials()
+    fetch_value(new_wrapper(), "SELECT 1")
 
     secrets = secrets_of(local, new_wrapper())
     # The SDK logs requests and answers itself, and blanks what it knows; the
@@ -71,7 +72,7 @@ def test_logs_hold_no_secret(new_wrapper, local, all_logs):
 def test_reprs_hold_no_secret(new_wrapper, local):
     """Neither settings, parameters, caches nor connections show one."""
     wrapper = new_wrapper(**settings_with_secrets(local))
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
     target = wrapper.get_target()
     access = cache_of(wrapper)
 
@@ -94,7 +95,7 @@ def test_a_pickled_password_is_no_password(new_wrapper, local):
     """What goes to a spawned worker says only where to ask."""
     wrapper = new_wrapper("default")
     pickled = pickle.dumps(wrapper.get_connection_params()["password"])
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
 
     assert_none(secrets_of(local, wrapper), pickled.decode(errors="replace"))
     revived = pickle.loads(pickled)  # noqa: S301 - our own.
@@ -104,7 +105,7 @@ def test_a_pickled_password_is_no_password(new_wrapper, local):
 def test_settings_hold_no_token(new_wrapper, local):
     """What is filled into the settings is never a password."""
     wrapper = new_wrapper()
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
 
     assert wrapper.settings_dict["PASSWORD"] == ""
     assert_none(secrets_of(local, wrapper), str(wrapper.settings_dict))
@@ -113,7 +114,7 @@ def test_settings_hold_no_token(new_wrapper, local):
 def error_of(wrapper):
     """Return how a query fails; this frame holds nothing to be found."""
     try:
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
     except OperationalError:
         return sys.exc_info()
     raise AssertionError
@@ -129,10 +130,10 @@ def test_the_debug_page_holds_no_secret(new_wrapper, local, fault, options):
     settings = settings_with_secrets(local)
     settings["OPTIONS"].update(options, connect_budget=3)
     healthy = new_wrapper(**settings)
-    one(healthy, "SELECT 1")
+    fetch_value(healthy, "SELECT 1")
     secrets = secrets_of(local, healthy)
     if fault != "role-missing":
-        forget_all()
+        forget_credentials()
     wrapper = new_wrapper("failing", **settings)
 
     with local.fault(fault):
@@ -164,7 +165,7 @@ def test_lakebase_check_prints_no_secret(local, capsys, django_db_blocker):
     with django_db_blocker.unblock():
         call_command("lakebase_check", "--database", "default")
         for fault in ("secret-revoked", "role-missing", "empty-credential"):
-            forget_all()
+            forget_credentials()
             with local.fault(fault), pytest.raises(SystemExit):
                 call_command("lakebase_check", "--format", "json")
 
@@ -189,7 +190,7 @@ def test_the_sdk_logs_no_token_of_ours_by_itself(new_wrapper, local, all_logs):
     logging.getLogger("databricks.sdk").setLevel(logging.INFO)
     try:
         wrapper = new_wrapper()
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
     finally:
         logging.getLogger("databricks.sdk").setLevel(logging.NOTSET)
 

@@ -7,7 +7,8 @@ from django.utils.connection import ConnectionDoesNotExist
 from django_lakebase import warm
 from django_lakebase.connection import LakebaseError
 from django_lakebase.errors import SettingsError
-from tests.helpers.wrappers import cache_of, one, settings_for
+from tests.helpers.credentials import cache_of
+from tests.helpers.wrappers import fetch_value, settings_for
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
 
@@ -40,7 +41,7 @@ def test_warm_fetches_what_connecting_needs_and_opens_nothing(aliases, local):
     assert local_requests[CREDENTIALS] == 1
     assert other.connection is None
     assert local.counters()["open_connections"] == 0
-    assert one(other, "SELECT current_user") == local.facts["service_principal"]
+    assert fetch_value(other, "SELECT current_user") == local.facts["service_principal"]
     assert local.counters()["requests"] == local_requests
 
 

@@ -17,7 +17,8 @@ import pytest
 from django_lakebase.connection import LakebaseError
 from django_lakebase.diagnosis import Diagnosis
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.wrappers import cache_of, forget_all, one, settings_for
+from tests.helpers.credentials import cache_of, forget_credentials
+from tests.helpers.wrappers import fetch_value, settings_for
 
 # The SDK takes a smaller program for the Python package of the same name.
 CLI_SIZE = 1024 * 1024
@@ -48,11 +49,13 @@ def connect(secure, new_wrapper):
     """Give a function that connects to *secure* as a new process would."""
 
     def run(**workspace):
-        forget_all()
+        forget_credentials()
         settings = settings_for(secure)
         own = settings["OPTIONS"]["workspace"]
         settings["OPTIONS"]["workspace"] = {**own, **workspace}
-        return one(new_wrapper(HOST=secure.facts["host"], **settings), "SELECT 1")
+        return fetch_value(
+            new_wrapper(HOST=secure.facts["host"], **settings), "SELECT 1"
+        )
 
     return run
 
@@ -140,13 +143,13 @@ def profile(local, new_wrapper, tmp_path):
     file = tmp_path / "databrickscfg"
 
     def run(*lines):
-        forget_all()
+        forget_credentials()
         file.write_text("\n".join(["[dev]", *lines]))
         settings = settings_for(local)
         workspace = {"profile": "dev", "config_file": str(file)}
         settings["OPTIONS"] = {**settings["OPTIONS"], "workspace": workspace}
         wrapper = new_wrapper(HOST=local.facts["host"], **settings)
-        assert one(wrapper, "SELECT 1") == 1
+        assert fetch_value(wrapper, "SELECT 1") == 1
         wrapper.close()
         return wrapper
 
@@ -218,13 +221,13 @@ def test_login_program_that_is_logged_out(profile, programs, local):
     session.unlink()
     cache_of(wrapper).drop(cache_of(wrapper).ready())
 
-    error = failure_of(lambda: one(wrapper, "SELECT 1"))
+    error = failure_of(lambda: fetch_value(wrapper, "SELECT 1"))
     run_command_of(error)
 
     assert error.failure_id == "cli-login"
     assert f"{programs / 'databricks'} gave no token" in str(error)
     assert LOGGED_OUT in str(error)
-    assert one(wrapper, "SELECT 1") == 1
+    assert fetch_value(wrapper, "SELECT 1") == 1
 
 
 def test_method_from_the_environment(new_wrapper, programs, local, monkeypatch):
@@ -233,7 +236,7 @@ def test_method_from_the_environment(new_wrapper, programs, local, monkeypatch):
     monkeypatch.setenv("DATABRICKS_AUTH_TYPE", "databricks-cli")
     install_cli(programs, local)
 
-    error = failure_of(lambda: one(new_wrapper(USER=""), "SELECT 1"))
+    error = failure_of(lambda: fetch_value(new_wrapper(USER=""), "SELECT 1"))
 
     assert error.failure_id == "cli-login"
     assert f"databricks auth login --host {local.url}." in error.mend
@@ -302,10 +305,10 @@ def test_profiles_file_that_cannot_be_read(new_wrapper, local, tmp_path, monkeyp
         f"client_secret = {local.env['DATABRICKS_CLIENT_SECRET']}\n"
     )
 
-    error = failure_of(lambda: one(new_wrapper(), "SELECT 1"))
+    error = failure_of(lambda: fetch_value(new_wrapper(), "SELECT 1"))
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(file))
 
     assert error.failure_id == "profile-unreadable"
     assert str(tmp_path) in str(error)
     assert "set DATABRICKS_CONFIG_FILE" in error.mend
-    assert one(new_wrapper(), "SELECT 1") == 1
+    assert fetch_value(new_wrapper(), "SELECT 1") == 1

@@ -13,7 +13,7 @@ from django_lakebase import __version__, opening, workspace
 from django_lakebase.base import KEEPALIVES
 from django_lakebase.connection import LakebaseError, is_readable
 from django_lakebase.opening import takes_timezone
-from tests.helpers.wrappers import one
+from tests.helpers.wrappers import fetch_value
 
 
 def test_parameters_are_made_without_any_request(new_wrapper, local):
@@ -85,16 +85,16 @@ def test_the_time_zone_travels_in_the_startup_packet(new_wrapper):
     params = wrapper.get_connection_params()
     assert params["options"] == "-c TimeZone=Europe/Paris"
 
-    assert one(wrapper, "SHOW TimeZone") == "Europe/Paris"
+    assert fetch_value(wrapper, "SHOW TimeZone") == "Europe/Paris"
 
 
 def test_the_projects_own_options_come_first(new_wrapper, monkeypatch):
     """Those of the settings, else those of PGOPTIONS."""
     monkeypatch.setenv("PGOPTIONS", "-c work_mem=5MB")
 
-    assert one(new_wrapper(), "SHOW work_mem") == "5MB"
+    assert fetch_value(new_wrapper(), "SHOW work_mem") == "5MB"
     own = new_wrapper(OPTIONS={"options": "-c work_mem=6MB"})
-    assert one(own, "SHOW work_mem") == "6MB"
+    assert fetch_value(own, "SHOW work_mem") == "6MB"
 
 
 def test_a_time_zone_that_is_refused_is_left_to_django(new_wrapper, monkeypatch):
@@ -103,7 +103,7 @@ def test_a_time_zone_that_is_refused_is_left_to_django(new_wrapper, monkeypatch)
     refused = wrapper.get_connection_params()["options"].replace("UTC", "No/Where")
     monkeypatch.setattr(wrapper, "_startup_options", lambda *_: refused)
 
-    assert one(wrapper, "SHOW TimeZone") == "UTC"
+    assert fetch_value(wrapper, "SHOW TimeZone") == "UTC"
 
     assert not takes_timezone(wrapper.get_target())
     monkeypatch.undo()
@@ -122,7 +122,7 @@ def test_settings_given_later_are_filled_when_used(new_wrapper, local):
     wrapper = new_wrapper()
     wrapper.settings_dict = {**wrapper.settings_dict, "NAME": "", "HOST": ""}
 
-    assert one(wrapper, "SELECT current_database()") == local.facts["database"]
+    assert fetch_value(wrapper, "SELECT current_database()") == local.facts["database"]
 
 
 def test_assume_role_without_a_pool(new_wrapper, local):
@@ -130,7 +130,7 @@ def test_assume_role_without_a_pool(new_wrapper, local):
     principal = local.facts["service_principal"]
     wrapper = new_wrapper(OPTIONS={"assume_role": principal})
 
-    assert one(wrapper, "SELECT current_user") == principal
+    assert fetch_value(wrapper, "SELECT current_user") == principal
 
 
 def test_a_bad_isolation_level_stays_django_s_error(new_wrapper):
@@ -138,13 +138,13 @@ def test_a_bad_isolation_level_stays_django_s_error(new_wrapper):
     wrapper = new_wrapper(OPTIONS={"isolation_level": 99})
 
     with pytest.raises(Exception, match="Invalid transaction isolation level"):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
 
 def test_a_closed_connection_is_readable(new_wrapper):
     """So that it is looked at, and replaced."""
     wrapper = new_wrapper()
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
     assert not is_readable(wrapper.connection)
 
     wrapper.connection.close()
@@ -215,17 +215,17 @@ def test_the_server_sees_the_projects_name(new_wrapper, monkeypatch):
     """A look at pg_stat_activity tells which project a session is of."""
     name = "SELECT current_setting('application_name')"
 
-    assert one(new_wrapper(), name) == "tests (django_lakebase)"
+    assert fetch_value(new_wrapper(), name) == "tests (django_lakebase)"
     own = new_wrapper(OPTIONS={"application_name": "worker"})
-    assert one(own, name) == "worker"
+    assert fetch_value(own, name) == "worker"
     monkeypatch.setenv("PGAPPNAME", "an app of the platform's")
-    assert one(new_wrapper(), name) == "an app of the platform's"
+    assert fetch_value(new_wrapper(), name) == "an app of the platform's"
 
 
 def test_the_workspace_sees_this_package_and_its_version(new_wrapper):
     """In the user agent, which the audit log keeps."""
     wrapper = new_wrapper()
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
 
     client = workspace._clients[wrapper.get_target().login]
 

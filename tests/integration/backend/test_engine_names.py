@@ -12,7 +12,8 @@ from django.db import connections
 from django.db.utils import load_backend
 
 from django_lakebase.checks import check_databases
-from tests.helpers.wrappers import cache_of, one, put
+from tests.helpers.credentials import cache_of, cache_token
+from tests.helpers.wrappers import fetch_value
 
 POOL = {"min_size": 1, "max_size": 1, "timeout": 10}
 # In a process of its own, as a user's commands are.
@@ -94,19 +95,19 @@ def test_the_system_checks_see_the_engine(wrapper):
 
 def test_the_engine_has_our_pool(wrapper, local):
     """It survives the end of its first credential, as under the short name."""
-    put(wrapper, local.issue(local.facts["service_principal"]), left=30)
-    first = one(wrapper, "SELECT pg_backend_pid()")
+    cache_token(wrapper, local.issue(local.facts["service_principal"]), left=30)
+    first = fetch_value(wrapper, "SELECT pg_backend_pid()")
     wrapper.connection.close()
     wrapper.close()
 
-    assert one(wrapper, "SELECT pg_backend_pid()") != first
+    assert fetch_value(wrapper, "SELECT pg_backend_pid()") != first
     assert wrapper.lease.expires_at == cache_of(wrapper).expires_at
 
 
 def test_the_names_share_one_credential(engine, new_wrapper, local):
     """The cache is kept by login and endpoint, not by engine."""
-    one(new_wrapper("short"), "SELECT 1")
-    one(new_wrapper("long", ENGINE=engine), "SELECT 1")
+    fetch_value(new_wrapper("short"), "SELECT 1")
+    fetch_value(new_wrapper("long", ENGINE=engine), "SELECT 1")
 
     assert local.counters()["credentials_issued"] == 1
 

@@ -9,7 +9,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db.utils import load_backend
 
-from tests.helpers.wrappers import one
+from tests.helpers.wrappers import fetch_value
 
 TOP = Path(__file__).parents[3]
 DATABASE = "geo"
@@ -22,7 +22,8 @@ from django.contrib.gis.geos import Point
 from django.contrib.gis.measure import D
 from django.db import connections
 from tests.projects.geo.models import Place
-from tests.helpers.wrappers import put
+from tests.helpers.credentials import cache_token
+from tests.helpers.wrappers import fetch_value
 
 def near(alias):
     places = Place.objects.using(alias).filter(
@@ -41,7 +42,7 @@ for alias in ("default", "pooled"):
     found.append(near(alias))
     connection.connection.close()
     connection.close()
-    put(connection, sys.argv[1], left=3600)
+    cache_token(connection, sys.argv[1], left=3600)
     found.append(near(alias))
 print(json.dumps(found))
 """
@@ -63,7 +64,7 @@ def server(new_wrapper):
     """Give a connection to the server, which has PostGIS."""
     wrapper = new_wrapper("server")
     known = "SELECT count(*) FROM pg_available_extensions WHERE name = 'postgis'"
-    if not one(wrapper, known):
+    if not fetch_value(wrapper, known):
         pytest.skip("the local Lakebase's PostgreSQL has no PostGIS")
     return wrapper
 

@@ -11,7 +11,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from django_lakebase.local.client import FOREIGN
-from tests.helpers.wrappers import put
+from tests.helpers.credentials import cache_token
 
 pytestmark = pytest.mark.every_environment
 
@@ -132,7 +132,7 @@ def test_a_native_password_among_the_options_reaches_psql(new_wrapper):
 def test_an_expired_token_is_not_handed_to_psql(new_wrapper):
     """A process that lives long, and opens a shell late, asks for another one."""
     wrapper = new_wrapper()
-    put(wrapper, "expired", left=-1)
+    cache_token(wrapper, "expired", left=-1)
 
     _, environment = wrapper.client.settings_to_cmd_args_env(wrapper.settings_dict, [])
 

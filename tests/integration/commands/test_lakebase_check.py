@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db import connections
 
 from django_lakebase.management.commands import lakebase_check
-from tests.helpers.sessions import dialled
+from tests.helpers.sessions import open_session
 
 STEPS = [
     "settings",
@@ -238,7 +238,7 @@ def test_member_who_logs_in_to_the_role_of_a_group_is_ok(check, settings_dict, l
     """The group is one that the workspace names for this identity."""
     group, owner = local.facts["group"], local.facts["owner"]
     settings_dict["USER"] = group
-    with dialled(local, user=owner) as session:
+    with open_session(local, user=owner) as session:
         session.execute("SELECT databricks_create_role(%s, 'GROUP')", [group])
         session.execute(f'GRANT USAGE, CREATE ON SCHEMA public TO "{group}"')
         try:

@@ -4,7 +4,7 @@ import pytest
 
 from django_lakebase.connection import LakebaseError
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.wrappers import one, settings_for
+from tests.helpers.wrappers import fetch_value, settings_for
 
 pytestmark = pytest.mark.every_environment
 
@@ -56,8 +56,8 @@ def test_two_users_of_one_endpoint(new_wrapper, local):
         },
     )
 
-    assert one(owner, "SELECT current_user") == local.facts["owner"]
-    assert one(new_wrapper(), "SELECT current_user") != local.facts["owner"]
+    assert fetch_value(owner, "SELECT current_user") == local.facts["owner"]
+    assert fetch_value(new_wrapper(), "SELECT current_user") != local.facts["owner"]
 
 
 def test_host_and_user_come_from_the_workspace(new_wrapper, local, monkeypatch):
@@ -70,7 +70,7 @@ def test_host_and_user_come_from_the_workspace(new_wrapper, local, monkeypatch):
 
     for _ in range(2):
         wrapper = new_wrapper()
-        assert one(wrapper, "SELECT current_user") == local.facts["owner"]
+        assert fetch_value(wrapper, "SELECT current_user") == local.facts["owner"]
 
     requests = local.counters()["requests"]
     assert requests[f"/api/2.0/postgres/{local.facts['endpoint']}"] == 1
@@ -86,7 +86,7 @@ def test_a_native_password_asks_no_workspace(new_wrapper, local):
         OPTIONS={"hostaddr": local.facts["hostaddr"]},
     )
 
-    assert one(wrapper, "SELECT current_user") == local.facts["native_user"]
+    assert fetch_value(wrapper, "SELECT current_user") == local.facts["native_user"]
     assert local.counters()["requests"] == {}
     assert wrapper.lease is None
 
@@ -101,7 +101,7 @@ def test_a_wrong_native_password_names_password(new_wrapper, local):
     )
 
     with pytest.raises(LakebaseError, match="PASSWORD") as caught:
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
     assert caught.value.failure_id == "password-refused"
     assert local.counters()["requests"] == {}
@@ -111,8 +111,8 @@ def test_a_callable_may_make_the_client(new_wrapper, local):
     """A dotted path leads to a function of the project's own."""
     wrapper = new_wrapper(
         USER=local.facts["owner"],
-        OPTIONS={"workspace": "tests.helpers.wrappers.owners_client"},
+        OPTIONS={"workspace": "tests.helpers.credentials.owner_client"},
     )
     wrapper.settings_dict["OPTIONS"]["hostaddr"] = local.facts["hostaddr"]
 
-    assert one(wrapper, "SELECT current_user") == local.facts["owner"]
+    assert fetch_value(wrapper, "SELECT current_user") == local.facts["owner"]

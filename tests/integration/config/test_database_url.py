@@ -8,7 +8,7 @@ import environ
 import pytest
 
 import django_lakebase
-from tests.helpers.wrappers import one
+from tests.helpers.wrappers import fetch_value
 
 PAGE = Path(django_lakebase.__file__).parents[1] / "docs/howto/urls.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -31,5 +31,5 @@ def test_a_project_with_a_url_alone_connects(block, query, new_wrapper, monkeypa
 
     wrapper = new_wrapper("url", **settings["DATABASES"]["default"])
 
-    assert one(wrapper, "SELECT 1") == 1
+    assert fetch_value(wrapper, "SELECT 1") == 1
     assert (wrapper.pool is not None) == (query in ("?pool=true", "?pool=1"))

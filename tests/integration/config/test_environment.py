@@ -22,7 +22,7 @@ from django_lakebase import libpq
 from django_lakebase.connection import LakebaseError
 from django_lakebase.diagnosis import Diagnosis, Status
 from django_lakebase.local import wire
-from tests.helpers.wrappers import one
+from tests.helpers.wrappers import fetch_value
 
 TOP = Path(__file__).parents[3]
 ELSEWHERE = "127.0.0.2"
@@ -116,7 +116,7 @@ def test_pghostaddr_sends_the_token_nowhere_else(
     monkeypatch.delenv("PGSSLROOTCERT")
     wrapper = new_wrapper(OPTIONS={**options, "hostaddr": local.facts["hostaddr"]})
 
-    assert one(wrapper, "SELECT 1") == 1
+    assert fetch_value(wrapper, "SELECT 1") == 1
     assert [step.status for step in Diagnosis(wrapper).run()].count(Status.FAIL) == 0
     assert decoy.received == []
 
@@ -133,7 +133,7 @@ def test_pghostaddr_does_not_replace_a_name(
     wrapper = new_wrapper(OPTIONS={"connect_budget": 2, **options})
 
     with pytest.raises(LakebaseError) as caught:
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
     assert caught.value.failure_id in ("wrong-host", "waking")
     assert "resolve host" in str(caught.value)
@@ -184,7 +184,7 @@ def test_pgservice_is_refused_by_name(
     monkeypatch.setenv("PGSERVICEFILE", str(service_file))
 
     with pytest.raises(ImproperlyConfigured, match='PGSERVICE is "other"') as caught:
-        one(new_wrapper(), "SELECT 1")
+        fetch_value(new_wrapper(), "SELECT 1")
 
     assert caught.value.failure_id == "libpq-variable"
     assert decoy.received == []
@@ -204,7 +204,7 @@ def test_service_of_the_settings_is_used_and_keeps_its_address(
     monkeypatch.delenv("PGHOST")
     wrapper = new_wrapper(OPTIONS={"service": "shop", "sslmode": "require"})
 
-    assert one(wrapper, "SELECT 1") == 1
+    assert fetch_value(wrapper, "SELECT 1") == 1
     for name in ("PGHOST", "PGHOSTADDR"):
         monkeypatch.setenv(name, ELSEWHERE)
         with pytest.raises(ImproperlyConfigured, match=f'{name} is "{ELSEWHERE}"'):
@@ -226,12 +226,12 @@ def test_variable_that_can_only_break_a_login_is_named_at_once(
     """No request is made; following the hint leads to a connection."""
     monkeypatch.setenv(name, value)
     with pytest.raises(ImproperlyConfigured, match=f'{name} is "{value}"') as caught:
-        one(new_wrapper(), "SELECT 1")
+        fetch_value(new_wrapper(), "SELECT 1")
     assert local.counters()["requests"] == {}
 
     assert f"Remove {name}" in caught.value.mend
     monkeypatch.delenv(name)
-    assert one(new_wrapper(), "SELECT 1") == 1
+    assert fetch_value(new_wrapper(), "SELECT 1") == 1
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_variable_that_allows_tokens_is_left_alone(
     """It is libpq's own."""
     monkeypatch.setenv(name, value)
 
-    assert one(new_wrapper(), "SELECT 1") == 1
+    assert fetch_value(new_wrapper(), "SELECT 1") == 1
 
 
 def test_native_login_keeps_its_authentication_variables(
@@ -260,7 +260,7 @@ def test_native_login_keeps_its_authentication_variables(
         OPTIONS={"hostaddr": facts["hostaddr"]},
     )
 
-    assert one(wrapper, "SELECT 1") == 1
+    assert fetch_value(wrapper, "SELECT 1") == 1
 
 
 def test_unreadable_home_does_not_matter(
@@ -272,7 +272,7 @@ def test_unreadable_home_does_not_matter(
 
     wrapper = new_wrapper()
 
-    assert one(wrapper, "SELECT 1") == 1
+    assert fetch_value(wrapper, "SELECT 1") == 1
     assert {s.status for s in Diagnosis(wrapper).run()} == {Status.OK}
 
 
@@ -291,7 +291,7 @@ def test_stray_certificates_below_home_do_not_matter(
     monkeypatch.delenv("PGSSLROOTCERT")
     wrapper = new_wrapper()
 
-    assert one(wrapper, "SELECT 1") == 1
+    assert fetch_value(wrapper, "SELECT 1") == 1
     assert {s.status for s in Diagnosis(wrapper).run()} == {Status.OK}
 
 
@@ -304,7 +304,7 @@ def test_system_means_a_bundle_that_exists(
     monkeypatch.delenv("PGSSLROOTCERT")
     wrapper = new_wrapper(OPTIONS={"sslmode": "verify-full", **options})
 
-    assert one(wrapper, "SELECT 1") == 1
+    assert fetch_value(wrapper, "SELECT 1") == 1
     [tls] = [step for step in Diagnosis(wrapper).run() if step.id == "tls"]
     assert "host verified" in tls.detail
 
@@ -326,8 +326,8 @@ def test_pgoptions_is_not_read_for_a_database_of_the_settings(
     own = new_wrapper(OPTIONS={"endpoint": facts["endpoint"], "hostaddr": "127.0.0.1"})
     named = new_wrapper(HOST=facts["host"], OPTIONS={"hostaddr": facts["hostaddr"]})
 
-    assert one(own, "SHOW work_mem") == "4MB"
-    assert one(named, "SHOW work_mem") == "5MB"
+    assert fetch_value(own, "SHOW work_mem") == "4MB"
+    assert fetch_value(named, "SHOW work_mem") == "5MB"
 
 
 def test_quoted_pgoptions_that_are_read_are_no_finding(new_wrapper, monkeypatch):
@@ -345,7 +345,7 @@ def test_pgconnect_timeout_bounds_an_attempt(new_wrapper, monkeypatch, text, bou
     wrapper = new_wrapper()
 
     assert (wrapper.get_target().connect_timeout or None) == bound
-    assert one(wrapper, "SELECT 1") == 1
+    assert fetch_value(wrapper, "SELECT 1") == 1
 
 
 def test_pgconnect_timeout_that_is_no_number_is_named(new_wrapper, monkeypatch):
@@ -353,7 +353,7 @@ def test_pgconnect_timeout_that_is_no_number_is_named(new_wrapper, monkeypatch):
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "soon")
 
     with pytest.raises(ImproperlyConfigured, match='PGCONNECT_TIMEOUT is "soon"'):
-        one(new_wrapper(), "SELECT 1")
+        fetch_value(new_wrapper(), "SELECT 1")
 
 
 def test_none_in_the_settings_counts_as_empty(new_wrapper, local):
@@ -362,12 +362,12 @@ def test_none_in_the_settings_counts_as_empty(new_wrapper, local):
     options = dict.fromkeys(("sslmode", "connect_budget", "pool", "isolation_level"))
     wrapper = new_wrapper(**dict.fromkeys(keys), OPTIONS=options)
 
-    assert one(wrapper, "SELECT current_database()") == local.facts["database"]
+    assert fetch_value(wrapper, "SELECT current_database()") == local.facts["database"]
 
 
 def test_options_may_be_none(new_wrapper):
     """The same for all of OPTIONS."""
-    assert one(new_wrapper(OPTIONS=None), "SELECT 1") == 1
+    assert fetch_value(new_wrapper(OPTIONS=None), "SELECT 1") == 1
 
 
 def test_text_from_the_environment_is_converted(new_wrapper):
@@ -379,7 +379,7 @@ def test_text_from_the_environment_is_converted(new_wrapper):
         OPTIONS={"pool": "off", "reconnect": "No", "prepare_threshold": "5"},
     )
 
-    assert one(wrapper, "SELECT 1") == 1
+    assert fetch_value(wrapper, "SELECT 1") == 1
     assert wrapper.settings_dict["CONN_HEALTH_CHECKS"] is False
     assert wrapper.connection.prepare_threshold == 5
 
@@ -404,7 +404,7 @@ def test_text_without_a_clear_meaning_is_named(
         settings = {**settings, **own, "PASSWORD": password}
 
     with pytest.raises(ImproperlyConfigured) as caught:
-        one(new_wrapper(**settings), "SELECT 1")
+        fetch_value(new_wrapper(**settings), "SELECT 1")
 
     assert str(caught.value).startswith('DATABASES["other"]: ')
     assert named in str(caught.value)

@@ -13,7 +13,8 @@ from django_lakebase.connection import LakebaseError, is_readable
 from django_lakebase.credentials import CredentialError
 from django_lakebase.opening import Opening
 from django_lakebase.workspace import access_to
-from tests.helpers.wrappers import cache_of, forget_all, one, put
+from tests.helpers.credentials import cache_of, cache_token, forget_credentials
+from tests.helpers.wrappers import fetch_value
 
 
 def test_what_stands_for_a_value_is_itself_when_copied(new_wrapper):
@@ -27,7 +28,7 @@ def test_what_stands_for_a_value_is_itself_when_copied(new_wrapper):
 def test_an_idle_connection_is_looked_at_without_poll(new_wrapper, monkeypatch):
     """On systems that lack it."""
     wrapper = new_wrapper()
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
     monkeypatch.delattr(select, "poll")
 
     assert not is_readable(wrapper.connection)
@@ -37,7 +38,7 @@ def test_a_moved_endpoint_while_the_workspace_is_down(new_wrapper, local, monkey
     """The old host is all that is known, and the error names it."""
     monkeypatch.delenv("PGHOST")
     wrapper = new_wrapper()
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
     wrapper.close()
 
     with (
@@ -45,7 +46,7 @@ def test_a_moved_endpoint_while_the_workspace_is_down(new_wrapper, local, monkey
         local.fault("api-down"),
         pytest.raises(LakebaseError) as caught,
     ):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
     assert caught.value.failure_id == "wrong-host"
     assert local.facts["host"] in str(caught.value)
@@ -54,14 +55,14 @@ def test_a_moved_endpoint_while_the_workspace_is_down(new_wrapper, local, monkey
 def test_a_probe_for_which_there_is_no_credential(new_wrapper, local):
     """The unknown refusal is the error, and not that of the probe."""
     wrapper = new_wrapper(OPTIONS={"connect_budget": 1})
-    kept = put(wrapper, local.issue(local.facts["service_principal"]))
+    kept = cache_token(wrapper, local.issue(local.facts["service_principal"]))
 
     with (
         local.fault("refuse-logins", voice="unknown"),
         local.fault("api-down"),
         pytest.raises(LakebaseError) as caught,
     ):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
     assert caught.value.failure_id == "unexplained"
     assert cache_of(wrapper).ready() is kept
@@ -82,12 +83,12 @@ def test_an_unknown_text_before_the_password_is_not_the_token_s_fault(
     new_wrapper, local
 ):
     """No other credential is asked for."""
-    one(new_wrapper("warm"), "SELECT 1")
+    fetch_value(new_wrapper("warm"), "SELECT 1")
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever).start()
         own = {"PORT": str(server.server_address[1])}
         with pytest.raises(LakebaseError) as caught:
-            one(new_wrapper(OPTIONS={"connect_budget": 1}, **own), "SELECT 1")
+            fetch_value(new_wrapper(OPTIONS={"connect_budget": 1}, **own), "SELECT 1")
         server.shutdown()
 
     assert caught.value.failure_id == "unexplained"
@@ -117,8 +118,8 @@ def test_a_read_only_endpoint_has_no_host_to_follow(new_wrapper, local, monkeypa
     )
     try:
         with pytest.raises(LakebaseError) as caught:
-            one(new_wrapper(OPTIONS={"endpoint": made["name"]}), "SELECT 1")
-        forget_all()
+            fetch_value(new_wrapper(OPTIONS={"endpoint": made["name"]}), "SELECT 1")
+        forget_credentials()
         meant = new_wrapper(
             HOST=made["status"]["hosts"]["host"],
             OPTIONS={
@@ -127,7 +128,7 @@ def test_a_read_only_endpoint_has_no_host_to_follow(new_wrapper, local, monkeypa
             },
             PORT=str(local.facts["port"]),
         )
-        assert one(meant, "SELECT pg_is_in_recovery()") is True
+        assert fetch_value(meant, "SELECT pg_is_in_recovery()") is True
         meant.close()
     finally:
         api.do("DELETE", made["name"])
@@ -144,7 +145,7 @@ def test_loading_the_sdk_is_not_taken_from_the_budget(new_wrapper, monkeypatch):
         rooms, "Ladder", lambda *a, **k: order.append("budget") or real(*a, **k)
     )
 
-    one(new_wrapper(), "SELECT 1")
+    fetch_value(new_wrapper(), "SELECT 1")
 
     assert order == ["sdk", "budget"]
 
@@ -177,7 +178,7 @@ def test_the_error_is_what_the_workspace_said_last(new_wrapper, monkeypatch):
     monkeypatch.setattr(cache_of(wrapper), "get", get)
 
     with pytest.raises(LakebaseError) as caught:
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
     assert causes == []
     assert caught.value.failure_id == "api-throttled"

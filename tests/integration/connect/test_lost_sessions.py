@@ -15,7 +15,7 @@ from psycopg.pq import TransactionStatus
 from django_lakebase import events, session, signals
 from django_lakebase.connection import LakebaseError
 from django_lakebase.figures import figures
-from tests.helpers.wrappers import hear_from, one
+from tests.helpers.wrappers import fetch_value, wait_for_data
 from tests.projects.app.models import Note
 
 POOLS = pytest.mark.parametrize("pool", [False, {"min_size": 1, "max_size": 1}])
@@ -23,7 +23,7 @@ POOLS = pytest.mark.parametrize("pool", [False, {"min_size": 1, "max_size": 1}])
 
 def backend(wrapper):
     """Return which session of the server this is."""
-    return one(wrapper, "SELECT pg_backend_pid()")
+    return fetch_value(wrapper, "SELECT pg_backend_pid()")
 
 
 def execute(wrapper, *statements):
@@ -48,7 +48,7 @@ def lose(wrapper, local, fault="suspend"):
     """Have the server end the session of *wrapper*, and wait until that is here."""
     settings = {"wake": 0} if fault == "suspend" else {}
     local.set_fault(fault, **settings)
-    hear_from(wrapper.connection)
+    wait_for_data(wrapper.connection)
 
 
 @pytest.fixture
@@ -148,11 +148,11 @@ def test_reopening_is_logged_counted_and_signalled(
     caplog.set_level(logging.INFO, "django_lakebase")
     wrapper = new_wrapper("told")
     before = events.tally("told").reopened
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
     lose(wrapper, local)
     caplog.clear()
 
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
 
     [record] = caplog.records
     assert (record.levelname, record.lakebase_alias) == ("INFO", "told")
@@ -167,10 +167,10 @@ def test_reopening_is_logged_counted_and_signalled(
 def test_healthy_idle_session_costs_no_query(new_wrapper, monkeypatch):
     """Each query looks at the socket, and nothing more."""
     wrapper = new_wrapper()
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
     monkeypatch.setattr(session, "is_lost", pytest.fail)
 
-    assert one(wrapper, "SELECT 2") == 2
+    assert fetch_value(wrapper, "SELECT 2") == 2
 
 
 @POOLS
@@ -183,10 +183,10 @@ def test_reconnect_off_fails_as_django_s_backend_does(
     lose(wrapper, local)
 
     with pytest.raises(OperationalError, match="terminating connection"):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
     for _ in range(2):
         with pytest.raises(OperationalError, match="connection is closed"):
-            one(wrapper, "SELECT 1")
+            fetch_value(wrapper, "SELECT 1")
 
     assert reopened == []
     wrapper.close()
@@ -201,7 +201,7 @@ def test_nothing_is_reopened_inside_atomic(new_wrapper, local, reopened, pool):
 
     def lose_inside_atomic():
         with atomic(wrapper):
-            one(wrapper, "SELECT 1")
+            fetch_value(wrapper, "SELECT 1")
             lose(wrapper, local)
             for _ in range(2):
                 with pytest.raises(OperationalError) as caught:
@@ -220,12 +220,12 @@ def test_nothing_is_reopened_while_autocommit_is_off(new_wrapper, local, reopene
     wrapper = new_wrapper()
     wrapper.ensure_connection()
     wrapper.set_autocommit(False)
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
     lose(wrapper, local)
 
     for _ in range(2):
         with pytest.raises(OperationalError):
-            one(wrapper, "SELECT 1")
+            fetch_value(wrapper, "SELECT 1")
 
     assert reopened == []
 
@@ -275,7 +275,7 @@ def test_lost_state_is_an_error_until_the_connection_is_closed(
 
     for _ in range(2):
         with pytest.raises(LakebaseError, match=name) as caught:
-            one(wrapper, "SELECT 1")
+            fetch_value(wrapper, "SELECT 1")
         assert caught.value.failure_id == "session-lost"
         assert isinstance(caught.value.__cause__, psycopg.OperationalError)
     with pytest.raises(LakebaseError, match=name), atomic(wrapper):
@@ -299,7 +299,7 @@ def test_lost_state_is_an_error_with_a_pool_too(new_wrapper, local, pool):
     execute(wrapper, "LISTEN news")
     lose(wrapper, local)
     with pytest.raises(LakebaseError, match="LISTEN"):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
 
 def test_all_that_was_lost_is_named(new_wrapper, local):
@@ -309,7 +309,7 @@ def test_all_that_was_lost_is_named(new_wrapper, local):
     lose(wrapper, local)
 
     with pytest.raises(LakebaseError, match="an advisory lock, SET, LISTEN"):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
 
 PASSING = {
@@ -348,7 +348,7 @@ def test_transaction_of_the_program_s_own_is_forgotten_at_its_end(
     execute(wrapper, "BEGIN", "SELECT 1", end)
     lose(wrapper, local)
 
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
 
     assert len(reopened) == 1
 
@@ -362,7 +362,7 @@ def test_begin_that_failed_is_a_lost_transaction(new_wrapper, local):
         cursor.execute("BEGIN")
 
     with pytest.raises(LakebaseError, match="a transaction"):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
 
 def test_transaction_of_psycopg_s_own_is_noted(new_wrapper, local):
@@ -371,12 +371,12 @@ def test_transaction_of_psycopg_s_own_is_noted(new_wrapper, local):
     wrapper.ensure_connection()
 
     with wrapper.connection.transaction():
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
         lose(wrapper, local)
         with pytest.raises(OperationalError, match="terminating connection"):
-            one(wrapper, "SELECT 1")
+            fetch_value(wrapper, "SELECT 1")
         with pytest.raises(LakebaseError, match="a transaction"):
-            one(wrapper, "SELECT 1")
+            fetch_value(wrapper, "SELECT 1")
 
 
 def test_read_only_attribute_of_the_connection_is_noted(new_wrapper, local):
@@ -387,7 +387,7 @@ def test_read_only_attribute_of_the_connection_is_noted(new_wrapper, local):
     lose(wrapper, local)
 
     with pytest.raises(LakebaseError, match="attributes of the connection"):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
 
 def test_statement_that_fails_half_way_leaves_its_lock(new_wrapper, local):
@@ -402,7 +402,7 @@ def test_statement_that_fails_half_way_leaves_its_lock(new_wrapper, local):
     lose(wrapper, local)
 
     with pytest.raises(LakebaseError, match="an advisory lock"):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
 
 # Ways to run a statement that changes the session.
@@ -484,7 +484,7 @@ def test_every_kind_of_cursor_leaves_marks(new_wrapper, local, way, options):
     lose(wrapper, local)
 
     with pytest.raises(LakebaseError) as caught:
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
     assert caught.value.failure_id == "session-lost"
 
 
@@ -499,7 +499,7 @@ def test_server_side_cursor_leaves_no_mark_itself(
         assert len(cursor.fetchall()) == 2
     lose(wrapper, local)
 
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
 
     assert len(reopened) == 1
 
@@ -529,9 +529,9 @@ def test_factory_that_is_no_class_is_left_alone(new_wrapper, local, reopened):
     lose(wrapper, local)
 
     with pytest.raises(OperationalError, match="terminating connection"):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
     with pytest.raises(OperationalError, match="connection is closed"):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
     assert reopened == []
 
@@ -546,7 +546,7 @@ def test_state_of_connection_created_is_set_again(
     first = backend(wrapper)
     lose(wrapper, local)
 
-    assert one(wrapper, "SHOW app.tenant") == "1"
+    assert fetch_value(wrapper, "SHOW app.tenant") == "1"
 
     assert backend(wrapper) != first
     assert len(reopened) == 1
@@ -566,10 +566,10 @@ def test_what_django_sets_up_leaves_no_mark(new_wrapper, local, reopened, pool):
     lose(wrapper, local)
 
     assert backend(wrapper) != first
-    assert one(wrapper, "SELECT current_user") == role
-    assert one(wrapper, "SHOW TimeZone") == "Europe/Paris"
+    assert fetch_value(wrapper, "SELECT current_user") == role
+    assert fetch_value(wrapper, "SHOW TimeZone") == "Europe/Paris"
     with atomic(wrapper):
-        assert one(wrapper, "SHOW transaction_isolation") == "serializable"
+        assert fetch_value(wrapper, "SHOW transaction_isolation") == "serializable"
     assert len(reopened) == 1
 
 
@@ -583,11 +583,11 @@ def test_waiting_notification_costs_a_round_trip_and_is_kept(
     asked = []
     is_lost = session.is_lost
     monkeypatch.setattr(session, "is_lost", lambda c: asked.append(c) or is_lost(c))
-    one(speaker, "SELECT pg_notify('news', 'hello')::text")
-    hear_from(listener.connection)
+    fetch_value(speaker, "SELECT pg_notify('news', 'hello')::text")
+    wait_for_data(listener.connection)
 
-    one(listener, "SELECT 1")
-    one(listener, "SELECT 1")
+    fetch_value(listener, "SELECT 1")
+    fetch_value(listener, "SELECT 1")
 
     assert asked == [first]
     assert listener.connection is first

@@ -20,7 +20,9 @@ from psycopg_pool import PoolTimeout
 from django_lakebase import pool
 from django_lakebase.connection import LakebaseError
 from django_lakebase.credentials import Credential, utc_now
-from tests.helpers.wrappers import cache_of, hear_from, one, outlive, put
+from tests.helpers.credentials import cache_of, cache_token
+from tests.helpers.threads import join_threads
+from tests.helpers.wrappers import fetch_value, wait_for_data
 
 pytestmark = pytest.mark.every_environment
 
@@ -34,7 +36,7 @@ def pooled(new_wrapper, alias="pooled", **options):
 
 def backend(wrapper):
     """Return which session of the server this is."""
-    return one(wrapper, "SELECT pg_backend_pid()")
+    return fetch_value(wrapper, "SELECT pg_backend_pid()")
 
 
 def test_a_pool_keeps_its_connections(new_wrapper):
@@ -50,13 +52,13 @@ def test_pool_may_simply_be_true(new_wrapper):
     """The shortest spelling works, with Django's defaults."""
     wrapper = new_wrapper("pooled", OPTIONS={"pool": True})
 
-    assert one(wrapper, "SELECT 1") == 1
+    assert fetch_value(wrapper, "SELECT 1") == 1
 
 
 def test_a_pool_survives_the_end_of_its_first_credential(new_wrapper, local):
     """New connections of an old pool have a new credential."""
     wrapper = pooled(new_wrapper)
-    put(wrapper, local.issue(local.facts["service_principal"]), left=30)
+    cache_token(wrapper, local.issue(local.facts["service_principal"]), left=30)
     first = backend(wrapper)
     wrapper.connection.close()
     wrapper.close()
@@ -80,14 +82,14 @@ def test_a_refused_token_is_replaced_in_the_pool_too(new_wrapper, local):
     wrapper = pooled(new_wrapper)
 
     with local.fault("refuse-logins", count=1, voice="expired"):
-        assert one(wrapper, "SELECT 1") == 1
+        assert fetch_value(wrapper, "SELECT 1") == 1
 
 
 def test_the_lifetime_of_pooled_connections_follows_the_credential(new_wrapper, local):
     """Half of the credential's life, where that is less than 45 minutes."""
     wrapper = pooled(new_wrapper)
-    put(wrapper, local.issue(local.facts["service_principal"]), left=1800)
-    one(wrapper, "SELECT 1")
+    cache_token(wrapper, local.issue(local.facts["service_principal"]), left=1800)
+    fetch_value(wrapper, "SELECT 1")
 
     assert wrapper.pool.max_lifetime == pytest.approx(900, abs=5)
 
@@ -98,7 +100,7 @@ def test_a_connection_past_its_lifetime_is_kept_while_the_workspace_is_down(
     """Nothing is thrown away that cannot be had again."""
     wrapper = pooled(new_wrapper)
     first = backend(wrapper)
-    put(wrapper, "ending", left=1)
+    cache_token(wrapper, "ending", left=1)
 
     with local.fault("api-down"):
         wrapper.connection._expire_at = 0.0
@@ -114,9 +116,9 @@ def test_a_kept_connection_is_looked_at_again_while_the_next_credential_lives(
     token = local.issue(local.facts["service_principal"])
     ends = now + timedelta(seconds=40)
     cache_of(wrapper).adopt(Credential(token=token, issued_at=now, expires_at=ends))
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
     kept = wrapper.connection
-    put(wrapper, "ended", left=0)
+    cache_token(wrapper, "ended", left=0)
     kept._expire_at = 0.0
     before = time.monotonic()
     wrapper.close()
@@ -131,7 +133,7 @@ def test_wrong_settings_are_shown_at_once_and_not_as_a_timeout(new_wrapper, loca
     )
 
     with pytest.raises(OperationalError, match='no database "nowhere"') as caught:
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
     assert isinstance(caught.value, LakebaseError)
     assert isinstance(caught.value.__cause__, psycopg.OperationalError)
@@ -139,24 +141,24 @@ def test_wrong_settings_are_shown_at_once_and_not_as_a_timeout(new_wrapper, loca
 
 def test_a_timeout_tells_the_last_error(new_wrapper, local):
     """Where waiting was right but in vain, the reason replaces the bare timeout."""
-    one(new_wrapper(), "SELECT 1")  # The timeout is for the login alone.
+    fetch_value(new_wrapper(), "SELECT 1")  # The timeout is for the login alone.
     wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "timeout": 2}})
 
     with (
         local.fault("refuse-logins", voice="starting"),
         pytest.raises(LakebaseError, match="is still starting"),
     ):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
 
 def test_an_exhausted_pool_says_so(new_wrapper):
     """That is a matter of sizes: the error names the alias and what to raise."""
     first, second = (pooled(new_wrapper) for _ in range(2))
-    one(first, "SELECT 1")
+    fetch_value(first, "SELECT 1")
     second.pool.timeout = 0.2
 
     with pytest.raises(LakebaseError, match=r'\["max_size"\]') as caught:
-        one(second, "SELECT 1")
+        fetch_value(second, "SELECT 1")
 
     assert caught.value.failure_id == "pool-exhausted"
     assert str(caught.value).startswith('DATABASES["pooled"]: ')
@@ -172,7 +174,7 @@ def per_thread(local, django_db_blocker, monkeypatch):
         yield ConnectionHandler({"default": {}, "pooled": own})
         gc.collect()
         pool.close_pools("pooled")
-        outlive("django-pooled-worker")
+        join_threads("django-pooled-worker")
 
 
 def in_thread(work):
@@ -206,10 +208,10 @@ def test_abandoned_session_ends_with_its_connection(per_thread, new_wrapper):
     gc.collect()
     deadline = time.monotonic() + 60
     alive = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {gone}"  # noqa: S608
-    while one(other, alive) and time.monotonic() < deadline:
+    while fetch_value(other, alive) and time.monotonic() < deadline:
         pass
 
-    assert not one(other, alive)
+    assert not fetch_value(other, alive)
 
 
 def test_replaced_pool_closes_although_a_thread_never_closed(per_thread):
@@ -229,14 +231,14 @@ def test_connection_passed_on_by_an_ended_thread_stays_lent(per_thread, keep):
     def passed_on():
         wrapper = per_thread["pooled"]
         wrapper.inc_thread_sharing()
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
         return wrapper if keep == "wrapper" else wrapper.connection
 
     kept = in_thread(passed_on)
     per_thread["pooled"].pool.timeout = 0.2
 
     with pytest.raises(LakebaseError) as caught:
-        one(per_thread["pooled"], "SELECT 1")
+        fetch_value(per_thread["pooled"], "SELECT 1")
 
     assert caught.value.failure_id == "pool-exhausted"
     assert "close_old_connections()" in caught.value.mend
@@ -250,7 +252,7 @@ def test_a_first_login_that_takes_longer_than_the_budget_is_named(new_wrapper, l
     wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "timeout": 0.3}})
 
     with local.fault("suspend", wake=60), pytest.raises(LakebaseError) as caught:
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
     assert caught.value.failure_id == "waking"
 
@@ -260,7 +262,7 @@ def test_assume_role_works_with_a_pool(new_wrapper, local):
     principal = local.facts["service_principal"]
     wrapper = pooled(new_wrapper, assume_role=principal)
 
-    assert one(wrapper, "SELECT current_user") == principal
+    assert fetch_value(wrapper, "SELECT current_user") == principal
 
 
 def test_a_role_that_cannot_be_assumed_is_named(new_wrapper):
@@ -268,7 +270,7 @@ def test_a_role_that_cannot_be_assumed_is_named(new_wrapper):
     wrapper = pooled(new_wrapper, assume_role="nobody-has-it")
 
     with pytest.raises(LakebaseError, match="assume_role"):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
 
 def test_pools_with_different_options_are_different(new_wrapper):
@@ -276,21 +278,21 @@ def test_pools_with_different_options_are_different(new_wrapper):
     one_schema = pooled(new_wrapper, options="-c search_path=one")
     other_schema = pooled(new_wrapper, options="-c search_path=other")
 
-    assert one(one_schema, "SHOW search_path") == "one"
-    assert one(other_schema, "SHOW search_path") == "other"
+    assert fetch_value(one_schema, "SHOW search_path") == "one"
+    assert fetch_value(other_schema, "SHOW search_path") == "other"
     one_schema.close()
-    assert one(one_schema, "SHOW search_path") == "one"
+    assert fetch_value(one_schema, "SHOW search_path") == "one"
 
 
 def test_a_pool_is_closed_when_its_settings_are_gone(new_wrapper):
     """A change of settings leaves no connections of the old ones behind."""
     wrapper = pooled(new_wrapper)
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
     old = wrapper.pool
     wrapper.close()
 
     wrapper.settings_dict["OPTIONS"]["options"] = "-c search_path=changed"
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
 
     assert old.closed
     assert not wrapper.pool.closed
@@ -304,7 +306,7 @@ def test_connections_that_the_server_ended_are_not_handed_out(new_wrapper, local
     wrapper.close()
 
     local.set_fault("suspend", wake=0)
-    hear_from(connection)
+    wait_for_data(connection)
 
     assert backend(wrapper) != first
 
@@ -314,7 +316,7 @@ def test_pooling_refuses_persistent_connections(new_wrapper):
     wrapper = new_wrapper("pooled", CONN_MAX_AGE=60, OPTIONS={"pool": True})
 
     with pytest.raises(ImproperlyConfigured, match="doesn't support persistent"):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
 
 def test_a_connection_class_of_the_projects_own_is_kept(new_wrapper):
@@ -324,7 +326,7 @@ def test_a_connection_class_of_the_projects_own_is_kept(new_wrapper):
         pass
 
     wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "connection_class": Own}})
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
 
     assert isinstance(wrapper.connection, Own)
 
@@ -337,7 +339,7 @@ def test_fifty_threads_fetch_one_credential(new_wrapper, local):
     def work():
         wrapper = new_wrapper("threads")
         start.wait()
-        found.append(one(wrapper, "SELECT 1"))
+        found.append(fetch_value(wrapper, "SELECT 1"))
         wrapper.close()
 
     with local.fault("api-slow", ms=100):
@@ -403,7 +405,7 @@ def test_child_process_does_not_end_the_session_of_a_lent_connection(
 ):
     """When it ends, Python deletes the connections that it inherited."""
     wrapper = pooled(new_wrapper)
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
     connection, lender = wrapper.connection, wrapper.pool
     assert lender.has_lent(connection)
 

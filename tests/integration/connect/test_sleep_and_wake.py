@@ -7,21 +7,21 @@ import pytest
 from django.db import OperationalError
 
 from django_lakebase.connection import LakebaseError
-from tests.helpers.wrappers import hear_from, one
+from tests.helpers.wrappers import fetch_value, wait_for_data
 
 pytestmark = pytest.mark.every_environment
 
 
 def backend(wrapper):
     """Return which session of the server this is."""
-    return one(wrapper, "SELECT pg_backend_pid()")
+    return fetch_value(wrapper, "SELECT pg_backend_pid()")
 
 
 def test_a_login_waits_for_an_endpoint_that_wakes(new_wrapper, local):
     """The gateway holds the login: that is no error."""
     local.set_fault("suspend", wake=0.3)
 
-    assert one(new_wrapper(), "SELECT 1") == 1
+    assert fetch_value(new_wrapper(), "SELECT 1") == 1
 
 
 def test_refusals_while_waking_are_waited_out(new_wrapper, local):
@@ -37,7 +37,7 @@ def test_refusals_while_waking_are_waited_out(new_wrapper, local):
     starting = threading.Thread(target=start_after_a_refusal)
     starting.start()
     try:
-        assert one(new_wrapper(), "SELECT 1") == 1
+        assert fetch_value(new_wrapper(), "SELECT 1") == 1
     finally:
         is_over.set()
         starting.join()
@@ -48,14 +48,14 @@ def test_refusals_while_waking_are_waited_out(new_wrapper, local):
 
 def test_waiting_ends_with_the_budget(new_wrapper, local):
     """Who waits in vain learns for what, and which setting to raise."""
-    one(new_wrapper(), "SELECT 1")  # The budget is for the login alone.
+    fetch_value(new_wrapper(), "SELECT 1")  # The budget is for the login alone.
     wrapper = new_wrapper(OPTIONS={"connect_budget": 1})
 
     with (
         local.fault("refuse-logins", voice="starting"),
         pytest.raises(LakebaseError, match="connect_budget") as caught,
     ):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
     assert isinstance(caught.value.__cause__, psycopg.OperationalError)
     assert "starting up" in str(caught.value)
@@ -67,7 +67,7 @@ def test_a_persistent_connection_survives_scale_to_zero(new_wrapper, local):
     first = backend(wrapper)
 
     local.set_fault("suspend", wake=0)
-    hear_from(wrapper.connection)
+    wait_for_data(wrapper.connection)
     wrapper.close_if_unusable_or_obsolete()
 
     assert backend(wrapper) != first
@@ -79,7 +79,7 @@ def test_a_reset_connection_is_replaced_at_the_next_request(new_wrapper, local):
     first = backend(wrapper)
 
     local.set_fault("cut")
-    hear_from(wrapper.connection)
+    wait_for_data(wrapper.connection)
     wrapper.close_if_unusable_or_obsolete()
 
     assert backend(wrapper) != first
@@ -101,11 +101,11 @@ def test_a_healthy_connection_is_kept_without_a_query(new_wrapper):
 def test_a_waiting_notification_is_not_lost(new_wrapper):
     """A readable socket may hold a message that somebody waits for."""
     listener, speaker = new_wrapper(CONN_MAX_AGE=None), new_wrapper("speaker")
-    one(listener, "SELECT 1")
+    fetch_value(listener, "SELECT 1")
     with listener.cursor() as cursor:
         cursor.execute("LISTEN news")
-    one(speaker, "SELECT pg_notify('news', 'hello')::text")
-    hear_from(listener.connection)
+    fetch_value(speaker, "SELECT pg_notify('news', 'hello')::text")
+    wait_for_data(listener.connection)
 
     listener.close_if_unusable_or_obsolete()
 
@@ -119,17 +119,17 @@ def test_a_transaction_is_never_moved_to_another_connection(new_wrapper, local):
     wrapper.ensure_connection()
 
     wrapper.set_autocommit(False)
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
     local.set_fault("cut")
 
     with pytest.raises(OperationalError):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
 
 def test_a_new_branch_that_refuses_for_a_moment_is_waited_for(new_wrapper, local):
     """External authorization fails for a while after a branch was made."""
     with local.fault("refuse-logins", count=2, voice="authorization"):
-        assert one(new_wrapper(), "SELECT 1") == 1
+        assert fetch_value(new_wrapper(), "SELECT 1") == 1
 
 
 def test_all_fails_at_once_that_waiting_cannot_mend(new_wrapper, local):
@@ -140,5 +140,5 @@ def test_all_fails_at_once_that_waiting_cannot_mend(new_wrapper, local):
             local.fault("refuse-logins", voice=voice),
             pytest.raises(LakebaseError),
         ):
-            one(new_wrapper(), "SELECT 1")
+            fetch_value(new_wrapper(), "SELECT 1")
         assert local.counters()["refusals"] == 1

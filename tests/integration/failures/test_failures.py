@@ -10,13 +10,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
 
 from django_lakebase.connection import LakebaseError
-from tests.helpers.wrappers import cache_of, forget_all, one, put
+from tests.helpers.credentials import cache_of, cache_token, forget_credentials
+from tests.helpers.wrappers import fetch_value
 
 
 def failure_of(wrapper):
     """Return the error that a query ends in."""
     with pytest.raises(OperationalError) as caught:
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
     error = caught.value
     assert isinstance(error, LakebaseError)
     assert error.__cause__ is not None
@@ -85,7 +86,7 @@ def test_mistakes_in_the_settings(new_wrapper, local, settings, failure_id, name
 def test_a_port_where_nobody_listens(new_wrapper, local):
     """It could be waking, so it is waited for; the error names host and port."""
     wrapper = new_wrapper(PORT="1", OPTIONS={"connect_budget": 0.3})
-    put(wrapper, local.issue(local.facts["service_principal"]))
+    cache_token(wrapper, local.issue(local.facts["service_principal"]))
 
     error = failure_of(wrapper)
 
@@ -131,7 +132,7 @@ def test_blanks_around_the_variables_of_the_login(new_wrapper, local, monkeypatc
         value = local.env[f"DATABRICKS_{name}"]
         monkeypatch.setenv(f"DATABRICKS_{name}", f" {value} \n")
 
-    assert one(new_wrapper(), "SELECT 1") == 1
+    assert fetch_value(new_wrapper(), "SELECT 1") == 1
 
 
 def test_a_role_that_cannot_be_assumed(new_wrapper, local):
@@ -169,7 +170,7 @@ def test_clock_skew_is_named_when_the_token_looks_expired(new_wrapper, local):
 def test_clock_skew_alone_is_only_a_warning(new_wrapper, local, caplog):
     """The server decides about a token; a wrong clock here costs a request each."""
     with local.fault("clock-skew", seconds=-7200):
-        assert one(new_wrapper(), "SELECT 1") == 1
+        assert fetch_value(new_wrapper(), "SELECT 1") == 1
 
     assert any("clock skew" in record.message for record in caplog.records)
 
@@ -194,7 +195,7 @@ def test_clock_skew_alone_is_only_a_warning(new_wrapper, local, caplog):
 def test_settings_that_are_wrong_by_themselves(new_wrapper, local, settings, expected):
     """They are refused before any request is made."""
     with pytest.raises(ImproperlyConfigured) as caught:
-        one(new_wrapper(**settings), "SELECT 1")
+        fetch_value(new_wrapper(**settings), "SELECT 1")
 
     assert str(caught.value).startswith('DATABASES["other"]: ')
     assert expected in str(caught.value)
@@ -207,7 +208,7 @@ def test_psycopg_pool_that_is_not_installed(new_wrapper, local, monkeypatch):
     wrapper = new_wrapper("x", OPTIONS={"pool": True})
 
     with pytest.raises(ImproperlyConfigured, match=r"pip install \"psycopg\[pool\]\""):
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
 
     wrapper.settings_dict["OPTIONS"].pop("pool")
 
@@ -215,7 +216,7 @@ def test_psycopg_pool_that_is_not_installed(new_wrapper, local, monkeypatch):
 def test_the_original_error_is_the_cause(new_wrapper, local):
     """Whoever looks for the driver's or the SDK's error finds it."""
     missing = failure_of(new_wrapper(NAME="nowhere"))
-    forget_all()
+    forget_credentials()
     with local.fault("no-workspace-access"):
         refused = failure_of(new_wrapper())
 
@@ -226,7 +227,7 @@ def test_the_original_error_is_the_cause(new_wrapper, local):
 def test_a_refused_token_is_not_tried_for_ever(new_wrapper, local):
     """Two refusals are enough."""
     wrapper = new_wrapper()
-    put(wrapper, local.issue("somebody else"))
+    cache_token(wrapper, local.issue("somebody else"))
 
     with local.fault("refuse-logins", voice="jwt"):
         failure_of(wrapper)
@@ -247,7 +248,7 @@ def test_a_workspace_that_fails_for_a_moment_is_asked_again(
 ):
     """A request too many, or a restart over there, is no error here."""
     with local.fault(fault, count=1, **settings):
-        assert one(new_wrapper(), "SELECT 1") == 1
+        assert fetch_value(new_wrapper(), "SELECT 1") == 1
 
 
 def test_a_workspace_that_wants_to_be_left_alone_for_long_is(new_wrapper, local):
@@ -262,7 +263,7 @@ def test_a_workspace_that_wants_to_be_left_alone_for_long_is(new_wrapper, local)
 def test_a_login_that_is_not_accepted_any_more_is_made_again(new_wrapper, local):
     """What is refused is the secret then, and not the token made with it."""
     wrapper = new_wrapper()
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
     wrapper.close()
     cache_of(wrapper).drop(cache_of(wrapper).ready())
 
@@ -270,7 +271,7 @@ def test_a_login_that_is_not_accepted_any_more_is_made_again(new_wrapper, local)
         error = failure_of(wrapper)
 
     assert error.failure_id == "bad-client-secret"
-    assert one(wrapper, "SELECT 1") == 1
+    assert fetch_value(wrapper, "SELECT 1") == 1
 
 
 def requests_for(local, path):
@@ -282,13 +283,13 @@ def requests_for(local, path):
 def test_token_refused_with_403_is_replaced_by_a_new_login(new_wrapper, local, text):
     """The service answers 403 as well as 401 for a token that is no longer valid."""
     wrapper = new_wrapper()
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
     wrapper.close()
     cache_of(wrapper).drop(cache_of(wrapper).ready())
     local.reset_counters()
 
     with local.fault("dead-token", before=time.time(), text=text):
-        assert one(wrapper, "SELECT 1") == 1
+        assert fetch_value(wrapper, "SELECT 1") == 1
 
     assert requests_for(local, "/oidc/v1/token") == 1
 

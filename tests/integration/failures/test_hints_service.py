@@ -16,8 +16,9 @@ from django.db import OperationalError
 from django_lakebase.connection import LakebaseError
 from django_lakebase.diagnosis import Diagnosis, Status
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.sessions import dialled
-from tests.helpers.wrappers import forget_all, one, settings_for
+from tests.helpers.credentials import forget_credentials
+from tests.helpers.sessions import open_session
+from tests.helpers.wrappers import fetch_value, settings_for
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def connect(patient, local, new_wrapper):
 
 def as_owner(patient, sql):
     """Run *sql* as the project's owner."""
-    with dialled(patient, user=patient.facts["owner"]) as session:
+    with open_session(patient, user=patient.facts["owner"]) as session:
         for statement in filter(str.strip, sql.split(";")):
             session.execute(statement)
 
@@ -131,14 +132,14 @@ def test_the_mend_mends(connect, patient, fault, settings, failure_id, step, men
     wrapper = connect()
 
     with pytest.raises(OperationalError) as caught:
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
     steps = {found.id: found for found in Diagnosis(wrapper).run()}
     failed = [found for found in steps.values() if found.status is Status.FAIL]
     mend(patient, caught.value)
     # As another process would find it: nobody waits for a Retry-After of before.
-    forget_all()
+    forget_credentials()
     again = list(Diagnosis(connect()).run())
-    row = one(connect(), "SELECT 1")
+    row = fetch_value(connect(), "SELECT 1")
 
     assert isinstance(caught.value, LakebaseError)
     assert caught.value.failure_id == failure_id
@@ -153,29 +154,29 @@ def test_the_mend_mends(connect, patient, fault, settings, failure_id, step, men
 def test_an_endpoint_that_moved_is_found_again(connect, patient):
     """With HOST the error says to remove it; without, nothing is to be done."""
     following = connect(HOST="")
-    assert one(following, "SELECT 1") == 1
+    assert fetch_value(following, "SELECT 1") == 1
     following.close()
     with patient.fault("endpoint-moved"):
         with pytest.raises(OperationalError) as caught:
-            one(connect(), "SELECT 1")
-        row = one(following, "SELECT 1")
+            fetch_value(connect(), "SELECT 1")
+        row = fetch_value(following, "SELECT 1")
 
     assert caught.value.failure_id == "wrong-host"
     assert "or remove it" in str(caught.value)
     assert row == 1
     following.close()
-    assert one(following, "SELECT 1") == 1
+    assert fetch_value(following, "SELECT 1") == 1
 
 
 def test_a_token_that_dies_early_is_replaced(connect, patient):
     """Whatever its expire_time said: one refusal, and no error."""
     wrapper = connect()
     with patient.fault("token-life", seconds=1):
-        one(wrapper, "SELECT pg_sleep(1.1)")
+        fetch_value(wrapper, "SELECT pg_sleep(1.1)")
         wrapper.close()
         patient.reset_counters()
 
-        assert one(wrapper, "SELECT 1") == 1
+        assert fetch_value(wrapper, "SELECT 1") == 1
 
     assert patient.counters()["refusals"] == 1
     assert patient.counters()["credentials_issued"] == 1
@@ -186,7 +187,7 @@ def test_texts_of_another_language_are_waited_out(connect, patient):
     patient.reset_counters()
 
     with patient.fault("refuse-logins", voice="german", count=3):
-        assert one(connect(), "SELECT 1") == 1
+        assert fetch_value(connect(), "SELECT 1") == 1
 
     assert patient.counters()["refusals"] == 3
 
@@ -197,7 +198,7 @@ def test_texts_of_another_language_are_quoted_in_the_end(connect, patient):
         patient.fault("refuse-logins", voice="german"),
         pytest.raises(LakebaseError) as caught,
     ):
-        one(connect(), "SELECT 1")
+        fetch_value(connect(), "SELECT 1")
 
     assert caught.value.failure_id == "unexplained"
     assert "das Datenbanksystem startet" in str(caught.value)
@@ -214,12 +215,12 @@ def test_every_dialect_is_understood(new_wrapper, local, dialect):
 
         wrapper = connect()
         with own.fault("token-life", seconds=1):
-            one(wrapper, "SELECT pg_sleep(1.1)")
+            fetch_value(wrapper, "SELECT pg_sleep(1.1)")
             wrapper.close()
-            assert one(wrapper, "SELECT 1") == 1
+            assert fetch_value(wrapper, "SELECT 1") == 1
         for fault in ("role-missing", "role-unlabelled"):
             with own.fault(fault), pytest.raises(LakebaseError) as caught:
-                one(connect(), "SELECT 1")
+                fetch_value(connect(), "SELECT 1")
             assert "databricks_create_role" in str(caught.value)
 
 
@@ -230,7 +231,7 @@ def test_a_replaced_role_still_has_its_tables(connect, patient):
     patient.set_fault("role-unlabelled")
 
     with pytest.raises(LakebaseError) as caught:
-        one(connect(), "SELECT 1")
+        fetch_value(connect(), "SELECT 1")
     replace_the_role(patient, caught.value)
     with connect().cursor() as cursor:
         cursor.execute("ALTER TABLE kept RENAME TO kept_too")

@@ -23,8 +23,9 @@ from django_lakebase.diagnosis import Diagnosis, Status
 from django_lakebase.errors import Explained, table, words
 from django_lakebase.failures import FAILURES
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.sessions import dialled
-from tests.helpers.wrappers import forget_all, one, put, settings_for
+from tests.helpers.credentials import cache_token, forget_credentials
+from tests.helpers.sessions import open_session
+from tests.helpers.wrappers import fetch_value, settings_for
 from tests.integration.failures.test_hints_service import MENDS, as_owner
 
 REMOVED = None
@@ -568,7 +569,7 @@ def filled(value, facts):
 def failure_of(wrapper):
     """Return the error in which a query ends."""
     with pytest.raises((OperationalError, ImproperlyConfigured)) as caught:
-        one(wrapper, "SELECT 1")
+        fetch_value(wrapper, "SELECT 1")
     assert isinstance(caught.value, Explained)
     return caught.value
 
@@ -615,14 +616,14 @@ def test_hint_leads_on(new_wrapper, local, monkeypatch, tmp_path, facts, case):
         key = re.findall(r"\w+", name)[-1]
         assert re.search(rf"\b{key}\b", str(error)), f"{name} is not in: {error}"
         follow(name, value, settings, monkeypatch)
-    forget_all()
+    forget_credentials()
     again = new_wrapper("hint", **settings)
 
     assert error.failure_id in (case.id, case.older or case.id)
     if case.then:
         assert failure_of(again).failure_id == case.then
     else:
-        assert one(again, "SELECT 1") == 1
+        assert fetch_value(again, "SELECT 1") == 1
 
 
 def test_hint_for_options_that_are_no_dict(new_wrapper, local):
@@ -633,7 +634,7 @@ def test_hint_for_options_that_are_no_dict(new_wrapper, local):
         wrapper.get_target()
 
     assert "such as {}" in caught.value.mend
-    assert one(new_wrapper("hint", OPTIONS={}), "SELECT 1") == 1
+    assert fetch_value(new_wrapper("hint", OPTIONS={}), "SELECT 1") == 1
 
 
 def test_hint_for_a_read_only_endpoint(new_wrapper, local, monkeypatch):
@@ -648,10 +649,10 @@ def test_hint_for_a_read_only_endpoint(new_wrapper, local, monkeypatch):
         error = failure_of(new_wrapper("hint"))
         host = api(local, "GET", f"api/2.0/postgres/{name}")["status"]["hosts"]["host"]
         monkeypatch.setenv("PGHOST", host)
-        is_read_only = one(new_wrapper("hint"), "SELECT pg_is_in_recovery()")
+        is_read_only = fetch_value(new_wrapper("hint"), "SELECT pg_is_in_recovery()")
         monkeypatch.delenv("PGHOST")
         monkeypatch.setenv("ENDPOINT_NAME", local.facts["endpoint"])
-        is_writable = not one(new_wrapper("hint"), "SELECT pg_is_in_recovery()")
+        is_writable = not fetch_value(new_wrapper("hint"), "SELECT pg_is_in_recovery()")
     finally:
         api(local, "DELETE", f"api/2.0/postgres/{name}")
 
@@ -683,26 +684,29 @@ def test_a_larger_pool_serves_both(new_wrapper, local):
         return [new_wrapper("hint", OPTIONS={"pool": pool}) for _ in range(2)]
 
     first, second = pooled(1)
-    one(first, "SELECT 1")
+    fetch_value(first, "SELECT 1")
     error = failure_of(second)
     first.close()
     both = pooled(2)
 
     assert error.failure_id == "pool-exhausted"
     assert 'OPTIONS["pool"]["max_size"]' in error.mend
-    assert [one(wrapper, "SELECT 1") for wrapper in both] == [1, 1]
+    assert [fetch_value(wrapper, "SELECT 1") for wrapper in both] == [1, 1]
 
 
 def test_a_larger_budget_outlasts_the_start(new_wrapper, local):
     """What waking says of OPTIONS["connect_budget"]."""
-    one(new_wrapper("hint"), "SELECT 1")  # The budget is for the login alone.
+    fetch_value(new_wrapper("hint"), "SELECT 1")  # The budget is for the login alone.
     with local.fault("starting", seconds=0):
         error = failure_of(new_wrapper("hint", OPTIONS={"connect_budget": 0.3}))
     local.set_fault("starting", seconds=0.5)
 
     assert error.failure_id == "waking"
     assert 'Raise OPTIONS["connect_budget"]' in error.mend
-    assert one(new_wrapper("hint", OPTIONS={"connect_budget": 20}), "SELECT 1") == 1
+    assert (
+        fetch_value(new_wrapper("hint", OPTIONS={"connect_budget": 20}), "SELECT 1")
+        == 1
+    )
 
 
 # A user that is not the login.
@@ -739,7 +743,7 @@ def test_an_identity_that_is_not_told_changes_nothing(new_wrapper, local, monkey
     """The failure is then explained without it, and names what can be wrong."""
     monkeypatch.setenv("PGUSER", "left-over")
     wrapper = new_wrapper("hint")
-    put(wrapper, local.issue(local.facts["service_principal"]))
+    cache_token(wrapper, local.issue(local.facts["service_principal"]))
 
     with local.fault("api-down"):
         error = failure_of(wrapper)
@@ -752,7 +756,7 @@ def test_the_identity_is_asked_within_the_budget(new_wrapper, local, monkeypatch
     """A workspace that does not answer delays the error no longer than it may."""
     monkeypatch.setenv("PGUSER", "left-over")
     wrapper = new_wrapper("hint", OPTIONS={"connect_budget": 1})
-    put(wrapper, local.issue(local.facts["service_principal"]))
+    cache_token(wrapper, local.issue(local.facts["service_principal"]))
 
     with local.fault("api-silent"):
         error = failure_of(wrapper)
@@ -795,8 +799,8 @@ def test_the_role_of_a_group_is_made_for_a_group(patient, local, new_wrapper, vo
     patient.clear_faults()
     [sql] = re.findall(r"CREATE EXTENSION .*?\);", error.mend)
     as_owner(patient, sql)
-    forget_all()
-    user = one(new_wrapper("hint", **settings), "SELECT current_user")
+    forget_credentials()
+    user = fetch_value(new_wrapper("hint", **settings), "SELECT current_user")
     as_owner(patient, f'DROP ROLE "{group}"')
 
     assert error.failure_id in ("role-missing", "wrong-user", "token-refused")
@@ -833,14 +837,14 @@ def test_a_native_role_is_made_and_let_in_as_the_errors_say(patient, native):
     denied = failure_of(native(NAME=NAMED))
     [grant] = re.findall("GRANT CONNECT .*?;", denied.mend)
     as_owner(patient, grant)
-    user = one(native(NAME=NAMED), "SELECT current_user")
+    user = fetch_value(native(NAME=NAMED), "SELECT current_user")
     as_owner(patient, f'ALTER ROLE "{quoted}" NOLOGIN')
     [alter] = re.findall("ALTER ROLE .* LOGIN", denied.mend)
     as_owner(patient, alter)
 
     assert missing.failure_id == "password-refused"
     assert denied.failure_id == "permission-denied"
-    assert user == one(native(), "SELECT current_user") == NAMED
+    assert user == fetch_value(native(), "SELECT current_user") == NAMED
 
 
 def test_a_role_for_an_identity_with_quotes_is_made(patient):
@@ -852,7 +856,7 @@ def test_a_role_for_an_identity_with_quotes_is_made(patient):
     [sql] = re.findall("run: (ALTER ROLE .*;)", mend)
     as_owner(patient, 'CREATE ROLE "pat""o\'hara@lakebase.test" LOGIN')
     as_owner(patient, sql.replace("Then, in the database:", ""))
-    with dialled(patient, user=user) as session:
+    with open_session(patient, user=user) as session:
         [found] = session.execute("SELECT current_user").fetchone()
 
     assert found == user
@@ -877,7 +881,7 @@ def test_every_dialect_leads_on(new_wrapper, local, dialect):
         missing = failed()
         [sql] = re.findall(r"run: (CREATE EXTENSION .*?\);)", missing.mend)
         as_owner(own, sql)
-        row = one(new_wrapper("dialect", **base), "SELECT 1")
+        row = fetch_value(new_wrapper("dialect", **base), "SELECT 1")
 
     assert {error.failure_id for error in wrong} == {"user-not-identity"}
     assert pasted.failure_id == "password-is-token"

@@ -8,7 +8,8 @@ import pytest
 from django.db import OperationalError
 
 from django_lakebase import events, signals
-from tests.helpers.wrappers import one, put
+from tests.helpers.credentials import cache_token
+from tests.helpers.wrappers import fetch_value
 
 ANOTHER = "projects/a/branches/b/endpoints/c"
 NAMES = (
@@ -49,7 +50,7 @@ def named(heard, name):
 def test_an_opened_connection_is_told(new_wrapper, heard, pool):
     """With the end of its credential, and how long both took."""
     wrapper = new_wrapper("told", OPTIONS={"pool": pool})
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
 
     [issued] = named(heard, "credential_issued")
     [opened] = named(heard, "connection_opened")
@@ -63,9 +64,9 @@ def test_an_opened_connection_is_told(new_wrapper, heard, pool):
 def test_a_retry_is_told_before_the_connection(new_wrapper, local, heard):
     """With the failure that caused it and what follows."""
     wrapper = new_wrapper("told")
-    put(wrapper, local.issue(local.facts["service_principal"], ttl=-5))
+    cache_token(wrapper, local.issue(local.facts["service_principal"], ttl=-5))
 
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
 
     [retried] = named(heard, "connection_retried")
     [opened] = named(heard, "connection_opened")
@@ -79,7 +80,7 @@ def test_a_failure_is_told_by_its_id(new_wrapper, local, heard):
         local.fault("no-workspace-access"),
         pytest.raises(OperationalError) as caught,
     ):
-        one(new_wrapper("told"), "SELECT 1")
+        fetch_value(new_wrapper("told"), "SELECT 1")
 
     [of_credential] = named(heard, "credential_failed")
     [of_connection] = named(heard, "connection_failed")
@@ -91,10 +92,12 @@ def test_a_failure_is_told_by_its_id(new_wrapper, local, heard):
 def test_no_signal_holds_a_secret(new_wrapper, local, heard):
     """Neither where all is well nor where it is not."""
     wrapper = new_wrapper("told")
-    token = put(wrapper, local.issue(local.facts["service_principal"], ttl=-5)).token
-    one(wrapper, "SELECT 1")
+    token = cache_token(
+        wrapper, local.issue(local.facts["service_principal"], ttl=-5)
+    ).token
+    fetch_value(wrapper, "SELECT 1")
     with local.fault("secret-revoked"), contextlib.suppress(OperationalError):
-        one(new_wrapper("else", OPTIONS={"endpoint": ANOTHER}), "SELECT 1")
+        fetch_value(new_wrapper("else", OPTIONS={"endpoint": ANOTHER}), "SELECT 1")
 
     said = repr(heard)
 
@@ -112,7 +115,7 @@ def test_a_receiver_that_fails_harms_nothing(new_wrapper, caplog):
 
     signals.connection_opened.connect(broken)
     try:
-        assert one(new_wrapper(), "SELECT 1") == 1
+        assert fetch_value(new_wrapper(), "SELECT 1") == 1
     finally:
         signals.connection_opened.disconnect(broken)
 
@@ -123,9 +126,9 @@ def test_records_carry_structure(new_wrapper, local, caplog):
     """A collector of JSON logs can tell alias, endpoint and failure apart."""
     caplog.set_level(logging.DEBUG, "django_lakebase")
     wrapper = new_wrapper("told")
-    put(wrapper, local.issue(local.facts["service_principal"], ttl=-5))
+    cache_token(wrapper, local.issue(local.facts["service_principal"], ttl=-5))
 
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
 
     ours = [r for r in caplog.records if r.name == "django_lakebase"]
     assert all(record.lakebase_endpoint for record in ours)
@@ -139,7 +142,7 @@ def test_records_carry_structure(new_wrapper, local, caplog):
 )
 def test_a_child_counts_from_nothing(new_wrapper):
     """Its parent's connections are not its own."""
-    one(new_wrapper("counted"), "SELECT 1")
+    fetch_value(new_wrapper("counted"), "SELECT 1")
     assert events.tally("counted").opened >= 1
 
     reading, writing = os.pipe()

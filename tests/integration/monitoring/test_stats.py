@@ -4,7 +4,7 @@ import pytest
 from django.db import OperationalError, connections
 
 from django_lakebase.figures import figures
-from tests.helpers.wrappers import one
+from tests.helpers.wrappers import fetch_value
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def test_figures_tell_what_the_process_did(default):
     """A connection more is one more, and its credential is counted."""
     before = figures()["default"]
 
-    one(default, "SELECT 1")
+    fetch_value(default, "SELECT 1")
 
     after = figures()["default"]
     assert after.connections_opened == before.connections_opened + 1
@@ -33,10 +33,10 @@ def test_figures_tell_what_the_process_did(default):
 def test_trouble_says_why_there_is_no_credential(default, local):
     """In words that may be shown, and until one is issued again."""
     with local.fault("no-workspace-access"), pytest.raises(OperationalError):
-        one(default, "SELECT 1")
+        fetch_value(default, "SELECT 1")
     failed = figures()["default"]
 
-    one(default, "SELECT 1")
+    fetch_value(default, "SELECT 1")
 
     assert "entitlement" in failed.trouble
     assert "client_secret" not in failed.trouble
@@ -56,7 +56,7 @@ def test_figures_of_a_pool_are_psycopgs(new_wrapper):
     wrapper = new_wrapper("pooled", OPTIONS={"pool": {"min_size": 1, "max_size": 3}})
     assert wrapper.pool_stats() == {}
 
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
 
     stats = wrapper.pool_stats()
     assert (stats["pool_max"], stats["requests_num"]) == (3, 1)

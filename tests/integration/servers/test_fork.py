@@ -9,7 +9,8 @@ import pytest
 from django.db import ProgrammingError
 
 from django_lakebase import signals, workspace
-from tests.helpers.wrappers import cache_of, one, put
+from tests.helpers.credentials import cache_of, cache_token
+from tests.helpers.wrappers import fetch_value
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
 
@@ -43,26 +44,27 @@ def in_child(work):
 def test_a_child_has_a_pool_of_its_own(new_wrapper):
     """Two processes on one socket would read each other's answers."""
     wrapper = new_wrapper("forked", OPTIONS={"pool": {"min_size": 1, "max_size": 1}})
-    parents = one(wrapper, "SELECT pg_backend_pid()")
+    parents = fetch_value(wrapper, "SELECT pg_backend_pid()")
     wrapper.close()
 
     childs = [
-        in_child(lambda: one(wrapper, "SELECT pg_backend_pid()")) for _ in range(2)
+        in_child(lambda: fetch_value(wrapper, "SELECT pg_backend_pid()"))
+        for _ in range(2)
     ]
 
     assert str(parents) not in childs
     assert len(set(childs)) == 2
-    assert one(wrapper, "SELECT pg_backend_pid()") == parents
+    assert fetch_value(wrapper, "SELECT pg_backend_pid()") == parents
 
 
 @pytest.mark.parametrize("options", [{}, {"pool": True}], ids=["plain", "pool"])
 def test_a_child_leaves_an_open_connection_to_its_parent(new_wrapper, options):
     """Whether it goes on working or closes what it found: the parent's lives on."""
     wrapper = new_wrapper("forked", OPTIONS=options)
-    parents = one(wrapper, "SELECT pg_backend_pid()")
+    parents = fetch_value(wrapper, "SELECT pg_backend_pid()")
 
     def work():
-        own = one(wrapper, "SELECT pg_backend_pid()")
+        own = fetch_value(wrapper, "SELECT pg_backend_pid()")
         wrapper.close()
         return own
 
@@ -72,7 +74,7 @@ def test_a_child_leaves_an_open_connection_to_its_parent(new_wrapper, options):
     assert closing == "None"
     assert working.isdigit(), working
     assert working != str(parents)
-    assert one(wrapper, "SELECT pg_backend_pid()") == parents
+    assert fetch_value(wrapper, "SELECT pg_backend_pid()") == parents
 
 
 def test_a_child_is_outside_of_its_parents_transaction(new_wrapper):
@@ -81,12 +83,12 @@ def test_a_child_is_outside_of_its_parents_transaction(new_wrapper):
     wrapper.ensure_connection()
     wrapper.set_autocommit(False)
     wrapper.in_atomic_block = True
-    inside = one(wrapper, "SELECT txid_current()")
+    inside = fetch_value(wrapper, "SELECT txid_current()")
 
-    childs = in_child(lambda: one(wrapper, "SELECT 1"))
+    childs = in_child(lambda: fetch_value(wrapper, "SELECT 1"))
 
     assert ProgrammingError.__name__ in childs
-    assert one(wrapper, "SELECT txid_current()") == inside
+    assert fetch_value(wrapper, "SELECT txid_current()") == inside
     wrapper.in_atomic_block = False
     wrapper.rollback()
 
@@ -94,17 +96,17 @@ def test_a_child_is_outside_of_its_parents_transaction(new_wrapper):
 def test_a_child_uses_the_credential_of_its_parent(new_wrapper, local):
     """A warm parent saves its children the request."""
     wrapper = new_wrapper("forked")
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
     wrapper.close()
 
-    assert in_child(lambda: one(wrapper, "SELECT 1")) == "1"
+    assert in_child(lambda: fetch_value(wrapper, "SELECT 1")) == "1"
     assert local.counters()["credentials_issued"] == 1
 
 
 def test_a_child_can_fetch_while_its_parent_was_fetching(new_wrapper, local):
     """A fork in the middle of a request inherits no lock that nobody will free."""
     wrapper = new_wrapper("forked")
-    one(wrapper, "SELECT 1")
+    fetch_value(wrapper, "SELECT 1")
     wrapper.close()
     cache = cache_of(wrapper)
     cache.drop(cache.ready())
@@ -113,7 +115,7 @@ def test_a_child_can_fetch_while_its_parent_was_fetching(new_wrapper, local):
         busy.start()
         while not local.counters()["requests"].get(CREDENTIALS):
             pass
-        answer = in_child(lambda: one(wrapper, "SELECT 1"))
+        answer = in_child(lambda: fetch_value(wrapper, "SELECT 1"))
         busy.join()
 
     assert answer == "1"
@@ -122,7 +124,7 @@ def test_a_child_can_fetch_while_its_parent_was_fetching(new_wrapper, local):
 def with_due_credential(wrapper, local):
     """Give the cache of *wrapper* a valid credential past its refresh time."""
     token = local.issue(local.facts["service_principal"])
-    credential = put(wrapper, token, left=600)
+    credential = cache_token(wrapper, token, left=600)
     # A process that holds a credential has imported the SDK.
     workspace.import_sdk()
     local.reset_counters()
@@ -135,7 +137,7 @@ def test_requests_per_forked_job_are_bounded(new_wrapper, local):
     with_due_credential(wrapper, local)
     threads = threading.active_count()
 
-    jobs = [in_child(lambda: one(wrapper, "SELECT 1")) for _ in range(20)]
+    jobs = [in_child(lambda: fetch_value(wrapper, "SELECT 1")) for _ in range(20)]
 
     counted = local.counters()
     assert jobs == ["1"] * 20
@@ -149,7 +151,7 @@ def test_requests_per_forked_job_are_bounded(new_wrapper, local):
 def test_expired_credential_is_refreshed_before_fork(new_wrapper, local):
     """A worker that was idle for an hour hands no dead credential to the next job."""
     wrapper = new_wrapper("forked")
-    put(wrapper, "expired", left=-60)
+    cache_token(wrapper, "expired", left=-60)
     workspace.import_sdk()
 
     job = in_child(lambda: cache_of(wrapper).ready() is not None)
@@ -184,7 +186,7 @@ def test_failed_refresh_does_not_stop_forks_and_is_not_repeated(new_wrapper, loc
     wrapper = new_wrapper("forked")
     with_due_credential(wrapper, local)
     with local.fault("api-429", retry_after=60):
-        jobs = [in_child(lambda: one(wrapper, "SELECT 1")) for _ in range(5)]
+        jobs = [in_child(lambda: fetch_value(wrapper, "SELECT 1")) for _ in range(5)]
 
     assert jobs == ["1"] * 5
     assert local.counters()["requests"].get(CREDENTIALS) == 1
@@ -197,7 +199,7 @@ def test_fork_does_not_wait_for_a_silent_workspace(new_wrapper, local, monkeypat
     with_due_credential(wrapper, local)
     cache = cache_of(wrapper)
     with local.fault("api-slow", ms=5000):
-        jobs = [in_child(lambda: one(wrapper, "SELECT 1")) for _ in range(3)]
+        jobs = [in_child(lambda: fetch_value(wrapper, "SELECT 1")) for _ in range(3)]
         is_still_asking = cache._flight._call.is_running()
 
     assert jobs == ["1"] * 3
@@ -215,7 +217,7 @@ def test_receiver_of_credential_issued_may_fork(new_wrapper, local):
     jobs = []
 
     def fork(**_):
-        jobs.append(in_child(lambda: one(wrapper, "SELECT 1")))
+        jobs.append(in_child(lambda: fetch_value(wrapper, "SELECT 1")))
 
     signals.credential_issued.connect(fork)
     try:
@@ -243,7 +245,7 @@ def test_signal_handler_may_fork_while_its_thread_holds_a_lock(
     jobs = []
 
     def fork(*_):
-        jobs.append(in_child(lambda: one(wrapper, "SELECT 1")))
+        jobs.append(in_child(lambda: fetch_value(wrapper, "SELECT 1")))
 
     before = signal.signal(signal.SIGUSR1, fork)
     try:

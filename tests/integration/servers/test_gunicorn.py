@@ -19,7 +19,7 @@ from tests.helpers.programs import (
     until,
     until_no_connection,
 )
-from tests.helpers.sessions import dialled
+from tests.helpers.sessions import open_session
 
 pytest.importorskip("gunicorn")
 
@@ -119,7 +119,7 @@ def test_greenlets_live_through_rotations(busy, gevent_server):
 def test_a_query_that_waits_holds_up_no_other_greenlet(busy, gevent_server):
     """Psycopg waits for the server's answer as gevent wants it."""
     waiting = threading.Thread(target=get, args=(gevent_server, f"/wait/?lock={LOCK}"))
-    with dialled(busy) as session:
+    with open_session(busy) as session:
         session.execute("SELECT pg_advisory_lock(%s)", [LOCK])
         waiting.start()
         until(lambda: session.execute(WAITING).fetchone()[0])

@@ -6,7 +6,7 @@ import pytest
 
 from django_lakebase import flight
 from django_lakebase.flight import FlightError, SingleFlight
-from tests.helpers.wrappers import outlive
+from tests.helpers.threads import join_threads
 
 
 def nothing():
@@ -109,4 +109,4 @@ def test_a_call_whose_thread_was_killed_is_made_again(monkeypatch):
         return "again"
 
     assert SingleFlight(work, prepare=nothing).wait(10) == "again"
-    outlive("lakebase-workspace")
+    join_threads("lakebase-workspace")
