@@ -197,6 +197,19 @@ class CredentialCache:
         """Hand out *proven* from now on: a login with it has succeeded."""
         self._keep(proven)
 
+    def is_refreshing(self) -> bool:
+        """Return whether a request for a new credential is running."""
+        return self._flight.is_running()
+
+    def join(self, timeout: float) -> None:
+        """Wait until the thread of the latest request has ended; see `SingleFlight`."""
+        self._flight.join(timeout)
+
+    @property
+    def retry_at(self) -> datetime | None:
+        """When the next request may start after a failure (aware, UTC)."""
+        return self._retry_at
+
     @property
     def error(self) -> BaseException | None:
         """What the last fetch died of, if it did."""

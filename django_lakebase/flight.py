@@ -161,6 +161,11 @@ class SingleFlight(Generic[T]):
         if call is not None:
             call.join(timeout)
 
+    def is_running(self) -> bool:
+        """Return whether the latest call is running."""
+        call = self._call
+        return call is not None and call.is_running()
+
     def _has_left_one_behind(self) -> bool:
         behind = self._abandoned
         return (
