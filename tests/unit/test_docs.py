@@ -13,7 +13,7 @@ from django_lakebase import libpq, signals
 from django_lakebase.config import OWN_OPTIONS
 from django_lakebase.failures import FAILURES
 from django_lakebase.figures import Figures
-from django_lakebase.local.__main__ import _parser
+from django_lakebase.local.__main__ import main
 from django_lakebase.local.faults import FAULTS
 from django_lakebase.management.commands.lakebase_check import Command
 
@@ -50,7 +50,7 @@ def test_every_option_of_the_check_is_in_its_page():
     """And every step."""
     parser = argparse.ArgumentParser(add_help=False)
     Command().add_arguments(parser)
-    options = [action.option_strings[0] for action in parser._actions]
+    options = set(re.findall(r"(?<!\w)--[\w-]+", parser.format_help()))
     source = (TOP / "django_lakebase/diagnosis.py").read_text()
     steps = re.findall(r'\("([a-z-]+)", self\._', source)
 
@@ -80,19 +80,16 @@ def test_what_can_be_observed_is_in_its_page():
     assert {n for n in named - shortened if f"`{n}`" not in text} == set()
 
 
-def test_every_option_of_the_local_lakebase_is_in_its_page():
-    """Those of run and start."""
-    commands = next(
-        action for action in _parser()._actions if isinstance(action.choices, dict)
-    )
-    options = {
-        option
-        for parser in commands.choices.values()
-        for action in parser._actions
-        for option in action.option_strings
-        if option.startswith("--") and option != "--help"
-    }
+def test_every_option_of_the_local_lakebase_is_in_its_page(capsys):
+    """Those that the help of each command shows."""
+    options = set()
+    for command in ("run", "start", "fault"):
+        with pytest.raises(SystemExit, match="0"):
+            main([command, "--help"])
+        options |= set(re.findall(r"(?<!\w)--[\w-]+", capsys.readouterr().out))
 
+    assert {"--help", "--token-ttl"} < options
+    options -= {"--help"}
     assert {o for o in options if o not in page("local")} == set()
 
 

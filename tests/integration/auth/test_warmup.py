@@ -95,6 +95,6 @@ def test_warm_gives_up_after_its_timeout(aliases, local):
     with local.fault("api-slow", ms=3000):
         with pytest.raises(LakebaseError, match="no answer within"):
             warm("default", timeout=0.2)
-        is_still_asking = cache_of(connections["default"])._flight._call.is_running()
+        is_still_asking = cache_of(connections["default"]).is_refreshing()
 
     assert is_still_asking

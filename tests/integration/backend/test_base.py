@@ -9,9 +9,10 @@ from django.core.management import call_command
 from django.test import override_settings
 from psycopg.conninfo import conninfo_to_dict
 
-from django_lakebase import __version__, opening, workspace
+from django_lakebase import __version__
 from django_lakebase.base import KEEPALIVES
 from django_lakebase.connection import LakebaseError, is_readable
+from django_lakebase.login import new_client
 from django_lakebase.opening import takes_timezone
 from tests.helpers.wrappers import fetch_value
 
@@ -99,16 +100,17 @@ def test_the_projects_own_options_come_first(new_wrapper, monkeypatch):
 
 def test_a_time_zone_that_is_refused_is_left_to_django(new_wrapper, monkeypatch):
     """The connection is opened without it once more, and that is remembered."""
-    wrapper = new_wrapper()
-    refused = wrapper.get_connection_params()["options"].replace("UTC", "No/Where")
-    monkeypatch.setattr(wrapper, "_startup_options", lambda *_: refused)
+    # The engine remembers the refusal for these settings, which no other test has.
+    wrapper = new_wrapper(OPTIONS={"application_name": "without a time zone"})
+    params = wrapper.get_connection_params()
+    params["options"] = params["options"].replace("UTC", "No/Where")
+    monkeypatch.setattr(wrapper, "get_connection_params", params.copy)
 
     assert fetch_value(wrapper, "SHOW TimeZone") == "UTC"
 
     assert not takes_timezone(wrapper.get_target())
     monkeypatch.undo()
     assert wrapper.get_connection_params()["options"] == ""
-    opening._without_timezone.clear()
 
 
 @override_settings(USE_TZ=False, TIME_ZONE=None)
@@ -201,7 +203,9 @@ def test_the_test_database_is_named_for_the_environment_s(new_wrapper):
     wrapper = new_wrapper()
     wrapper.settings_dict = {**wrapper.settings_dict, "NAME": ""}
 
-    assert wrapper.creation._get_test_db_name() == "test_databricks_postgres"
+    name = wrapper.creation._get_test_db_name()  # noqa: SLF001 - Django's.
+
+    assert name == "test_databricks_postgres"
 
 
 def test_the_signature_asks_for_the_host(new_wrapper, local, monkeypatch):
@@ -227,6 +231,6 @@ def test_the_workspace_sees_this_package_and_its_version(new_wrapper):
     wrapper = new_wrapper()
     fetch_value(wrapper, "SELECT 1")
 
-    client = workspace._clients[wrapper.get_target().login]
+    client = new_client(wrapper.get_target().login)
 
     assert client.config.user_agent.startswith(f"django-lakebase/{__version__} ")

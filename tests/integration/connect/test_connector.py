@@ -5,7 +5,9 @@ import select
 import socketserver
 import threading
 import time
+from types import SimpleNamespace
 
+import psycopg
 import pytest
 
 from django_lakebase import opening as rooms
@@ -150,17 +152,30 @@ def test_loading_the_sdk_is_not_taken_from_the_budget(new_wrapper, monkeypatch):
     assert order == ["sdk", "budget"]
 
 
-def test_a_native_login_has_no_credential_to_renew(new_wrapper, local):
-    """Whatever is asked for, there is none to drop and none to fetch."""
+class RejectedLogin(psycopg.OperationalError):
+    """The server rejected a login after it had received the password."""
+
+    pgconn = SimpleNamespace(used_password=True)
+
+
+@pytest.mark.parametrize("message", ["token has expired", "the weather is bad"])
+def test_rejected_native_login_requests_no_credential(new_wrapper, local, message):
+    """For a rejected token or an unknown message, other logins request a new one."""
     facts = local.facts
     wrapper = new_wrapper(
-        USER=facts["native_user"], PASSWORD="p", HOST=facts["host"], NAME="x"
+        USER=facts["native_user"],
+        PASSWORD="p",
+        HOST=facts["host"],
+        OPTIONS={"connect_budget": 0.5},
     )
 
-    opening = Opening(wrapper.get_target(), {}, pytest.fail)
+    def refuse(_):
+        raise RejectedLogin(f"connection to server failed: FATAL:  {message}")
 
-    assert not opening._renew()
-    assert not opening._probe()
+    with pytest.raises(LakebaseError):
+        Opening(wrapper.get_target(), {}, refuse).run()
+
+    assert local.counters()["requests"] == {}
 
 
 def test_the_error_is_what_the_workspace_said_last(new_wrapper, monkeypatch):

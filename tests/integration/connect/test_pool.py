@@ -21,6 +21,7 @@ from django_lakebase import pool
 from django_lakebase.connection import LakebaseError
 from django_lakebase.credentials import Credential, utc_now
 from tests.helpers.credentials import cache_of, cache_token
+from tests.helpers.pools import end_lifetime, lifetime_end
 from tests.helpers.threads import join_threads
 from tests.helpers.wrappers import fetch_value, wait_for_data
 
@@ -103,7 +104,7 @@ def test_a_connection_past_its_lifetime_is_kept_while_the_workspace_is_down(
     cache_token(wrapper, "ending", left=1)
 
     with local.fault("api-down"):
-        wrapper.connection._expire_at = 0.0
+        end_lifetime(wrapper.connection)
         wrapper.close()
         assert backend(wrapper) == first
 
@@ -119,11 +120,11 @@ def test_a_kept_connection_is_looked_at_again_while_the_next_credential_lives(
     fetch_value(wrapper, "SELECT 1")
     kept = wrapper.connection
     cache_token(wrapper, "ended", left=0)
-    kept._expire_at = 0.0
+    end_lifetime(kept)
     before = time.monotonic()
     wrapper.close()
 
-    assert before < kept._expire_at <= time.monotonic() + 10
+    assert before < lifetime_end(kept) <= time.monotonic() + 10
 
 
 def test_wrong_settings_are_shown_at_once_and_not_as_a_timeout(new_wrapper, local):

@@ -200,11 +200,11 @@ def test_fork_does_not_wait_for_a_silent_workspace(new_wrapper, local, monkeypat
     cache = cache_of(wrapper)
     with local.fault("api-slow", ms=5000):
         jobs = [in_child(lambda: fetch_value(wrapper, "SELECT 1")) for _ in range(3)]
-        is_still_asking = cache._flight._call.is_running()
+        is_still_asking = cache.is_refreshing()
 
     assert jobs == ["1"] * 3
     assert is_still_asking
-    cache._flight.join(15)
+    cache.join(15)
     assert local.counters()["requests"].get(CREDENTIALS) == 1
     assert cache.issued == 1
 
@@ -222,7 +222,7 @@ def test_receiver_of_credential_issued_may_fork(new_wrapper, local):
     signals.credential_issued.connect(fork)
     try:
         cache_of(wrapper).ready()
-        cache_of(wrapper)._flight.join(15)
+        cache_of(wrapper).join(15)
     finally:
         signals.credential_issued.disconnect(fork)
 
@@ -230,17 +230,18 @@ def test_receiver_of_credential_issued_may_fork(new_wrapper, local):
     assert cache_of(wrapper).issued == 1
 
 
-@pytest.mark.parametrize("name", ["registry", "import", "flight"])
+@pytest.mark.parametrize("name", ["registry", "import", "refresh"])
 def test_signal_handler_may_fork_while_its_thread_holds_a_lock(
     new_wrapper, local, name
 ):
     """Python runs handlers between any two steps of the main thread."""
     wrapper = new_wrapper("forked")
     with_due_credential(wrapper, local)
+    # Locks are internal, and each of them may be held when a signal arrives.
     locks = {
-        "registry": workspace._registry_lock,
-        "import": workspace._import_lock,
-        "flight": cache_of(wrapper)._flight._lock,
+        "registry": workspace._registry_lock,  # noqa: SLF001
+        "import": workspace._import_lock,  # noqa: SLF001
+        "refresh": cache_of(wrapper)._flight._lock,  # noqa: SLF001
     }
     jobs = []
 

@@ -67,10 +67,9 @@ def cache(service, clock):
 
 
 def settle(cache):
-    """Wait until no fetch is under way."""
-    call = cache._flight._call
-    if call is not None:
-        assert call.done.wait(10)
+    """Wait until no request is running."""
+    cache.join(10)
+    assert not cache.is_refreshing()
 
 
 def test_the_token_is_in_no_repr():
@@ -251,12 +250,14 @@ def test_retry_after_holds_for_callers_without_a_credential_too(cache, service, 
 def test_refresh_if_due_waits_for_the_new_credential(cache, service, clock):
     """And for the end of the thread that fetched it."""
     cache.get()
+    cache.join(10)
     clock.move(minutes=31)
+    before = set(threading.enumerate())
 
     cache.refresh_if_due(10)
 
     assert cache.ready().token == "token 2"
-    assert not cache._flight._call._thread.is_alive()
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("minutes", [29, None], ids=["not due", "none yet"])

@@ -1,5 +1,6 @@
 """The cache against a model: any order of callers, answers, failures and clocks."""
 
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
@@ -8,7 +9,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from django_lakebase import flight
 from django_lakebase.credentials import (
     LATEST,
     MARGIN,
@@ -29,21 +29,23 @@ class ThrottledError(Exception):
         self.retry_after_secs = seconds
 
 
-class Held(flight._Call[Credential]):
-    """A call that is answered when the test says so."""
+class HeldThread(threading.Thread):
+    """A thread that seems to be alive until the test calls its run()."""
 
-    open: ClassVar[list["Held"]] = []
+    waiting: ClassVar[list["HeldThread"]] = []
+    # As of a thread that has been started.
+    ident = 1
 
     def start(self):
-        self.open.append(self)
+        self.waiting.append(self)
 
-    def is_running(self):
-        return not self.done.is_set()
+    def is_alive(self):
+        return self in self.waiting
 
 
-def is_asking(_):
-    """Return whether a request is under way."""
-    return bool(Held.open)
+def has_request(_):
+    """Return whether a request is running."""
+    return bool(HeldThread.waiting)
 
 
 class Cache(RuleBasedStateMachine):
@@ -52,9 +54,10 @@ class Cache(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.now, self.number = START, 0
-        self.answer = None
-        self.real, flight._Call = flight._Call, Held
-        Held.open = []
+        self.answer = self.issued = None
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(threading, "Thread", HeldThread)
+        HeldThread.waiting = []
         self.luck = 0.0
         self.cache = CredentialCache(
             self.fetch, name="it", now=lambda: self.now, chance=lambda: self.luck
@@ -64,17 +67,18 @@ class Cache(RuleBasedStateMachine):
         self.was_asked_while_quiet = False
 
     def teardown(self):
-        flight._Call = self.real
+        self.patch.undo()
 
     def fetch(self):
-        if isinstance(self.answer, Exception):
+        if isinstance(self.answer, BaseException):
             raise self.answer
         self.number += 1
-        return Credential(
+        self.issued = Credential(
             token=str(self.number),
             issued_at=self.now,
             expires_at=self.now + self.answer,
         )
+        return self.issued
 
     def is_fresh(self):
         if self.known is None:
@@ -98,7 +102,7 @@ class Cache(RuleBasedStateMachine):
     @rule()
     def somebody_asks(self):
         """Without time to wait: what is at hand, or an error."""
-        was_open = len(Held.open)
+        before = len(HeldThread.waiting)
         try:
             got = self.cache.get(timeout=0)
         except CredentialError:
@@ -107,10 +111,10 @@ class Cache(RuleBasedStateMachine):
         else:
             assert got is self.known
             assert got.left(self.now) > timedelta()
-        if len(Held.open) > was_open:
+        if len(HeldThread.waiting) > before:
             assert self.now >= self.quiet_until
 
-    @precondition(is_asking)
+    @precondition(has_request)
     @rule(
         answer=st.one_of(
             st.sampled_from([3600, 600, 20]).map(lambda s: timedelta(seconds=s)),
@@ -120,26 +124,20 @@ class Cache(RuleBasedStateMachine):
     )
     def the_service_answers(self, answer):
         self.answer = answer
-        call = Held.open.pop(0)
-        call._run()
+        HeldThread.waiting.pop(0).run()
         if isinstance(answer, ThrottledError):
             until = self.now + timedelta(seconds=answer.retry_after_secs)
             self.quiet_until = max(self.quiet_until, until)
-        elif call.has_result:
-            self.known, self.quiet_until = call.result, START
+        elif not isinstance(answer, Exception):
+            self.known, self.quiet_until = self.issued, START
 
-    @precondition(is_asking)
+    @precondition(has_request)
     @rule()
     def the_thread_is_killed(self):
-        self.answer = None
-        call = Held.open.pop(0)
-
-        def die(_):
-            raise SystemExit
-
-        call._work = die
+        # PyThreadState_SetAsyncExc raises it in a thread that is to be killed.
+        self.answer = SystemExit()
         with pytest.raises(SystemExit):
-            call._run()
+            HeldThread.waiting.pop(0).run()
 
     @precondition(lambda self: self.known is not None)
     @rule()
@@ -167,7 +165,7 @@ class Cache(RuleBasedStateMachine):
 
     @invariant()
     def one_request_at_a_time(self):
-        assert len(Held.open) <= 1
+        assert len(HeldThread.waiting) <= 1
 
     @invariant()
     def a_fresh_one_is_handed_out_whatever_the_service_does(self):
@@ -182,8 +180,8 @@ class Cache(RuleBasedStateMachine):
         ):
             return
         self.cache.ready()
-        waits_until = self.cache._retry_at
-        assert Held.open or (waits_until is not None and self.now < waits_until)
+        retry_at = self.cache.retry_at
+        assert HeldThread.waiting or (retry_at is not None and self.now < retry_at)
 
     @invariant()
     def a_refused_one_is_never_handed_out_again(self):

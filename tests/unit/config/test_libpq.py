@@ -11,14 +11,14 @@ def test_system_falls_back_to_a_bundle_of_the_machine(monkeypatch):
     """Where no variable names one, and where the variable's file is missing."""
     for value in ("", "/nowhere/cert.pem"):
         monkeypatch.setenv("SSL_CERT_FILE", value)
-        assert Path(libpq._system_bundle(value)).is_file()
+        assert Path(libpq.system_bundle(value)).is_file()
 
 
 def test_system_falls_back_to_certifi(monkeypatch):
     """On a machine without a bundle in the usual places."""
     monkeypatch.setattr(libpq, "BUNDLES", ())
 
-    assert Path(libpq._system_bundle("")).name == "cacert.pem"
+    assert Path(libpq.system_bundle("")).name == "cacert.pem"
 
 
 def test_old_libpq_gets_no_parameter_that_it_does_not_know(monkeypatch):
@@ -26,10 +26,8 @@ def test_old_libpq_gets_no_parameter_that_it_does_not_know(monkeypatch):
     new = {"sslcertmode", "sslnegotiation", "load_balance_hosts"}
     old = libpq.keywords() - new
     monkeypatch.setattr(libpq, "keywords", lambda: old)
-    libpq._overrides.cache_clear()
 
     params = libpq.overrides({})
-    libpq._overrides.cache_clear()
 
     assert not new & set(params)
     assert params["sslcert"] == libpq.NO_FILE
