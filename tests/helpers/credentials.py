@@ -18,9 +18,16 @@ def forget_credentials() -> None:
     workspace.reset()
 
 
-def cache_of(wrapper: DatabaseWrapper) -> CredentialCache:
+def cache_of(wrapper: Any) -> CredentialCache:
     """Return the cache from which *wrapper* gets its credentials."""
     return workspace.access_to(wrapper.get_target()).credentials
+
+
+def cached_credential(wrapper: Any) -> Credential:
+    """Return the fresh credential in the cache of *wrapper*, which must exist."""
+    credential = cache_of(wrapper).ready()
+    assert credential is not None
+    return credential
 
 
 def cache_token(

@@ -1,12 +1,12 @@
 """The documentation tells the truth about what there is."""
 
-import argparse
 import dataclasses
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
+from django.core.management.base import CommandParser
 
 import django_lakebase
 from django_lakebase import libpq, signals
@@ -48,7 +48,7 @@ def test_every_option_of_the_engine_is_in_the_settings_page(name):
 
 def test_every_option_of_the_check_is_in_its_page():
     """And every step."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = CommandParser(add_help=False)
     Command().add_arguments(parser)
     options = set(re.findall(r"(?<!\w)--[\w-]+", parser.format_help()))
     source = (TOP / "django_lakebase/diagnosis.py").read_text()

@@ -18,7 +18,7 @@ def test_the_version_is_one():
 
 def test_the_runtime_needs_three_packages():
     """One pip install is enough, and brings nothing else."""
-    needed = metadata("django-lakebase").get_all("Requires-Dist")
+    needed = metadata("django-lakebase").get_all("Requires-Dist") or []
 
     names = sorted(need.split(">")[0] for need in needed if "extra" not in need)
     assert names == ["databricks-sdk", "django", "psycopg[binary,pool]"]

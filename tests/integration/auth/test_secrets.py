@@ -12,7 +12,7 @@ from django.db import OperationalError
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
-from tests.helpers.credentials import cache_of, forget_credentials
+from tests.helpers.credentials import cache_of, cached_credential, forget_credentials
 from tests.helpers.wrappers import fetch_value
 
 
@@ -99,7 +99,7 @@ def test_a_pickled_password_is_no_password(new_wrapper, local):
 
     assert_none(secrets_of(local, wrapper), pickled.decode(errors="replace"))
     revived = pickle.loads(pickled)  # noqa: S301 - our own.
-    assert str(revived) == cache_of(wrapper).ready().token
+    assert str(revived) == cached_credential(wrapper).token
 
 
 def test_settings_hold_no_token(new_wrapper, local):
@@ -181,7 +181,7 @@ def test_psql_gets_the_token_in_its_environment_alone(new_wrapper, local):
         wrapper.settings_dict, []
     )
 
-    assert environment["PGPASSWORD"] == cache_of(wrapper).ready().token
+    assert environment["PGPASSWORD"] == cached_credential(wrapper).token
     assert_none(secrets_of(local, wrapper), " ".join(arguments))
 
 

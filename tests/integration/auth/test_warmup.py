@@ -24,7 +24,7 @@ def aliases(new_wrapper, monkeypatch):
         made.append(alias)
         return wrapper
 
-    made = []
+    made: list[str] = []
     connections["default"].close()
     yield make
     for alias in made:

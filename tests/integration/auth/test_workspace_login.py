@@ -17,7 +17,7 @@ import pytest
 from django_lakebase.connection import LakebaseError
 from django_lakebase.diagnosis import Diagnosis
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.credentials import cache_of, forget_credentials
+from tests.helpers.credentials import cache_of, cached_credential, forget_credentials
 from tests.helpers.wrappers import fetch_value, settings_for
 
 # The SDK takes a smaller program for the Python package of the same name.
@@ -219,7 +219,7 @@ def test_login_program_that_is_logged_out(profile, programs, local):
     session.touch()
     wrapper = profile(*lines)
     session.unlink()
-    cache_of(wrapper).drop(cache_of(wrapper).ready())
+    cache_of(wrapper).drop(cached_credential(wrapper))
 
     error = failure_of(lambda: fetch_value(wrapper, "SELECT 1"))
     run_command_of(error)

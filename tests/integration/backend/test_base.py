@@ -2,6 +2,7 @@
 
 import pickle
 import subprocess
+from typing import Any
 
 import psycopg
 import pytest
@@ -156,7 +157,7 @@ def test_a_closed_connection_is_readable(new_wrapper):
 
 def test_dbshell_logs_in(local, django_db_blocker, monkeypatch):
     """Psql gets host, user, database and TLS from the same place, and a token."""
-    seen = {}
+    seen: dict[str, Any] = {}
 
     def run(args, env, **_):
         seen.update(args=args, env=env)

@@ -33,9 +33,9 @@ needs_proc = pytest.mark.skipif(
 def bare(local):
     """Give an environment that tells neither host nor user: that of a person."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
-    told = ("DATABRICKS_HOST", "ENDPOINT_NAME", "LAKEBASE_HOSTADDR")
-    told += ("PGPORT", "PGDATABASE", "PGSSLMODE", "PGSSLROOTCERT")
-    own = {name: local.env[name] for name in told}
+    names = ["DATABRICKS_HOST", "ENDPOINT_NAME", "LAKEBASE_HOSTADDR"]
+    names += ["PGPORT", "PGDATABASE", "PGSSLMODE", "PGSSLROOTCERT"]
+    own = {name: local.env[name] for name in names}
     return {**kept, **own, "DATABRICKS_TOKEN": local.facts["owner_token"]}
 
 

@@ -32,7 +32,7 @@ def check(local, django_db_blocker):
 
     def run(*arguments):
         out = io.StringIO()
-        status = 0
+        status: str | int | None = 0
         try:
             call_command("lakebase_check", *arguments, stdout=out)
         except SystemExit as exc:

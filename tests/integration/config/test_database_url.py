@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import dj_database_url
 import environ
@@ -26,7 +27,7 @@ def unregistered(monkeypatch):
 def test_a_project_with_a_url_alone_connects(block, query, new_wrapper, monkeypatch):
     """All else is in the environment; pool is a switch, however it is written."""
     monkeypatch.setenv("DATABASE_URL", f"lakebase:///{query}")
-    settings = {}
+    settings: dict[str, Any] = {}
     exec(block, settings)  # noqa: S102 - our own documentation.
 
     wrapper = new_wrapper("url", **settings["DATABASES"]["default"])

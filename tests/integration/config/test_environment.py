@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,6 +22,7 @@ from django.db import connections
 from django_lakebase import libpq
 from django_lakebase.connection import LakebaseError
 from django_lakebase.diagnosis import Diagnosis, Status
+from django_lakebase.errors import SettingsError
 from django_lakebase.local import wire
 from tests.helpers.wrappers import fetch_value
 
@@ -183,7 +185,7 @@ def test_pgservice_is_refused_by_name(
     monkeypatch.setenv("PGSERVICE", "other")
     monkeypatch.setenv("PGSERVICEFILE", str(service_file))
 
-    with pytest.raises(ImproperlyConfigured, match='PGSERVICE is "other"') as caught:
+    with pytest.raises(SettingsError, match='PGSERVICE is "other"') as caught:
         fetch_value(new_wrapper(), "SELECT 1")
 
     assert caught.value.failure_id == "libpq-variable"
@@ -225,7 +227,7 @@ def test_variable_that_can_only_break_a_login_is_named_at_once(
 ):
     """No request is made; following the hint leads to a connection."""
     monkeypatch.setenv(name, value)
-    with pytest.raises(ImproperlyConfigured, match=f'{name} is "{value}"') as caught:
+    with pytest.raises(SettingsError, match=f'{name} is "{value}"') as caught:
         fetch_value(new_wrapper(), "SELECT 1")
     assert local.counters()["requests"] == {}
 
@@ -420,7 +422,8 @@ def test_checks_and_lakebase_check_name_what_is_ignored(
 
     call_command("check", "--fail-level", "ERROR")
     printed = capsys.readouterr()
-    [settings, *_] = Diagnosis(connections["default"]).run()
+    default: Any = connections["default"]
+    [settings, *_] = Diagnosis(default).run()
 
     for text in (printed.err + printed.out, settings.detail):
         assert "PGHOSTADDR, PGPASSWORD set in the environment" in text
@@ -442,7 +445,8 @@ def test_date_style_that_breaks_timestamps_is_named(
     call_command("check", "--fail-level", "ERROR")
     printed = capsys.readouterr()
 
-    [settings, *_] = Diagnosis(connections["default"]).run()
+    default: Any = connections["default"]
+    [settings, *_] = Diagnosis(default).run()
 
     assert ("lakebase.W009" in printed.err + printed.out) is is_named
     assert (f'PGDATESTYLE is "{style}"' in settings.detail) is is_named

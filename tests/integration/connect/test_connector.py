@@ -6,13 +6,15 @@ import socketserver
 import threading
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 import pytest
 
-from django_lakebase import opening as rooms
+from django_lakebase import opening
 from django_lakebase.connection import LakebaseError, is_readable
 from django_lakebase.credentials import CredentialError
+from django_lakebase.ladder import Ladder
 from django_lakebase.opening import Opening
 from django_lakebase.workspace import access_to
 from tests.helpers.credentials import cache_of, cache_token, forget_credentials
@@ -141,11 +143,13 @@ def test_a_read_only_endpoint_has_no_host_to_follow(new_wrapper, local, monkeypa
 def test_loading_the_sdk_is_not_taken_from_the_budget(new_wrapper, monkeypatch):
     """Else a busy machine's first connect would blame the workspace."""
     order = []
-    monkeypatch.setattr(rooms, "import_sdk", lambda: order.append("sdk"))
-    real = rooms.Ladder
-    monkeypatch.setattr(
-        rooms, "Ladder", lambda *a, **k: order.append("budget") or real(*a, **k)
-    )
+
+    def start_budget(*args, **kwargs):
+        order.append("budget")
+        return Ladder(*args, **kwargs)
+
+    monkeypatch.setattr(opening, "import_sdk", lambda: order.append("sdk"))
+    monkeypatch.setattr(opening, "Ladder", start_budget)
 
     fetch_value(new_wrapper(), "SELECT 1")
 
@@ -155,7 +159,7 @@ def test_loading_the_sdk_is_not_taken_from_the_budget(new_wrapper, monkeypatch):
 class RejectedLogin(psycopg.OperationalError):
     """The server rejected a login after it had received the password."""
 
-    pgconn = SimpleNamespace(used_password=True)
+    pgconn: Any = SimpleNamespace(used_password=True)
 
 
 @pytest.mark.parametrize("message", ["token has expired", "the weather is bad"])

@@ -582,7 +582,12 @@ def test_waiting_notification_costs_a_round_trip_and_is_kept(
     first = listener.connection
     asked = []
     is_lost = session.is_lost
-    monkeypatch.setattr(session, "is_lost", lambda c: asked.append(c) or is_lost(c))
+
+    def ask(connection):
+        asked.append(connection)
+        return is_lost(connection)
+
+    monkeypatch.setattr(session, "is_lost", ask)
     fetch_value(speaker, "SELECT pg_notify('news', 'hello')::text")
     wait_for_data(listener.connection)
 

@@ -10,7 +10,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
 
 from django_lakebase.connection import LakebaseError
-from tests.helpers.credentials import cache_of, cache_token, forget_credentials
+from tests.helpers.credentials import (
+    cache_of,
+    cache_token,
+    cached_credential,
+    forget_credentials,
+)
 from tests.helpers.wrappers import fetch_value
 
 
@@ -265,7 +270,7 @@ def test_a_login_that_is_not_accepted_any_more_is_made_again(new_wrapper, local)
     wrapper = new_wrapper()
     fetch_value(wrapper, "SELECT 1")
     wrapper.close()
-    cache_of(wrapper).drop(cache_of(wrapper).ready())
+    cache_of(wrapper).drop(cached_credential(wrapper))
 
     with local.fault("secret-revoked"):
         error = failure_of(wrapper)
@@ -285,7 +290,7 @@ def test_token_refused_with_403_is_replaced_by_a_new_login(new_wrapper, local, t
     wrapper = new_wrapper()
     fetch_value(wrapper, "SELECT 1")
     wrapper.close()
-    cache_of(wrapper).drop(cache_of(wrapper).ready())
+    cache_of(wrapper).drop(cached_credential(wrapper))
     local.reset_counters()
 
     with local.fault("dead-token", before=time.time(), text=text):

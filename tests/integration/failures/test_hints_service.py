@@ -157,7 +157,7 @@ def test_an_endpoint_that_moved_is_found_again(connect, patient):
     assert fetch_value(following, "SELECT 1") == 1
     following.close()
     with patient.fault("endpoint-moved"):
-        with pytest.raises(OperationalError) as caught:
+        with pytest.raises(LakebaseError) as caught:
             fetch_value(connect(), "SELECT 1")
         row = fetch_value(following, "SELECT 1")
 

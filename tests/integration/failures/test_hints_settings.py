@@ -20,7 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
 
 from django_lakebase.diagnosis import Diagnosis, Status
-from django_lakebase.errors import Explained, table, words
+from django_lakebase.errors import Explained, SettingsError, table, words
 from django_lakebase.failures import FAILURES
 from django_lakebase.local.client import LocalLakebase
 from tests.helpers.credentials import cache_token, forget_credentials
@@ -630,7 +630,7 @@ def test_hint_for_options_that_are_no_dict(new_wrapper, local):
     """An empty dict connects, as the hint says."""
     wrapper = new_wrapper("hint", OPTIONS="sslmode=require")
 
-    with pytest.raises(ImproperlyConfigured, match="OPTIONS is a str") as caught:
+    with pytest.raises(SettingsError, match="OPTIONS is a str") as caught:
         wrapper.get_target()
 
     assert "such as {}" in caught.value.mend

@@ -8,6 +8,7 @@ import pytest
 from django.db import OperationalError
 
 from django_lakebase import events, signals
+from django_lakebase.connection import LakebaseError
 from tests.helpers.credentials import cache_token
 from tests.helpers.wrappers import fetch_value
 
@@ -78,7 +79,7 @@ def test_a_failure_is_told_by_its_id(new_wrapper, local, heard):
     """The same id that the error has."""
     with (
         local.fault("no-workspace-access"),
-        pytest.raises(OperationalError) as caught,
+        pytest.raises(LakebaseError) as caught,
     ):
         fetch_value(new_wrapper("told"), "SELECT 1")
 

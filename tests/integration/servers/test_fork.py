@@ -4,12 +4,13 @@ import os
 import signal
 import threading
 import traceback
+from typing import Any
 
 import pytest
 from django.db import ProgrammingError
 
 from django_lakebase import signals, workspace
-from tests.helpers.credentials import cache_of, cache_token
+from tests.helpers.credentials import cache_of, cache_token, cached_credential
 from tests.helpers.wrappers import fetch_value
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
@@ -109,7 +110,7 @@ def test_a_child_can_fetch_while_its_parent_was_fetching(new_wrapper, local):
     fetch_value(wrapper, "SELECT 1")
     wrapper.close()
     cache = cache_of(wrapper)
-    cache.drop(cache.ready())
+    cache.drop(cached_credential(wrapper))
     with local.fault("api-slow", ms=500):
         busy = threading.Thread(target=cache.get)
         busy.start()
@@ -238,7 +239,7 @@ def test_signal_handler_may_fork_while_its_thread_holds_a_lock(
     wrapper = new_wrapper("forked")
     with_due_credential(wrapper, local)
     # Locks are internal, and each of them may be held when a signal arrives.
-    locks = {
+    locks: dict[str, Any] = {
         "registry": workspace._registry_lock,  # noqa: SLF001
         "import": workspace._import_lock,  # noqa: SLF001
         "refresh": cache_of(wrapper)._flight._lock,  # noqa: SLF001

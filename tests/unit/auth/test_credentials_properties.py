@@ -2,7 +2,7 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import settings
@@ -54,7 +54,8 @@ class Cache(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.now, self.number = START, 0
-        self.answer = self.issued = None
+        self.answer: Any = None
+        self.issued: Credential | None = None
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(threading, "Thread", HeldThread)
         HeldThread.waiting = []
@@ -63,7 +64,9 @@ class Cache(RuleBasedStateMachine):
             self.fetch, name="it", now=lambda: self.now, chance=lambda: self.luck
         )
         # The model: what was handed over and not dropped, and until when not to ask.
-        self.known, self.dropped, self.quiet_until = None, set(), START
+        self.known: Any = None
+        self.dropped: set[str] = set()
+        self.quiet_until = START
         self.was_asked_while_quiet = False
 
     def teardown(self):

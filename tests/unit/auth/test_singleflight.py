@@ -49,9 +49,12 @@ def test_a_call_that_never_returns_is_left_behind(monkeypatch):
         return "second"
 
     landed = []
-    single = SingleFlight(
-        work, prepare=nothing, landed=lambda result: landed.append(result) or result
-    )
+
+    def land(result):
+        landed.append(result)
+        return result
+
+    single = SingleFlight(work, prepare=nothing, landed=land)
     with pytest.raises(FlightError):
         single.wait(0.01)
     single.start().started -= 1
@@ -91,6 +94,8 @@ def test_frames_are_cut():
         SingleFlight(work, prepare=nothing).wait(1)
 
     outer = caught.value.__cause__
+    assert outer is not None
+    assert outer.__cause__ is not None
     assert outer.__traceback__ is None
     assert outer.__cause__.__traceback__ is None
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import dj_database_url
 import environ
@@ -23,7 +24,7 @@ FROM_ENVIRON = {"endpoint": ENVIRON["ENDPOINT_NAME"], "host": "ep-env.example.co
 SHOP = "projects/shop/branches"
 PRIMARY = f"{SHOP}/production/endpoints/primary"
 # What each URL of the page leads to, in the environment above.
-SAID = {
+SAID: dict[str, dict[str, Any]] = {
     "lakebase:///": {**FROM_ENVIRON, "database": "env", "user": "client"},
     "lakebase:///shop": {**FROM_ENVIRON, "database": "shop"},
     "lakebase+postgis:///shop": {**FROM_ENVIRON, "database": "shop"},
@@ -109,12 +110,15 @@ def test_a_callable_s_path_travels_in_a_url(parse):
     """The one login that a URL can name."""
     settings = completed(parse("lakebase:///?workspace=shop.login.client"))
 
-    assert config.read(settings, "default", ENVIRON).login.path == "shop.login.client"
+    login = config.read(settings, "default", ENVIRON).login
+    assert login is not None
+    assert login.path == "shop.login.client"
 
 
 def test_a_dict_is_added_in_the_settings(monkeypatch):
     """The page's line works where the URL gave no OPTIONS, too."""
-    for parsed in (dj_database_url.parse("lakebase:///"), {}):
+    cases: list[Any] = [dj_database_url.parse("lakebase:///"), {}]
+    for parsed in cases:
         settings = {"DATABASES": {"default": parsed}}
         exec(BLOCKS[2], settings)  # noqa: S102 - our own documentation.
         assert parsed["OPTIONS"] == {"pool": {"max_size": 10}}

@@ -5,6 +5,7 @@ import os
 import socket
 import warnings
 
+import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from hypothesis import example, given
@@ -97,17 +98,18 @@ def no_network(*_, **__):
 def surroundings(variables):
     """Have these variables and no network."""
     before = dict(os.environ)
-    real = socket.socket.connect, socket.getaddrinfo
+    patch = pytest.MonkeyPatch()
     for name in [n for n in os.environ if n.startswith(("PG", "DATABRICKS_"))]:
         del os.environ[name]
     for name in NAMES:
         os.environ.pop(name, None)
     os.environ.update(variables)
-    socket.socket.connect = socket.getaddrinfo = no_network
+    patch.setattr(socket.socket, "connect", no_network)
+    patch.setattr(socket, "getaddrinfo", no_network)
     try:
         yield
     finally:
-        socket.socket.connect, socket.getaddrinfo = real
+        patch.undo()
         os.environ.clear()
         os.environ.update(before)
 
