@@ -15,7 +15,7 @@ OTHER_HOST = "https://other.cloud.databricks.com"
 
 @pytest.fixture
 def settings_of_default(workspace_environment):
-    """Give the settings of the default alias, put back afterwards."""
+    """Yield the settings of the default alias, and restore them after the test."""
     own = connections["default"].settings_dict
     before = dict(own)
     own["OPTIONS"] = {}
@@ -26,7 +26,7 @@ def settings_of_default(workspace_environment):
 
 @pytest.fixture
 def configure(settings_of_default):
-    """Give a function that changes the default alias and returns the findings."""
+    """Return a function that changes the default alias and returns the findings."""
 
     def configured(options=None, **settings):
         settings_of_default.update(settings)
@@ -42,15 +42,15 @@ def ids(findings):
     return [finding.id for finding in findings]
 
 
-def test_a_good_configuration_has_nothing_to_say(configure):
-    """Known keys of Django's, libpq's and ours are no finding."""
+def test_valid_configuration_has_no_findings(configure):
+    """With keys of Django, libpq and this package."""
     options = {"sslmode": "require", "endpoint": ENDPOINT, "application_name": "y"}
 
     assert configure({**options, "pool": True}) == []
 
 
-def test_a_misspelled_key_is_named_with_the_nearest(configure):
-    """W001 finds what libpq would refuse at the first connection."""
+def test_misspelled_option_gets_a_suggestion(configure):
+    """W001: libpq would reject the option at the first connection."""
     [finding] = configure({"conect_budget": 5})
 
     assert finding.id == "lakebase.W001"
@@ -58,8 +58,7 @@ def test_a_misspelled_key_is_named_with_the_nearest(configure):
     assert finding.hint == 'Did you mean "connect_budget"?'
 
 
-def test_a_key_like_no_other_is_to_be_removed(configure):
-    """Without a likeness nothing is suggested."""
+def test_unknown_option_without_a_similar_name_is_to_be_removed(configure):
     [finding] = configure({"zzzzzzzz": 5})
 
     assert finding.hint == "Remove it."
@@ -68,7 +67,7 @@ def test_a_key_like_no_other_is_to_be_removed(configure):
 NATIVE = {"HOST": "h", "USER": "u"}
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.abc-def_123"
 PAT = "dapi" + "0123456789abcdef" * 2
-REFUSED = [
+INVALID = [
     ("E001", {"endpoint": "primary"}, {}, 'OPTIONS["endpoint"] is "primary"'),
     ("E002", {"sslmode": "disable"}, {}, 'OPTIONS["sslmode"] is "disable"'),
     ("E003", {"workspace": 7}, {}, 'OPTIONS["workspace"] is a int'),
@@ -95,12 +94,12 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(
-    ("number", "options", "settings", "text"), REFUSED, ids=[r[3] for r in REFUSED]
+    ("number", "options", "settings", "text"), INVALID, ids=[r[3] for r in INVALID]
 )
-def test_what_no_connection_survives_is_an_error(
+def test_settings_that_cannot_connect_are_errors(
     configure, number, options, settings, text
 ):
-    """It stops runserver with the words that the first connection would say."""
+    """The first connection would raise the same text."""
     findings = configure(options, **settings)
 
     [finding] = [f for f in findings if f.id == f"lakebase.{number}"]
@@ -110,7 +109,7 @@ def test_what_no_connection_survives_is_an_error(
     assert finding.hint
 
 
-def test_a_pool_without_its_package_is_an_error(configure, monkeypatch):
+def test_pool_without_psycopg_pool_is_an_error(configure, monkeypatch):
     """E009 says what to install."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
 
@@ -120,8 +119,8 @@ def test_a_pool_without_its_package_is_an_error(configure, monkeypatch):
     assert "psycopg[pool]" in finding.hint
 
 
-def test_a_missing_endpoint_stops_no_command(configure, monkeypatch):
-    """W002 is a warning: an image is built without its container's variables."""
+def test_missing_endpoint_is_only_a_warning(configure, monkeypatch):
+    """W002: images are built without the variables of their containers."""
     monkeypatch.delenv("ENDPOINT_NAME")
 
     [finding] = configure()
@@ -130,24 +129,24 @@ def test_a_missing_endpoint_stops_no_command(configure, monkeypatch):
     assert not finding.is_serious()
 
 
-def test_a_pooler_that_gets_a_token_is_an_error(configure):
-    """E010: the service's poolers take native passwords only."""
+def test_pooled_host_with_a_token_is_an_error(configure):
+    """E010: the poolers of the service accept only native passwords."""
     findings = configure({"endpoint": ENDPOINT}, HOST=POOLER)
 
     assert "lakebase.E010" in ids(findings)
     assert POOLER in findings[0].msg
 
 
-def test_a_pooler_needs_cursors_of_the_client(configure, monkeypatch):
-    """W005 comes with a native password, and goes with the setting."""
+def test_pooled_host_needs_client_side_cursors(configure, monkeypatch):
+    """W005 is shown for native passwords until the setting is changed."""
     monkeypatch.setenv("A_SECRET", "p")
 
     assert ids(configure(HOST=POOLER, USER="u", PASSWORD="p")) == ["lakebase.W005"]
     assert configure(DISABLE_SERVER_SIDE_CURSORS=True) == []
 
 
-def test_a_password_beside_an_endpoint_is_named(configure, monkeypatch):
-    """W003: the password wins, which may not be what was meant."""
+def test_password_with_an_endpoint_is_a_warning(configure, monkeypatch):
+    """W003: the password wins, which may be a mistake."""
     monkeypatch.setenv("A_SECRET", "p")
 
     findings = configure({"endpoint": ENDPOINT}, HOST="h", USER="u", PASSWORD="p")
@@ -157,7 +156,7 @@ def test_a_password_beside_an_endpoint_is_named(configure, monkeypatch):
 
 @pytest.mark.parametrize("options", [{}, {"endpoint": ENDPOINT}])
 def test_token_as_password_is_a_warning(configure, monkeypatch, options):
-    """W010 and no W003, which would ask for the removal of the endpoint instead."""
+    """W010, and not W003, which would suggest removing the endpoint."""
     monkeypatch.setenv("A_SECRET", JWT)
 
     [finding] = configure(options, **NATIVE, PASSWORD=f" {JWT}\n")
@@ -169,16 +168,15 @@ def test_token_as_password_is_a_warning(configure, monkeypatch, options):
 
 
 @pytest.mark.parametrize("password", ["eyJ.not.a token", "dapi-of-mine", "dose-1234"])
-def test_passwords_that_resemble_tokens_are_no_finding(
+def test_password_that_only_resembles_a_token_has_no_finding(
     configure, monkeypatch, password
 ):
-    """A native password may begin as it likes."""
     monkeypatch.setenv("A_SECRET", password)
 
     assert configure(**NATIVE, PASSWORD=password) == []
 
 
-def test_endpoints_that_differ_are_an_error(configure, monkeypatch):
+def test_different_endpoints_in_the_environment_are_an_error(configure, monkeypatch):
     """E016 names both variables."""
     monkeypatch.setenv("PGENDPOINT", ENDPOINT)
 
@@ -190,8 +188,8 @@ def test_endpoints_that_differ_are_an_error(configure, monkeypatch):
 
 
 @pytest.mark.parametrize("age", [None, 3600, 86400])
-def test_an_age_above_the_cap_is_named(configure, age):
-    """W004 says after how long a connection is replaced instead."""
+def test_conn_max_age_above_the_cap_is_a_warning(configure, age):
+    """W004 says after how many seconds a connection is replaced."""
     [finding] = configure(CONN_MAX_AGE=age)
 
     assert finding.id == "lakebase.W004"
@@ -199,14 +197,13 @@ def test_an_age_above_the_cap_is_named(configure, age):
 
 
 @pytest.mark.parametrize("age", [0, 600, 3240])
-def test_an_age_below_the_cap_is_no_finding(configure, age):
-    """The cap does not touch it."""
+def test_conn_max_age_below_the_cap_has_no_finding(configure, age):
     assert configure(CONN_MAX_AGE=age) == []
 
 
 @pytest.mark.parametrize("key", ["client_secret", "token"])
-def test_a_secret_that_was_typed_in_is_named_and_not_shown(configure, key):
-    """W006 names the setting; the secret itself is in no text."""
+def test_secret_in_the_settings_file_is_a_warning_that_hides_it(configure, key):
+    """W006 names the setting."""
     workspace = {"host": OTHER_HOST, "client_id": "id", key: "typed-in"}
 
     findings = configure({"workspace": workspace, "endpoint": ENDPOINT})
@@ -216,8 +213,8 @@ def test_a_secret_that_was_typed_in_is_named_and_not_shown(configure, key):
     assert "typed-in" not in str(findings)
 
 
-def test_a_secret_from_the_environment_is_no_finding(configure, monkeypatch):
-    """Blanks around the variable's value do not matter."""
+def test_secret_from_the_environment_has_no_finding(configure, monkeypatch):
+    """Blanks around the value of the variable are ignored."""
     monkeypatch.setenv("SHOP_SECRET", " s3cret\n")
     workspace = {"host": OTHER_HOST, "client_id": "id", "client_secret": "s3cret"}
 
@@ -234,17 +231,19 @@ def test_a_secret_from_the_environment_is_no_finding(configure, monkeypatch):
         ('"quoted"', "quoted"),
     ],
 )
-def test_secret_within_a_variable_is_no_finding(
+def test_secret_that_is_part_of_a_variable_has_no_finding(
     configure, monkeypatch, variable, secret
 ):
-    """DATABASE_URL holds it in a URL, encoded."""
+    """DATABASE_URL contains it percent-encoded."""
     monkeypatch.setenv("DATABASE_URL", variable)
     workspace = {"host": OTHER_HOST, "client_id": "id", "client_secret": secret}
 
     assert configure({"workspace": workspace, "endpoint": ENDPOINT}) == []
 
 
-def test_variable_that_is_no_url_does_not_stop_the_checks(configure, monkeypatch):
+def test_variable_that_is_no_valid_url_does_not_break_the_checks(
+    configure, monkeypatch
+):
     """Any variable may hold brackets after a scheme."""
     monkeypatch.setenv("SOME_PATTERN", "http://[a-z]+")
     workspace = {"host": OTHER_HOST, "client_id": "id", "client_secret": "typed-in"}
@@ -254,8 +253,8 @@ def test_variable_that_is_no_url_does_not_stop_the_checks(configure, monkeypatch
     assert ids(findings) == ["lakebase.W006"]
 
 
-def test_short_secret_that_is_part_of_a_variable_by_accident_is_named(configure):
-    """The letters of a short secret are found everywhere."""
+def test_short_secret_that_is_part_of_a_variable_is_still_a_warning(configure):
+    """The letters of a short secret occur in many variables."""
     workspace = {"host": OTHER_HOST, "client_id": "id", "client_secret": "in"}
 
     assert ids(configure({"workspace": workspace, "endpoint": ENDPOINT})) == [
@@ -263,8 +262,8 @@ def test_short_secret_that_is_part_of_a_variable_by_accident_is_named(configure)
     ]
 
 
-def test_an_endpoint_of_another_workspace_is_named(configure, monkeypatch):
-    """W007: the variable belongs to the workspace of the variables."""
+def test_endpoint_variable_with_another_workspace_is_a_warning(configure, monkeypatch):
+    """W007: ENDPOINT_NAME belongs to the workspace of DATABRICKS_HOST."""
     monkeypatch.setenv("DATABRICKS_HOST", "https://shop.cloud.databricks.com")
 
     [finding] = configure({"workspace": {"profile": "prod"}})
@@ -274,15 +273,17 @@ def test_an_endpoint_of_another_workspace_is_named(configure, monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["other.cloud.databricks.com/", OTHER_HOST.upper()])
-def test_the_same_workspace_twice_is_no_finding(configure, monkeypatch, host):
-    """However its address is written."""
+def test_same_workspace_in_settings_and_environment_has_no_finding(
+    configure, monkeypatch, host
+):
+    """Also if its address is spelled differently."""
     monkeypatch.setenv("DATABRICKS_HOST", OTHER_HOST)
 
     assert configure({"workspace": {"host": host}}) == []
 
 
 def test_checks_open_no_socket(configure, monkeypatch):
-    """Django runs the checks at every start of runserver, also without a network."""
+    """Django runs the checks at each start of runserver, also without a network."""
     monkeypatch.setattr(socket, "socket", pytest.fail)
     monkeypatch.setattr(socket, "getaddrinfo", pytest.fail)
 

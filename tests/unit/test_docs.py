@@ -1,4 +1,4 @@
-"""The documentation tells the truth about what there is."""
+"""The documentation covers all options, variables, checks, failures and faults."""
 
 import dataclasses
 import re
@@ -34,20 +34,18 @@ def page(name):
 
 
 @pytest.mark.parametrize("name", sorted(VARIABLES))
-def test_every_variable_is_in_the_settings_page(name):
-    """Or in the table of libpq's variables, which is made from the code."""
+def test_variable_is_documented(name):
+    """In the text, or in the table of libpq's variables, which is generated."""
     in_table = name in {variable.name for variable in libpq.VARIABLES}
     assert f"`{name}`" in page("settings") or in_table or name.endswith("_")
 
 
 @pytest.mark.parametrize("name", OWN_OPTIONS)
-def test_every_option_of_the_engine_is_in_the_settings_page(name):
-    """With an entry of its own."""
+def test_option_of_the_engine_is_documented(name):
     assert f"\n`{name}`\n: " in page("settings")
 
 
-def test_every_option_of_the_check_is_in_its_page():
-    """And every step."""
+def test_options_and_steps_of_lakebase_check_are_documented():
     parser = CommandParser(add_help=False)
     Command().add_arguments(parser)
     options = set(re.findall(r"(?<!\w)--[\w-]+", parser.format_help()))
@@ -59,16 +57,14 @@ def test_every_option_of_the_check_is_in_its_page():
     assert [s for s in steps if f"| `{s}` |" not in page("check")] == []
 
 
-def test_every_system_check_has_a_section():
-    """And no section speaks of a check that is not there."""
+def test_system_checks_are_the_sections_of_their_page():
     source = (TOP / "django_lakebase/checks.py").read_text()
     sections = re.findall(r"\n### (lakebase\.\w+)\n", page("checks"))
 
     assert sections == sorted(set(re.findall(r'"(lakebase\.[EW]\d+)"', source)))
 
 
-def test_what_can_be_observed_is_in_its_page():
-    """Each signal, figure, metric and span."""
+def test_signals_stats_metrics_and_spans_are_documented():
     text = (TOP / "docs/howto/observe.md").read_text()
     source = (TOP / "django_lakebase/telemetry.py").read_text()
     named = set(re.findall(r'"((?:lakebase|db)\.[a-z_.]+)"', source))
@@ -80,8 +76,7 @@ def test_what_can_be_observed_is_in_its_page():
     assert {n for n in named - shortened if f"`{n}`" not in text} == set()
 
 
-def test_every_option_of_the_local_lakebase_is_in_its_page(capsys):
-    """Those that the help of each command shows."""
+def test_options_of_the_emulator_are_documented(capsys):
     options = set()
     for command in ("run", "start", "fault"):
         with pytest.raises(SystemExit, match="0"):
@@ -93,8 +88,7 @@ def test_every_option_of_the_local_lakebase_is_in_its_page(capsys):
     assert {o for o in options if o not in page("local")} == set()
 
 
-def test_the_tables_are_made_from_the_code():
-    """Errors and faults cannot be forgotten in the documentation."""
+def test_tables_of_failures_and_faults_are_generated():
     source = (TOP / "docs/conf.py").read_text()
 
     assert "FAILURES" in source
@@ -107,8 +101,8 @@ def test_the_tables_are_made_from_the_code():
 
 
 @pytest.mark.parametrize("extra", ["packages-newest", "packages-lts"])
-def test_each_package_that_is_run_has_its_row(extra):
-    """With the version that is installed for its journey, and the Django below it."""
+def test_tested_package_has_a_row_with_its_version(extra):
+    """And with the version of Django below it."""
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
     needs = project["optional-dependencies"][extra]
     pins = dict(re.findall(r"^([\w-]+)\S*==(\S+)$", "\n".join(needs), re.MULTILINE))
@@ -127,27 +121,25 @@ def test_each_package_that_is_run_has_its_row(extra):
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
 def test_python_in_the_documentation_compiles(file):
-    """Whoever copies it gets no SyntaxError."""
     for code in re.findall(r"```python\n(.*?)```", file.read_text(), re.DOTALL):
         compile(code, str(file), "exec")
 
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
-def test_links_between_pages_lead_somewhere(file):
-    """Also for those who read on a code host."""
+def test_relative_link_has_a_target(file):
+    """Code hosts follow the links, too."""
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", file.read_text()):
         if "://" not in target:
             assert (file.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.id)
-def test_a_mend_is_whole_without_the_documentation(failure):
-    """An installed package brings no pages that an error could send somebody to."""
+def test_failure_names_no_page_of_the_documentation(failure):
+    """Installed packages do not include the pages."""
     assert ".md" not in failure.means + failure.mend
 
 
-def test_the_readme_fits():
-    """The first screen is enough to try it, and the whole is short."""
+def test_readme_has_at_most_120_lines_and_starts_with_the_commands():
     lines = (TOP / "README.md").read_text().splitlines()
 
     assert len(lines) <= 120

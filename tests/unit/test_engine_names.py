@@ -8,8 +8,8 @@ from django.db.utils import load_backend
 from django_lakebase.base import DatabaseWrapper
 
 
-def test_a_missing_gdal_is_named():
-    """The error is about the library, and not about an engine that cannot be found."""
+def test_postgis_engine_without_gdal_names_the_library():
+    """The error does not say that the engine was not found."""
     code = (
         "import ctypes.util\n"
         "ctypes.util.find_library = lambda name: None\n"
@@ -27,8 +27,8 @@ def test_a_missing_gdal_is_named():
     assert "GDAL_LIBRARY_PATH" in found.stderr
 
 
-def test_the_word_names_the_very_same_engine():
-    """What others replace in the one they have replaced in the other."""
+def test_postgresql_engine_has_the_same_wrapper_class():
+    """Libraries that patch one of them patch both."""
     backend = load_backend("django_lakebase.postgresql")
 
     assert backend.DatabaseWrapper is DatabaseWrapper

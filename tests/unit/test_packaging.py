@@ -1,4 +1,4 @@
-"""What is installed."""
+"""The distribution: version, requirements and files."""
 
 import zipfile
 from importlib.metadata import metadata, version
@@ -11,21 +11,18 @@ import django_lakebase
 TOP = Path(django_lakebase.__file__).parent.parent
 
 
-def test_the_version_is_one():
-    """Metadata and package agree."""
+def test_metadata_has_the_version_of_the_package():
     assert version("django-lakebase") == django_lakebase.__version__
 
 
-def test_the_runtime_needs_three_packages():
-    """One pip install is enough, and brings nothing else."""
+def test_package_requires_three_packages():
     needed = metadata("django-lakebase").get_all("Requires-Dist") or []
 
     names = sorted(need.split(">")[0] for need in needed if "extra" not in need)
     assert names == ["databricks-sdk", "django", "psycopg[binary,pool]"]
 
 
-def test_a_wheel_holds_the_package_and_nothing_else(tmp_path):
-    """Neither tests nor the example, and the mark for type checkers."""
+def test_wheel_contains_only_the_package(tmp_path):
     wheel = pytest.importorskip(
         "hatchling.builders.wheel", reason="hatchling is absent"
     )

@@ -4,8 +4,7 @@ import subprocess
 import sys
 
 
-def test_nothing_is_imported_without_the_api():
-    """A project that does not use it pays nothing."""
+def test_telemetry_is_not_imported_without_opentelemetry():
     code = (
         "import sys, importlib.util\n"
         "find = importlib.util.find_spec\n"

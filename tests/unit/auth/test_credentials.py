@@ -1,4 +1,4 @@
-"""The cache that keeps one credential fresh, with a clock of our own."""
+"""The credential cache, with a clock that the tests move."""
 
 import threading
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that a test moves."""
 
     def __init__(self):
         self.now = START
@@ -24,7 +24,7 @@ class Clock:
 
 
 class Service:
-    """Gives credentials of an hour, or fails, and counts."""
+    """A service that issues credentials for an hour or fails, and counts calls."""
 
     def __init__(self, clock):
         self.clock, self.calls, self.error = clock, 0, None
@@ -50,19 +50,19 @@ class Service:
 
 @pytest.fixture
 def clock():
-    """Give a clock."""
+    """Return a clock."""
     return Clock()
 
 
 @pytest.fixture
 def service(clock):
-    """Give a service."""
+    """Return a service."""
     return Service(clock)
 
 
 @pytest.fixture
 def cache(service, clock):
-    """Give a cache of the service."""
+    """Return a cache of the service's credentials."""
     return CredentialCache(service, name="it", now=clock, chance=lambda: 0.0)
 
 
@@ -72,23 +72,20 @@ def settle(cache):
     assert not cache.is_refreshing()
 
 
-def test_the_token_is_in_no_repr():
-    """Whoever prints a credential sees when it ends, and no more."""
+def test_repr_of_a_credential_hides_the_token():
     credential = Credential(token="secret", issued_at=START, expires_at=START)
 
     assert "secret" not in repr(credential)
 
 
-def test_a_credential_is_fetched_once(cache, service):
-    """Later callers get the one at hand."""
+def test_second_get_returns_the_cached_credential(cache, service):
     first = cache.get()
 
     assert cache.get() is first
     assert service.calls == 1
 
 
-def test_many_callers_wait_for_one_fetch(cache, service):
-    """A start under load is one request."""
+def test_concurrent_callers_share_one_request(cache, service):
     service.gate.clear()
     found = []
     threads = [
@@ -104,8 +101,10 @@ def test_many_callers_wait_for_one_fetch(cache, service):
     assert service.calls == 1
 
 
-def test_past_half_of_its_life_it_is_renewed_in_the_background(cache, service, clock):
-    """The caller goes on with the one in hand, and waits for nothing."""
+def test_credential_past_half_its_lifetime_is_refreshed_in_background(
+    cache, service, clock
+):
+    """The caller gets the current credential without waiting."""
     first = cache.get()
     clock.move(minutes=31)
     service.gate.clear()
@@ -117,8 +116,7 @@ def test_past_half_of_its_life_it_is_renewed_in_the_background(cache, service, c
     assert cache.get().token == "token 2"
 
 
-def test_before_half_of_its_life_nothing_is_asked(cache, service, clock):
-    """A credential is not fetched more often than needed."""
+def test_credential_before_half_its_lifetime_is_not_refreshed(cache, service, clock):
     cache.get()
     clock.move(minutes=29)
 
@@ -127,8 +125,8 @@ def test_before_half_of_its_life_nothing_is_asked(cache, service, clock):
     assert service.calls == 1
 
 
-def test_chance_spreads_the_renewals(service, clock):
-    """Processes that started together part within a quarter of a life."""
+def test_jitter_delays_the_refresh_to_three_quarters_of_the_lifetime(service, clock):
+    """Processes that started together do not refresh together."""
     cache = CredentialCache(service, name="it", now=clock, chance=lambda: 1.0)
     cache.get()
     clock.move(minutes=44)
@@ -142,8 +140,9 @@ def test_chance_spreads_the_renewals(service, clock):
     assert service.calls == 2
 
 
-def test_an_expired_credential_is_never_handed_out(cache, service, clock):
-    """When it has ended and none can be had, that is an error."""
+def test_expired_credential_is_not_returned_when_the_service_fails(
+    cache, service, clock
+):
     cache.get()
     clock.move(minutes=61)
     service.error = OSError("down")
@@ -154,8 +153,9 @@ def test_an_expired_credential_is_never_handed_out(cache, service, clock):
     assert caught.value.__cause__ is service.error
 
 
-def test_the_last_minute_is_used_only_while_the_service_fails(cache, service, clock):
-    """A short rest of life is better than none, and worse than a new one."""
+def test_credential_in_its_last_minute_is_used_only_if_the_refresh_fails(
+    cache, service, clock
+):
     first = cache.get()
     clock.move(minutes=59, seconds=30)
     service.error = OSError("down")
@@ -166,8 +166,9 @@ def test_the_last_minute_is_used_only_while_the_service_fails(cache, service, cl
     assert cache.get() is not first
 
 
-def test_a_failed_renewal_leaves_the_credential_in_use(cache, service, clock, caplog):
-    """It is logged, with how long there is left."""
+def test_failed_refresh_keeps_the_credential_and_logs_its_remaining_lifetime(
+    cache, service, clock, caplog
+):
     first = cache.get()
     clock.move(minutes=40)
     service.error = OSError("down")
@@ -178,8 +179,7 @@ def test_a_failed_renewal_leaves_the_credential_in_use(cache, service, clock, ca
     assert "down; the one in use is good for 1200 s" in caplog.text
 
 
-def test_failed_renewals_are_tried_again_with_growing_pauses(cache, service, clock):
-    """The service is not asked by every caller while it is down."""
+def test_pauses_between_failed_refreshes_grow(cache, service, clock):
     cache.get()
     clock.move(minutes=40)
     service.error = OSError("down")
@@ -195,8 +195,7 @@ def test_failed_renewals_are_tried_again_with_growing_pauses(cache, service, clo
     assert tries[0] == 2
 
 
-def test_retry_after_is_honoured(cache, service, clock):
-    """A service that says when to come back is not asked before."""
+def test_background_refresh_waits_for_retry_after(cache, service, clock):
     cache.get()
     clock.move(minutes=40)
     service.error = OSError("busy")
@@ -215,8 +214,8 @@ def test_retry_after_is_honoured(cache, service, clock):
     assert service.calls == 3
 
 
-def test_those_who_were_told_the_same_do_not_come_together(service, clock):
-    """Retry-After is the same for all: chance is added to it."""
+def test_jitter_is_added_to_retry_after(service, clock):
+    """All processes get the same Retry-After."""
     cache = CredentialCache(service, name="it", now=clock, chance=lambda: 1.0)
     cache.get()
     clock.move(minutes=46)
@@ -232,8 +231,10 @@ def test_those_who_were_told_the_same_do_not_come_together(service, clock):
     assert service.calls == 2
 
 
-def test_retry_after_holds_for_callers_without_a_credential_too(cache, service, clock):
-    """They get the error again, without a request."""
+def test_get_without_a_credential_raises_the_last_error_until_retry_after(
+    cache, service, clock
+):
+    """No request is sent meanwhile."""
     service.error = OSError("busy")
     service.error.retry_after_secs = 30
     for _ in range(3):
@@ -247,8 +248,7 @@ def test_retry_after_holds_for_callers_without_a_credential_too(cache, service, 
     assert cache.get().token == "token 2"
 
 
-def test_refresh_if_due_waits_for_the_new_credential(cache, service, clock):
-    """And for the end of the thread that fetched it."""
+def test_refresh_if_due_waits_for_the_credential_and_the_thread(cache, service, clock):
     cache.get()
     cache.join(10)
     clock.move(minutes=31)
@@ -261,10 +261,7 @@ def test_refresh_if_due_waits_for_the_new_credential(cache, service, clock):
 
 
 @pytest.mark.parametrize("minutes", [29, None], ids=["not due", "none yet"])
-def test_refresh_if_due_asks_for_nothing_that_is_not_due(
-    cache, service, clock, minutes
-):
-    """It costs a process that forks nothing."""
+def test_refresh_if_due_sends_no_request_if_not_due(cache, service, clock, minutes):
     if minutes:
         cache.get()
         clock.move(minutes=minutes)
@@ -275,8 +272,7 @@ def test_refresh_if_due_asks_for_nothing_that_is_not_due(
     assert service.calls == calls
 
 
-def test_refresh_if_due_honours_the_pause_after_a_failure(cache, service, clock):
-    """And raises nothing: the credential in use may be good for long."""
+def test_refresh_if_due_waits_for_retry_after_and_raises_nothing(cache, service, clock):
     first = cache.get()
     clock.move(minutes=40)
     service.error = OSError("busy")
@@ -293,8 +289,8 @@ def test_refresh_if_due_honours_the_pause_after_a_failure(cache, service, clock)
     assert cache.ready().token == "token 3"
 
 
-def test_refresh_if_due_does_not_wait_longer_than_it_may(cache, service, clock):
-    """Nor start a second request beside the one that hangs."""
+def test_refresh_if_due_returns_after_its_timeout(cache, service, clock):
+    """It does not start a second request while the first one hangs."""
     first = cache.get()
     clock.move(minutes=31)
     service.gate.clear()
@@ -309,18 +305,18 @@ def test_refresh_if_due_does_not_wait_longer_than_it_may(cache, service, clock):
     assert cache.ready().token == "token 2"
 
 
-def test_drop_forgets_only_the_refused_one(cache):
-    """Another thread may have renewed it in between."""
-    refused = cache.get()
-    cache.drop(refused)
-    renewed = cache.get()
-    cache.drop(refused)
+def test_drop_of_a_replaced_credential_keeps_the_new_one(cache):
+    """Another thread may have refreshed it in the meantime."""
+    rejected = cache.get()
+    cache.drop(rejected)
+    refreshed = cache.get()
+    cache.drop(rejected)
 
-    assert cache.get() is renewed
+    assert cache.get() is refreshed
 
 
-def test_a_probe_leaves_the_credential_in_place(cache, service):
-    """It is replaced only when a login has proven the new one."""
+def test_probe_keeps_the_cached_credential_until_adopt(cache, service):
+    """The new credential replaces it only after a login has succeeded."""
     kept = cache.get()
     probed = cache.probe(10)
     assert cache.get() is kept
@@ -330,8 +326,7 @@ def test_a_probe_leaves_the_credential_in_place(cache, service):
     assert cache.get() is probed
 
 
-def test_probes_are_rare(cache, service, clock):
-    """At most one in 30 seconds."""
+def test_probe_returns_none_within_30_seconds_of_the_last(cache, service, clock):
     cache.get()
     assert cache.probe(10) is not None
     assert cache.probe(10) is None
@@ -340,16 +335,14 @@ def test_probes_are_rare(cache, service, clock):
     assert cache.probe(10) is not None
 
 
-def test_a_probe_that_fails_raises(cache, service):
-    """The reason is its cause."""
+def test_failed_probe_raises(cache, service):
     service.error = OSError("down")
 
     with pytest.raises(CredentialError, match="down"):
         cache.probe(10)
 
 
-def test_callers_do_not_wait_longer_than_they_can(cache, service):
-    """A silent service costs what the caller can afford."""
+def test_get_raises_after_its_timeout(cache, service):
     service.gate.clear()
 
     with pytest.raises(CredentialError, match="no answer within"):
@@ -360,8 +353,8 @@ def test_callers_do_not_wait_longer_than_they_can(cache, service):
     assert cache.get().token == "token 1"
 
 
-def test_a_life_that_is_too_long_is_cut(cache, service, caplog):
-    """The clock here is behind: the expiry that the server has in mind is sooner."""
+def test_lifetime_above_an_hour_is_cut_and_logged_as_clock_skew(cache, service, caplog):
+    """The clock of this machine is behind: the server's expiry comes sooner."""
     service.life = timedelta(hours=5)
 
     credential = cache.get()
@@ -370,8 +363,10 @@ def test_a_life_that_is_too_long_is_cut(cache, service, caplog):
     assert "behind the service's" in caplog.text
 
 
-def test_a_credential_that_is_over_on_arrival_is_used_once(cache, service, caplog):
-    """The clock here is ahead: the server may take it all the same."""
+def test_credential_that_arrives_expired_is_used_once_and_logged_as_clock_skew(
+    cache, service, caplog
+):
+    """The clock of this machine is ahead: the server may still accept the token."""
     service.life = timedelta(seconds=-5)
 
     cache.get()
@@ -381,8 +376,9 @@ def test_a_credential_that_is_over_on_arrival_is_used_once(cache, service, caplo
     assert "ahead of the service's" in caplog.text
 
 
-def test_what_is_known_without_asking(cache, service, clock):
-    """Expiry, count and last error can be shown."""
+def test_expiry_count_and_last_error_are_available_without_a_request(
+    cache, service, clock
+):
     assert (cache.expires_at, cache.error, cache.trouble) == (
         None,
         None,

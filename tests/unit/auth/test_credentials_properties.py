@@ -1,4 +1,4 @@
-"""The cache against a model: any order of callers, answers, failures and clocks."""
+"""The credential cache compared with a model, for any order of events."""
 
 import threading
 from datetime import UTC, datetime, timedelta
@@ -48,8 +48,8 @@ def has_request(_):
     return bool(HeldThread.waiting)
 
 
-class Cache(RuleBasedStateMachine):
-    """Callers, a service and a clock, in any order."""
+class CacheMachine(RuleBasedStateMachine):
+    """Callers, a service and a clock in any order."""
 
     def __init__(self):
         super().__init__()
@@ -59,11 +59,12 @@ class Cache(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(threading, "Thread", HeldThread)
         HeldThread.waiting = []
-        self.luck = 0.0
+        self.jitter = 0.0
         self.cache = CredentialCache(
-            self.fetch, name="it", now=lambda: self.now, chance=lambda: self.luck
+            self.fetch, name="it", now=lambda: self.now, chance=lambda: self.jitter
         )
-        # The model: what was handed over and not dropped, and until when not to ask.
+        # The model: the credential that was issued and not dropped, the tokens that
+        # were dropped, and until when no request may be sent.
         self.known: Any = None
         self.dropped: set[str] = set()
         self.quiet_until = START
@@ -95,16 +96,16 @@ class Cache(RuleBasedStateMachine):
 
     @precondition(lambda self: self.known is not None)
     @rule(share=st.sampled_from([0.4, 0.6, 0.8, 0.97]))
-    def its_life_passes(self, share):
+    def share_of_lifetime_passes(self, share):
         self.now = max(self.now, self.known.issued_at + self.known.life * share)
 
-    @rule(luck=st.floats(0, 1))
-    def luck_turns(self, luck):
-        self.luck = luck
+    @rule(jitter=st.floats(0, 1))
+    def jitter_changes(self, jitter):
+        self.jitter = jitter
 
     @rule()
-    def somebody_asks(self):
-        """Without time to wait: what is at hand, or an error."""
+    def caller_gets_credential(self):
+        """Without time to wait: the cached credential, or an error."""
         before = len(HeldThread.waiting)
         try:
             got = self.cache.get(timeout=0)
@@ -125,7 +126,7 @@ class Cache(RuleBasedStateMachine):
             st.sampled_from([1, 30]).map(ThrottledError),
         )
     )
-    def the_service_answers(self, answer):
+    def service_answers(self, answer):
         self.answer = answer
         HeldThread.waiting.pop(0).run()
         if isinstance(answer, ThrottledError):
@@ -136,7 +137,7 @@ class Cache(RuleBasedStateMachine):
 
     @precondition(has_request)
     @rule()
-    def the_thread_is_killed(self):
+    def thread_is_killed(self):
         # PyThreadState_SetAsyncExc raises it in a thread that is to be killed.
         self.answer = SystemExit()
         with pytest.raises(SystemExit):
@@ -144,19 +145,19 @@ class Cache(RuleBasedStateMachine):
 
     @precondition(lambda self: self.known is not None)
     @rule()
-    def the_server_refuses(self):
+    def server_rejects_credential(self):
         self.cache.drop(self.known)
         self.dropped.add(self.known.token)
         self.known = None
 
     @rule()
-    def an_old_one_is_refused(self):
-        """Which has been replaced: the one at hand stays."""
+    def server_rejects_replaced_credential(self):
+        """Reject a credential that the cache has replaced already."""
         old = Credential(token="0", issued_at=START, expires_at=START)
         self.cache.drop(old)
 
     @rule(seconds=st.sampled_from([20, 3600]))
-    def another_one_is_proven(self, seconds):
+    def probed_credential_is_adopted(self, seconds):
         self.number += 1
         self.known = Credential(
             token=f"proven {self.number}",
@@ -167,17 +168,17 @@ class Cache(RuleBasedStateMachine):
         self.quiet_until = START
 
     @invariant()
-    def one_request_at_a_time(self):
+    def at_most_one_request_runs(self):
         assert len(HeldThread.waiting) <= 1
 
     @invariant()
-    def a_fresh_one_is_handed_out_whatever_the_service_does(self):
+    def fresh_credential_is_returned_during_outages(self):
         if self.is_fresh():
             assert self.cache.get(timeout=0) is self.known
 
     @invariant()
-    def it_is_renewed_in_time(self):
-        """Asked in the last quarter of its life, unless it failed a moment ago."""
+    def refresh_starts_in_the_last_quarter(self):
+        """Unless the pause after a failure lasts."""
         if not self.is_fresh() or self.now < self.known.issued_at + (
             self.known.life * LATEST
         ):
@@ -187,10 +188,12 @@ class Cache(RuleBasedStateMachine):
         assert HeldThread.waiting or (retry_at is not None and self.now < retry_at)
 
     @invariant()
-    def a_refused_one_is_never_handed_out_again(self):
+    def rejected_credential_is_never_returned(self):
         ready = self.cache.ready()
         assert ready is None or ready.token not in self.dropped
 
 
-TestCache = Cache.TestCase
-TestCache.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestCredentialCache = CacheMachine.TestCase
+TestCredentialCache.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None
+)

@@ -5,8 +5,8 @@ from databricks.sdk.config import Config
 from django_lakebase.workspace import import_sdk
 
 
-def test_the_sdk_s_list_of_settings_is_made_before_there_are_threads(monkeypatch):
-    """Two that make it at once end in "dictionary changed size during iteration"."""
+def test_import_sdk_builds_the_list_of_settings(monkeypatch):
+    """Threads that build it at the same time fail with "dictionary changed size"."""
     Config.attributes()
     monkeypatch.delattr(Config, "_attributes")
 

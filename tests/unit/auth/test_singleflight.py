@@ -1,4 +1,4 @@
-"""The slow call that one thread makes for all."""
+"""The slow call that one thread makes for all callers."""
 
 import threading
 
@@ -9,13 +9,11 @@ from django_lakebase.flight import FlightError, SingleFlight
 from tests.helpers.threads import join_threads
 
 
-def nothing():
-    """Prepare nothing."""
+def no_preparation():
+    """Do no_preparation."""
 
 
-def test_a_missing_package_is_an_error_of_the_call():
-    """It reaches the caller as the reason, like any other."""
-
+def test_import_error_of_prepare_is_the_cause_of_the_error():
     def prepare():
         raise ImportError("no such package")
 
@@ -25,19 +23,19 @@ def test_a_missing_package_is_an_error_of_the_call():
     assert isinstance(caught.value.__cause__, ImportError)
 
 
-def test_a_process_without_threads_calls_by_itself(monkeypatch):
-    """UWSGI without threads, or an interpreter that is ending."""
+def test_caller_runs_the_function_where_no_thread_can_start(monkeypatch):
+    """As under uWSGI without threads, or while the interpreter shuts down."""
 
     def refuse(_):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
 
-    assert SingleFlight(lambda: 7, prepare=nothing).wait(1) == 7
+    assert SingleFlight(lambda: 7, prepare=no_preparation).wait(1) == 7
 
 
-def test_a_call_that_never_returns_is_left_behind(monkeypatch):
-    """After the bound the next caller starts afresh, and one thread is left."""
+def test_call_that_exceeds_the_time_limit_is_abandoned(monkeypatch):
+    """Its late result is ignored."""
     gate = threading.Event()
     calls = []
 
@@ -54,7 +52,7 @@ def test_a_call_that_never_returns_is_left_behind(monkeypatch):
         landed.append(result)
         return result
 
-    single = SingleFlight(work, prepare=nothing, landed=land)
+    single = SingleFlight(work, prepare=no_preparation, landed=land)
     with pytest.raises(FlightError):
         single.wait(0.01)
     single.start().started -= 1
@@ -67,10 +65,10 @@ def test_a_call_that_never_returns_is_left_behind(monkeypatch):
     assert (second.result, landed) == ("second", ["second"])
 
 
-def test_only_one_thread_is_left_behind(monkeypatch):
+def test_only_one_abandoned_thread_at_a_time(monkeypatch):
     """A service that hangs for hours does not fill the process with threads."""
     gate = threading.Event()
-    single = SingleFlight(lambda: gate.wait(10), prepare=nothing)
+    single = SingleFlight(lambda: gate.wait(10), prepare=no_preparation)
     first = single.start()
     monkeypatch.setattr(flight, "CALL_BOUND", -1.0)
 
@@ -81,8 +79,8 @@ def test_only_one_thread_is_left_behind(monkeypatch):
     assert third is second
 
 
-def test_frames_are_cut():
-    """An error's frames would show the client's secrets."""
+def test_tracebacks_of_errors_are_removed():
+    """Their frames hold the client's secrets."""
 
     def work():
         try:
@@ -91,7 +89,7 @@ def test_frames_are_cut():
             raise OSError("outer") from exc
 
     with pytest.raises(FlightError) as caught:
-        SingleFlight(work, prepare=nothing).wait(1)
+        SingleFlight(work, prepare=no_preparation).wait(1)
 
     outer = caught.value.__cause__
     assert outer is not None
@@ -100,18 +98,17 @@ def test_frames_are_cut():
     assert outer.__cause__.__traceback__ is None
 
 
-def test_a_call_whose_thread_was_killed_is_made_again(monkeypatch):
-    """The callers wait for the next one: they did nothing to be told of."""
+def test_call_is_repeated_if_its_thread_was_killed(monkeypatch):
     calls = []
-    # Python's own says nothing of a thread that ends so, pytest's does.
+    # Python's own hook ignores SystemExit in a thread; pytest's reports it.
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
 
     def work():
         calls.append(1)
         if len(calls) == 1:
-            # What a killed thread dies of: PyThreadState_SetAsyncExc raises it too.
+            # As PyThreadState_SetAsyncExc raises it in a thread that is to be killed.
             raise SystemExit
         return "again"
 
-    assert SingleFlight(work, prepare=nothing).wait(10) == "again"
+    assert SingleFlight(work, prepare=no_preparation).wait(10) == "again"
     join_threads("lakebase-workspace")

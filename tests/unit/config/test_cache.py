@@ -1,4 +1,4 @@
-"""A Target is read again when, and only when, what it is read from has changed."""
+"""The cache of the Target that settings and environment lead to."""
 
 import copy
 
@@ -20,13 +20,12 @@ SETTINGS = {
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """Give the variables of one place."""
+    """Set the variables of one endpoint."""
     monkeypatch.setenv("ENDPOINT_NAME", "projects/a/branches/b/endpoints/c")
     monkeypatch.setenv("PGHOST", "one.example")
 
 
-def test_nothing_is_read_twice():
-    """While settings and environment stay, so does the Target itself."""
+def test_unchanged_settings_return_the_same_target():
     settings, reading = copy.deepcopy(SETTINGS), Reading()
 
     assert reading.target(settings, "one") is reading.target(settings, "one")
@@ -43,8 +42,8 @@ def test_nothing_is_read_twice():
         pytest.param(lambda s: s["OPTIONS"]["pool"].clear(), id="a pool's"),
     ],
 )
-def test_a_change_in_the_settings_is_seen(change):
-    """At any depth, as Django's test runner and tests make them: in place."""
+def test_change_in_place_of_the_settings_is_noticed(change):
+    """At any depth: Django's test runner changes settings in place."""
     settings, reading = copy.deepcopy(SETTINGS), Reading()
     before = reading.target(settings, "one")
 
@@ -55,8 +54,8 @@ def test_a_change_in_the_settings_is_seen(change):
 
 
 @pytest.mark.parametrize("keeps", ["_data", "nothing"])
-def test_a_change_in_the_environment_is_seen(monkeypatch, keeps):
-    """In Python's own copy of it, and where that is out of reach one day."""
+def test_change_of_the_environment_is_noticed(monkeypatch, keeps):
+    """Also where Python has no raw copy of the environment."""
     monkeypatch.setattr("django_lakebase.reading.RAW", keeps)
     settings, reading = copy.deepcopy(SETTINGS), Reading()
     before = reading.target(settings, "one")
@@ -67,8 +66,8 @@ def test_a_change_in_the_environment_is_seen(monkeypatch, keeps):
     assert reading.target(settings, "one").sslrootcert == "/after.pem"
 
 
-def test_a_filled_value_that_becomes_the_projects_own_is_seen(monkeypatch):
-    """The two are equal as text, and messages name where the user came from."""
+def test_filled_value_replaced_by_an_equal_string_is_noticed(monkeypatch):
+    """Error texts name the setting or variable that the user came from."""
     settings, reading = copy.deepcopy(SETTINGS), Reading()
     settings["OPTIONS"] = {}
     monkeypatch.setenv("PGUSER", "someone")
@@ -80,8 +79,7 @@ def test_a_filled_value_that_becomes_the_projects_own_is_seen(monkeypatch):
     assert reading.target(settings, "one").user_setting == "USER"
 
 
-def test_what_cannot_be_read_is_not_kept(monkeypatch):
-    """An error goes away with its cause."""
+def test_settings_error_is_not_cached(monkeypatch):
     settings, reading = copy.deepcopy(SETTINGS), Reading()
     monkeypatch.setenv("PGPORT", "a lot")
     with pytest.raises(SettingsError):

@@ -1,4 +1,4 @@
-"""DATABASE_URL by dj-database-url and django-environ, as docs/howto/urls.md says."""
+"""DATABASE_URL with dj-database-url and django-environ: docs/howto/urls.md."""
 
 import re
 from pathlib import Path
@@ -23,8 +23,8 @@ ENVIRON = {
 FROM_ENVIRON = {"endpoint": ENVIRON["ENDPOINT_NAME"], "host": "ep-env.example.com"}
 SHOP = "projects/shop/branches"
 PRIMARY = f"{SHOP}/production/endpoints/primary"
-# What each URL of the page leads to, in the environment above.
-SAID: dict[str, dict[str, Any]] = {
+# The target of each URL of the page, in the environment above.
+EXPECTED: dict[str, dict[str, Any]] = {
     "lakebase:///": {**FROM_ENVIRON, "database": "env", "user": "client"},
     "lakebase:///shop": {**FROM_ENVIRON, "database": "shop"},
     "lakebase+postgis:///shop": {**FROM_ENVIRON, "database": "shop"},
@@ -61,7 +61,7 @@ SAID: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    """Have the page's registrations carried out, and taken back afterwards."""
+    """Register the schemes as the page does, and undo that after the test."""
     monkeypatch.setattr(dj_database_url, "ENGINE_SCHEMES", {})
     monkeypatch.setattr(environ.Env, "DB_SCHEMES", {})
     monkeypatch.setenv("DATABASE_URL", "lakebase:///")
@@ -71,43 +71,40 @@ def registered(monkeypatch):
 
 @pytest.fixture(params=["dj-database-url", "django-environ"])
 def parse(request):
-    """Give each of the packages."""
+    """Return the parser of each package."""
     if request.param == "django-environ":
         return environ.Env.db_url_config
     return dj_database_url.parse
 
 
 def completed(parsed):
-    """Return *parsed* as Django completes it."""
+    """Return *parsed* with the keys that Django adds."""
     return {"OPTIONS": {}, **parsed}
 
 
-def test_every_url_of_the_page_is_tried():
-    """None is promised that the next test does not know."""
-    assert set(URLS) == set(SAID)
+def test_every_url_of_the_page_has_an_expected_target():
+    assert set(URLS) == set(EXPECTED)
 
 
-@pytest.mark.parametrize("url", SAID)
-def test_a_url_leads_where_it_says(parse, url):
-    """Host, user, database, endpoint and options travel in it, with both packages."""
+@pytest.mark.parametrize("url", EXPECTED)
+def test_url_sets_the_target(parse, url):
+    """With both packages."""
     settings = completed(parse(url))
 
     target = config.read(settings, "default", ENVIRON)
 
-    assert {name: getattr(target, name) for name in SAID[url]} == SAID[url]
+    assert {name: getattr(target, name) for name in EXPECTED[url]} == EXPECTED[url]
     gis = url.startswith("lakebase+postgis")
     assert settings["ENGINE"] == f"django_lakebase{'.postgis' if gis else ''}"
 
 
-def test_a_password_in_a_url_is_decoded(parse):
-    """It is what the role was given, with all its special characters."""
+def test_percent_encoded_password_is_decoded(parse):
     parsed = parse("lakebase://reporter:p%40ss%2Fw@ep-a.example.com/shop")
 
     assert parsed["PASSWORD"] == "p@ss/w"
 
 
-def test_a_callable_s_path_travels_in_a_url(parse):
-    """The one login that a URL can name."""
+def test_workspace_callable_in_a_url_is_used(parse):
     settings = completed(parse("lakebase:///?workspace=shop.login.client"))
 
     login = config.read(settings, "default", ENVIRON).login
@@ -115,8 +112,8 @@ def test_a_callable_s_path_travels_in_a_url(parse):
     assert login.path == "shop.login.client"
 
 
-def test_a_dict_is_added_in_the_settings(monkeypatch):
-    """The page's line works where the URL gave no OPTIONS, too."""
+def test_pool_options_can_be_added_to_a_parsed_url(monkeypatch):
+    """The line of the page also works if the URL has no OPTIONS."""
     cases: list[Any] = [dj_database_url.parse("lakebase:///"), {}]
     for parsed in cases:
         settings = {"DATABASES": {"default": parsed}}
@@ -124,8 +121,8 @@ def test_a_dict_is_added_in_the_settings(monkeypatch):
         assert parsed["OPTIONS"] == {"pool": {"max_size": 10}}
 
 
-def test_the_age_of_connections_is_said_as_each_package_wants_it():
-    """One takes it as an argument, the other in the URL."""
+def test_conn_max_age_is_set_by_argument_or_query():
+    """dj-database-url takes an argument, django-environ a query parameter."""
     by_argument = dj_database_url.parse("lakebase:///", conn_max_age=600)
     by_url = environ.Env.db_url_config("lakebase:///?conn_max_age=600")
 

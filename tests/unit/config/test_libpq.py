@@ -7,22 +7,21 @@ import psycopg
 from django_lakebase import libpq
 
 
-def test_system_falls_back_to_a_bundle_of_the_machine(monkeypatch):
-    """Where no variable names one, and where the variable's file is missing."""
+def test_sslrootcert_system_uses_a_bundle_of_the_machine(monkeypatch):
+    """If SSL_CERT_FILE is not set, or names a missing file."""
     for value in ("", "/nowhere/cert.pem"):
         monkeypatch.setenv("SSL_CERT_FILE", value)
         assert Path(libpq.system_bundle(value)).is_file()
 
 
-def test_system_falls_back_to_certifi(monkeypatch):
-    """On a machine without a bundle in the usual places."""
+def test_sslrootcert_system_falls_back_to_certifi(monkeypatch):
     monkeypatch.setattr(libpq, "BUNDLES", ())
 
     assert Path(libpq.system_bundle("")).name == "cacert.pem"
 
 
-def test_old_libpq_gets_no_parameter_that_it_does_not_know(monkeypatch):
-    """Version 15 has no sslcertmode; a certificate that does not exist serves."""
+def test_old_libpq_gets_only_parameters_that_it_knows(monkeypatch):
+    """Version 15 has no sslcertmode: a missing file as sslcert has the same effect."""
     new = {"sslcertmode", "sslnegotiation", "load_balance_hosts"}
     old = libpq.keywords() - new
     monkeypatch.setattr(libpq, "keywords", lambda: old)
@@ -33,8 +32,8 @@ def test_old_libpq_gets_no_parameter_that_it_does_not_know(monkeypatch):
     assert params["sslcert"] == libpq.NO_FILE
 
 
-def test_every_variable_of_libpq_has_a_line():
-    """A new libpq brings new ones: they are looked at before they are ignored."""
+def test_table_has_every_variable_of_libpq():
+    """Variables of a new libpq must be added before they are ignored."""
     named = {variable.name for variable in libpq.VARIABLES}
     defaults = psycopg.pq.Conninfo.get_defaults()
 

@@ -1,4 +1,4 @@
-"""What follows a failed attempt: the ladder, without waiting."""
+"""The retry policy, with a clock that the tests move."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from django_lakebase.ladder import Ladder
 
 
 class Clock:
-    """A clock that is moved by hand."""
+    """A clock that a test moves."""
 
     now = 0.0
 
@@ -17,49 +17,47 @@ class Clock:
 
 @pytest.fixture
 def clock():
-    """Give a clock."""
+    """Return a clock at zero."""
     return Clock()
 
 
-def walk(ladder, clock, then):
-    """Climb until the end; return the seconds that it took."""
+def seconds_until_stop(policy, clock, then):
+    """Retry until the policy stops; return how many seconds that took."""
     while True:
-        after, pause = ladder.next(then)
+        after, pause = policy.next(then)
         if after is Then.STOP:
             return clock.now
         clock.now += pause
 
 
-def test_stop_is_stop():
-    """What waiting cannot mend ends at once."""
+def test_permanent_failure_is_not_retried():
     assert Ladder(20).next(Then.STOP) == (Then.STOP, 0.0)
 
 
 @pytest.mark.parametrize("then", [Then.RENEW, Then.PROBE])
-def test_a_token_is_replaced_once(then):
-    """A second refusal is not the token's fault."""
-    ladder = Ladder(20)
+def test_second_rejected_token_is_not_replaced(then):
+    """A second rejection is not caused by the token."""
+    policy = Ladder(20)
 
-    assert ladder.next(then)[0] is then
-    assert ladder.next(then)[0] is Then.STOP
-
-
-def test_waiting_ends_within_the_budget(clock):
-    """No pause reaches beyond it."""
-    ladder = Ladder(20, now=clock, chance=lambda: 1.0)
-
-    assert 17 < walk(ladder, clock, Then.WAIT) <= 20
+    assert policy.next(then)[0] is then
+    assert policy.next(then)[0] is Then.STOP
 
 
-def test_a_brief_wait_ends_after_ten_seconds(clock):
-    """A cause that may be permanent is not waited out."""
-    ladder = Ladder(20, now=clock, chance=lambda: 1.0)
+def test_retries_end_within_the_budget(clock):
+    policy = Ladder(20, now=clock, chance=lambda: 1.0)
 
-    assert 7 < walk(ladder, clock, Then.WAIT_BRIEFLY) <= 10
+    assert 17 < seconds_until_stop(policy, clock, Then.WAIT) <= 20
 
 
-def test_pauses_grow_and_differ(clock):
-    """Processes that fail together do not come back together."""
+def test_brief_retries_end_after_ten_seconds(clock):
+    """Their cause may be permanent."""
+    policy = Ladder(20, now=clock, chance=lambda: 1.0)
+
+    assert 7 < seconds_until_stop(policy, clock, Then.WAIT_BRIEFLY) <= 10
+
+
+def test_pauses_double_up_to_two_seconds_with_jitter(clock):
+    """The jitter keeps processes that failed together from retrying together."""
     long = Ladder(20, now=clock, chance=lambda: 1.0)
     short = Ladder(20, now=clock, chance=lambda: 0.0)
 
@@ -69,32 +67,29 @@ def test_pauses_grow_and_differ(clock):
     assert short.next(Then.WAIT)[1] == 0.05
 
 
-def test_a_pool_s_worker_does_not_wait():
-    """The pool waits itself; nested waits would add up."""
-    ladder = Ladder(20, patient=False)
+def test_pool_worker_does_not_wait():
+    """The pool itself waits and retries, and nested waits would add up."""
+    policy = Ladder(20, patient=False)
 
-    assert ladder.next(Then.WAIT)[0] is Then.STOP
-    assert ladder.next(Then.RENEW)[0] is Then.RENEW
+    assert policy.next(Then.WAIT)[0] is Then.STOP
+    assert policy.next(Then.RENEW)[0] is Then.RENEW
 
 
-def test_nothing_is_renewed_when_the_budget_is_spent(clock):
-    """The bound is one for all."""
-    ladder = Ladder(20, now=clock)
+def test_token_is_not_replaced_after_the_budget(clock):
+    policy = Ladder(20, now=clock)
     clock.now = 21.0
 
-    assert ladder.next(Then.RENEW)[0] is Then.STOP
+    assert policy.next(Then.RENEW)[0] is Then.STOP
 
 
-def test_what_was_asked_for_comes_before_the_pause(clock):
-    """Who was told to wait a second waits that and a little more, by chance."""
+def test_pause_is_added_to_retry_after(clock):
     assert Ladder(20, now=clock, chance=lambda: 1.0).next(Then.WAIT, at_least=1) == (
         Then.WAIT,
         1.1,
     )
 
 
-def test_nobody_waits_for_what_comes_too_late(clock):
-    """Beyond the budget there is nothing to wait for."""
-    ladder = Ladder(20, now=clock)
+def test_retry_after_beyond_the_budget_stops_at_once(clock):
+    policy = Ladder(20, now=clock)
 
-    assert ladder.next(Then.WAIT, at_least=20) == (Then.STOP, 0.0)
+    assert policy.next(Then.WAIT, at_least=20) == (Then.STOP, 0.0)

@@ -13,7 +13,7 @@ from tests.helpers.tls import shake
 
 @contextlib.contextmanager
 def answering(answer):
-    """Give the port of a server that answers the request for TLS with *answer*."""
+    """Yield the port of a server that answers the request for TLS with *answer*."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve():
@@ -32,8 +32,8 @@ def answering(answer):
     ("answer", "said"),
     [(b"", "closed the connection unexpectedly"), (b"N", "does not support SSL")],
 )
-def test_servers_without_tls(answer, said):
-    """In libpq's words, which the table of failures knows."""
+def test_server_without_tls_raises_the_message_of_libpq(answer, said):
+    """The failure table recognises it."""
     with (
         answering(answer) as port,
         pytest.raises(psycopg.OperationalError, match=said),

@@ -1,4 +1,4 @@
-"""The table of failures: each text that is known finds its row."""
+"""The failure table: which failure a text is recognised as, and its error text."""
 
 import re
 
@@ -66,21 +66,23 @@ SERVER = [
 ]
 
 
-def named(kind, text):
-    """Return an error of a class that is called *kind*."""
+def named_error(kind, text):
+    """Return an error whose class is called *kind*."""
     return type(kind, (OSError,), {})(text)
 
 
 WORKSPACE = [
-    (named("HTTPError", "429: Too many requests."), "api-throttled"),
-    (named("NotFound", "No API found for 'POST /2.0/postgres'"), "api-missing"),
+    (named_error("HTTPError", "429: Too many requests."), "api-throttled"),
+    (named_error("NotFound", "No API found for 'POST /2.0/postgres'"), "api-missing"),
     (
-        named("PermissionDenied", "token does not have required scopes: postgres"),
+        named_error(
+            "PermissionDenied", "token does not have required scopes: postgres"
+        ),
         "scopes-missing",
     ),
-    (named("JSONDecodeError", "Expecting value: line 1"), "answer-unusable"),
+    (named_error("JSONDecodeError", "Expecting value: line 1"), "answer-unusable"),
     (AttributeError("'list' object has no attribute 'get'"), "answer-unusable"),
-    (ImportError("No module named 'databricks'"), "sdk-missing"),
+    (ImportError("No module named_error 'databricks'"), "sdk-missing"),
     (ValueError("/x has no prod profile configured"), "unknown-profile"),
     (ValueError("more than one authorization method configured"), "ambiguous-login"),
     (ValueError("invalid_client: Client authentication failed"), "bad-client-secret"),
@@ -93,10 +95,13 @@ WORKSPACE = [
     (OSError("1.2.3.4 is blocked by Databricks IP ACL for workspace"), "ip-blocked"),
     (type("NotFound", (OSError,), {})("endpoint id not found"), "endpoint-not-found"),
     (type("Unauthenticated", (OSError,), {})("Invalid token"), "token-unaccepted"),
-    (named("PermissionDenied", "Invalid access token. [ReqId: 1]"), "token-unaccepted"),
-    (named("PermissionDenied", "JWT has expired"), "token-unaccepted"),
     (
-        named("PermissionDenied", "Token is expiring within 30 seconds."),
+        named_error("PermissionDenied", "Invalid access token. [ReqId: 1]"),
+        "token-unaccepted",
+    ),
+    (named_error("PermissionDenied", "JWT has expired"), "token-unaccepted"),
+    (
+        named_error("PermissionDenied", "Token is expiring within 30 seconds."),
         "token-unaccepted",
     ),
     (type("PermissionDenied", (OSError,), {})("no"), "permission-missing"),
@@ -124,19 +129,19 @@ WORKSPACE = [
 
 
 @pytest.mark.parametrize(("text", "failure_id"), SERVER)
-def test_what_a_server_says_finds_its_row(text, failure_id):
-    """Psycopg gives no SQLSTATE for a failed connect: the text decides."""
+def test_server_message_is_recognised(text, failure_id):
+    """Psycopg gives no SQLSTATE for a failed connect, so the text decides."""
     assert explain(OSError(text), Source.SERVER).id == failure_id
 
 
 @pytest.mark.parametrize(("error", "failure_id"), WORKSPACE)
-def test_what_the_sdk_raises_finds_its_row(error, failure_id):
-    """Its errors are ValueError, Exception and subclasses of OSError."""
+def test_sdk_error_is_recognised(error, failure_id):
+    """The SDK raises ValueError, Exception and subclasses of OSError."""
     assert explain(error, Source.WORKSPACE).id == failure_id
 
 
-def test_the_cause_behind_an_error_is_looked_at_too():
-    """The SDK wraps what the network said."""
+def test_cause_of_an_sdk_error_is_recognised():
+    """The SDK wraps errors of the network."""
     error = TimeoutError("Timed out after 0:00:01")
     error.__cause__ = ValueError("invalid_client")
 
@@ -163,14 +168,14 @@ NATIVE = [
 
 
 @pytest.mark.parametrize(("text", "failure_id"), NATIVE)
-def test_native_login_has_its_own_rows(text, failure_id):
-    """The same text means something else when the password is no token of ours."""
+def test_message_for_a_native_login_is_recognised(text, failure_id):
+    """The same text means something else if the password is not a token."""
     assert explain(OSError(text), Source.SERVER, native=True).id == failure_id
 
 
 @pytest.mark.parametrize("text", [text for text, _ in SERVER])
-def test_no_hint_for_a_native_login_is_about_our_tokens(text):
-    """Native roles are made by CREATE ROLE, and their passwords do not expire."""
+def test_hints_for_native_logins_do_not_mention_tokens(text):
+    """Native roles are created with CREATE ROLE, and their passwords do not expire."""
     target = Target(
         alias="default",
         label="it",
@@ -187,8 +192,8 @@ def test_no_hint_for_a_native_login_is_about_our_tokens(text):
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_names_are_escaped_in_the_sql_of_hints(native):
-    """Quotes are doubled, of whichever kind surround the name."""
+def test_names_in_the_sql_of_hints_are_quoted(native):
+    """Single or double quotes are doubled."""
     facts = {"user": "o'h\"ara", "database": 'd"b', "name": 't"n', "template": 't"t'}
     rows = [row for row in FAILURES if row.native in (None, native)]
     told = [explained(SettingsError, row, "it", facts).mend for row in rows]
@@ -196,20 +201,20 @@ def test_names_are_escaped_in_the_sql_of_hints(native):
 
     assert len(sql) > 3
     for mend in sql:
-        assert not re.search(r"""'h"a|d"b|t"n|t"t""", plain(mend))
+        assert not re.search(r"""'h"a|d"b|t"n|t"t""", without_escaped_quotes(mend))
     assert any("""CREATE DATABASE "t""n";""" in mend for mend in sql)
     assert any("""ALTER DATABASE "t""t" """ in mend for mend in sql)
 
 
-def plain(text):
-    """Return the statements of *text* without doubled quotes and without its prose."""
+def without_escaped_quotes(text):
+    """Return the statements of *text*, without prose and doubled quotes."""
     statements = re.findall(r"(?:CREATE|GRANT|ALTER|SELECT|REASSIGN)[^;]*;", text)
     return " ".join(statements).replace('""', "").replace("''", "")
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.id)
-def test_each_row_speaks_whole_sentences(failure):
-    """All that a sentence needs is known to every caller, or the row's own."""
+def test_failure_is_rendered_without_placeholders(failure):
+    """Each caller knows all facts that the sentences need."""
     target = Target(alias="default", label='DATABASES["default"]', login=None)
     own = [
         *("given", "name", "value", "problem", "kind"),
@@ -230,13 +235,11 @@ def test_each_row_speaks_whole_sentences(failure):
     assert error.failure is failure
 
 
-def test_ids_are_unique():
-    """Documentation and JSON name rows by them."""
+def test_failure_ids_are_unique():
     assert len(table()) == len(FAILURES)
 
 
-def test_what_may_pass():
-    """The check's --wait repeats these and no others."""
+def test_failures_that_lakebase_check_wait_repeats():
     passing = {failure.id for failure in FAILURES if failure.may_pass}
 
     assert passing == {
@@ -252,8 +255,7 @@ def test_what_may_pass():
     }
 
 
-def test_only_refused_tokens_are_renewed():
-    """What a new token cannot mend is not tried with one."""
+def test_only_rejected_tokens_are_refreshed():
     renewed = {failure.id for failure in FAILURES if failure.then is Then.RENEW}
 
     assert renewed == {"token-expired", "token-refused"}
@@ -268,18 +270,17 @@ def test_only_refused_tokens_are_renewed():
         "dose0123456789abcdef",
     ],
 )
-def test_secrets_are_scrubbed(secret):
-    """What looks like a token is shown to nobody."""
+def test_token_in_a_text_is_replaced_by_asterisks(secret):
     assert scrub(f"before {secret} after") == "before *** after"
 
 
-def test_the_sdk_s_configuration_is_cut_off():
-    """It repeats all of it behind its messages."""
+def test_sdk_configuration_is_cut_from_messages():
+    """The SDK appends all of it to its messages."""
     assert scrub("invalid. Config: host=x, client_secret=***") == "invalid"
 
 
-def test_an_error_has_no_other_text_than_its_own():
-    """Sentry shows a *message* or *detail* in its place: no alias, and no mend."""
+def test_error_has_no_message_or_detail_attribute():
+    """Sentry would show it instead of the text with alias and hint."""
     error = explained(SettingsError, table()["endpoint-missing"], "alias", {})
 
     assert str(error).startswith("alias: ")
@@ -287,18 +288,17 @@ def test_an_error_has_no_other_text_than_its_own():
     assert not hasattr(error, "detail")
 
 
-def test_a_loop_of_causes_ends():
-    """An error may be its own cause, by accident."""
+def test_circular_causes_are_followed_at_most_eight_times():
     error = ValueError("again")
     error.__cause__ = error
 
     assert len(list(chain(error))) == 8
 
 
-def test_the_reason_of_a_timeout_is_quoted():
+def test_cause_of_a_timeout_is_quoted():
     """The SDK's own text only says how long it tried."""
     error = TimeoutError("Timed out after 0:00:01")
-    error.__cause__ = named("TooManyRequests", "slow down")
+    error.__cause__ = named_error("TooManyRequests", "slow down")
 
     explained_error = explained(
         SettingsError, table()["api-throttled"], "it", {"seen": error}
@@ -319,8 +319,8 @@ def test_the_reason_of_a_timeout_is_quoted():
         ("pat.o'hara@x.com", "databricks_create_role('pat.o''hara@x.com', 'USER')"),
     ],
 )
-def test_the_role_is_made_for_who_logs_in(user, said):
-    """The SQL runs as it stands there, for people too."""
+def test_hint_creates_the_role_of_the_login(user, said):
+    """The SQL can be run unchanged, for people and service principals."""
     error = explained(SettingsError, table()["role-missing"], "it", {"user": user})
 
     assert said in error.mend

@@ -1,4 +1,4 @@
-"""Whatever fails in whatever words: it is explained, and no secret is told."""
+"""The failure table for any error: each is recognised, and no token is shown."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +9,7 @@ from django_lakebase.errors import chain, explain, explained, retry_after, scrub
 from django_lakebase.failures import FAILURES
 from django_lakebase.kinds import Source
 
-# Words of the table's own, so that a text comes near to several rows at once.
+# Words of the table, so that a text resembles several rows.
 WORDS = sorted({word for row in FAILURES for word in row.pattern.split() if word})
 TEXTS = st.one_of(
     st.text(max_size=200), st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
@@ -26,8 +26,8 @@ TOKENS = st.one_of(
 
 
 @given(st.lists(ERRORS, min_size=1, max_size=12), SOURCES, st.booleans(), st.data())
-def test_every_error_has_a_row(errors, source, native, data):
-    """Chains of any length and in a ring too; the row speaks in whole sentences."""
+def test_any_error_is_recognised(errors, source, native, data):
+    """Also chains of any length, and circular ones."""
     for error in errors:
         error.__cause__ = data.draw(st.sampled_from([None, *errors]))
         error.__context__ = data.draw(st.sampled_from([None, *errors]))
@@ -43,8 +43,8 @@ def test_every_error_has_a_row(errors, source, native, data):
 
 
 @given(TEXTS, TOKENS, TEXTS, SOURCES)
-def test_no_token_in_whatever_text_is_told(before, token, after, source):
-    """It may stand anywhere in what a server or a proxy says."""
+def test_token_in_an_error_is_never_shown(before, token, after, source):
+    """It may be anywhere in the text of a server or a proxy."""
     error = OSError(f"{before} {token} {after}")
     target = Target(alias="default", label='DATABASES["default"]', login=None)
 
@@ -53,15 +53,14 @@ def test_no_token_in_whatever_text_is_told(before, token, after, source):
         found = explained(LakebaseError, explain(error, source), target.label, facts)
         return f"{found} {found.finding} {found.mend}"
 
-    # By chance it may hold a word that is told of anyway, such as DATABRICKS_HOST.
+    # The random token may contain a word of the hint, such as DATABRICKS_HOST.
     known = f"{told('')} {before} {after}"
     pieces = {token[i : i + 12] for i in range(len(token) - 11)}
     assert not [p for p in pieces if p in told(error) and p not in known]
 
 
 @given(st.text())
-def test_scrubbing_twice_changes_nothing(text):
-    """What is scrubbed stays readable, on one line."""
+def test_scrub_is_idempotent_and_returns_one_line(text):
     once = scrub(text)
 
     assert scrub(once) == once
