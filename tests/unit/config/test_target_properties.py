@@ -1,4 +1,4 @@
-"""Any settings and any environment: a Target or an error of ours, and no network."""
+"""Any settings in any environment: a Target or a SettingsError, and no request."""
 
 import contextlib
 import os
@@ -56,14 +56,14 @@ OPTIONS = {
 
 
 @st.composite
-def some_of(draw, values, base):
-    """Draw what is right but for three things at most: the first refusal hides all."""
+def up_to_three_of(draw, values, base):
+    """Draw *base* with at most three changes: the first error hides all others."""
     keys = draw(st.lists(st.sampled_from(sorted(values)), max_size=3, unique=True))
     return {**base, **{key: draw(values[key]) for key in keys}}
 
 
-DRAWN_SETTINGS = some_of(SETTINGS, {})
-DRAWN_OPTIONS = some_of(OPTIONS, {"endpoint": ENDPOINT})
+DRAWN_SETTINGS = up_to_three_of(SETTINGS, {})
+DRAWN_OPTIONS = up_to_three_of(OPTIONS, {"endpoint": ENDPOINT})
 NAMES = [
     "ENDPOINT_NAME",
     "LAKEBASE_ENDPOINT",
@@ -79,7 +79,7 @@ NAMES = [
     "DATABRICKS_CLIENT_ID",
     "DATABRICKS_CLIENT_SECRET",
 ]
-# What an environment variable can hold.
+# An environment variable holds neither null characters nor surrogates.
 VALUES = st.one_of(
     st.sampled_from(["", ENDPOINT, "5432", "prefer", "/var/run"]),
     st.text(
@@ -90,13 +90,13 @@ ENVIRONMENTS = st.dictionaries(st.sampled_from(NAMES), VALUES)
 
 
 def no_network(*_, **__):
-    """Take the place of what would speak to somebody."""
+    """Fail, in place of a function that uses the network."""
     raise AssertionError("the network was used")
 
 
 @contextlib.contextmanager
-def surroundings(variables):
-    """Have these variables and no network."""
+def isolated(variables):
+    """Set only these *variables*, and allow no network."""
     before = dict(os.environ)
     patch = pytest.MonkeyPatch()
     for name in [n for n in os.environ if n.startswith(("PG", "DATABRICKS_"))]:
@@ -115,13 +115,13 @@ def surroundings(variables):
 
 
 def configured(settings, options):
-    """Return the settings as Django makes them."""
+    """Return the settings with the keys that Django adds."""
     own = {"ENGINE": "django_lakebase", **settings, "OPTIONS": options}
     return connections.configure_settings({"default": {}, "some": own})["some"]
 
 
 def read(made, variables):
-    """Return the Target, or the refusal; anything else is a failure."""
+    """Return the Target or the SettingsError."""
     try:
         return config.read(made, "some", variables)
     except SettingsError as exc:
@@ -131,8 +131,8 @@ def read(made, variables):
 @given(DRAWN_SETTINGS, DRAWN_OPTIONS, ENVIRONMENTS)
 @example({}, {"endpoint": ENDPOINT}, {})
 @example({"HOST": "h"}, {}, {"ENDPOINT_NAME": ENDPOINT})
-def test_settings_are_read_or_refused_in_our_words(settings, options, variables):
-    """A second reading finds the same, and nothing shows a secret."""
+def test_any_settings_give_a_target_or_a_settings_error(settings, options, variables):
+    """Reading them again gives an equal Target, and no text shows a secret."""
     made = configured(settings, options)
     target = read(made, variables)
     if isinstance(target, SettingsError):
@@ -148,9 +148,8 @@ def test_settings_are_read_or_refused_in_our_words(settings, options, variables)
 
 
 @given(DRAWN_SETTINGS, DRAWN_OPTIONS, ENVIRONMENTS)
-def test_parameters_cost_no_network(settings, options, variables):
-    """Neither a connection's making nor its parameters ask anybody."""
-    with surroundings(variables), warnings.catch_warnings():
+def test_connection_params_are_built_without_network(settings, options, variables):
+    with isolated(variables), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wrapper = DatabaseWrapper(configured(settings, options), "some")
         try:
