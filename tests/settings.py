@@ -1,4 +1,4 @@
-"""The settings of the test suite: bare, as a project's are."""
+"""The settings of the test suite, as short as those of a project."""
 
 SECRET_KEY = "only for tests"
 USE_TZ = True

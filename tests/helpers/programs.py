@@ -1,4 +1,4 @@
-"""Programs as users start them, and clients that keep them busy."""
+"""Server programs, started as users start them, and clients that send requests."""
 
 import collections
 import contextlib
@@ -19,7 +19,7 @@ from django_lakebase.local.client import LocalLakebase
 
 TOP = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-# Seconds; none of them is waited for where all is well.
+# Timeouts in seconds, which no passing test reaches.
 STARTS_WITHIN, ROTATES_WITHIN, ENDS_WITHIN, ANSWERS_WITHIN = 60.0, 90.0, 30.0, 40.0
 ASKS_EVERY = 0.05
 SITE = {
@@ -27,14 +27,14 @@ SITE = {
     "PYTHONUNBUFFERED": "1",
 }
 
-# The life of a credential.
+# The lifetime of a token in seconds.
 TTL = 3.0
 
 Facts = dict[str, Any]
 
 
 class Program:
-    """A program and its children, with what they have said."""
+    """A program with its child processes, and the lines that they have printed."""
 
     def __init__(self, command: list[str], env: dict[str, str]) -> None:
         self.process = subprocess.Popen(
@@ -44,7 +44,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # A process group, so that it is seen whether a child is left.
+            # A new process group, so that remaining children are noticed.
             start_new_session=True,
         )
         self.lines: list[str] = []
@@ -63,47 +63,47 @@ class Program:
             self._said.notify_all()
 
     @property
-    def told(self) -> str:
-        """All that it said."""
+    def output(self) -> str:
+        """All that it has printed."""
         return "\n".join(self.lines)
 
     def wait_for(self, pattern: str, times: int = 1) -> list[str]:
-        """Wait until so many lines have matched; return the first groups."""
+        """Wait until *times* lines have matched; return their first groups."""
         with self._said:
             self._said.wait_for(
                 lambda: self._is_silent or len(self._found(pattern)) >= times,
                 STARTS_WITHIN,
             )
             found = self._found(pattern)
-        assert len(found) >= times, f"no {pattern!r} in:\n{self.told}"
+        assert len(found) >= times, f"no {pattern!r} in:\n{self.output}"
         return found
 
     def _found(self, pattern: str) -> list[str]:
         return [match[1] for line in self.lines if (match := re.search(pattern, line))]
 
     def end(self) -> int:
-        """End it as a process manager does; return its status."""
+        """Stop the program as a process manager does; return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
     def wait(self, within: float = ENDS_WITHIN) -> int:
-        """Wait until it and its children are gone."""
+        """Wait until the program and its children have exited."""
         status = self.process.wait(within)
-        # The pipe ends with the last process that holds it.
+        # The pipe is closed when its last process exits.
         self._reader.join(ENDS_WITHIN)
-        assert self._is_silent, f"a child is left of:\n{self.told}"
+        assert self._is_silent, f"a child is still running. Output:\n{self.output}"
         return status
 
     def kill(self) -> None:
-        """Leave nothing behind, whatever the test has come to."""
+        """Kill the program and its children, whatever the test has done."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join()
         if self.process.stdout:
             self.process.stdout.close()
-        # Shown by pytest where the test fails.
-        print(self.told)
+        # pytest shows it if the test fails.
+        print(self.output)
 
 
 @contextlib.contextmanager
@@ -117,7 +117,7 @@ def started(command: list[str], **env: str) -> Iterator[Program]:
 
 
 class Load:
-    """Clients that ask all the time, and what they were answered."""
+    """Clients that send requests all the time, and the answers."""
 
     def __init__(self, ask: Callable[[], Facts], clients: int = 4) -> None:
         self.answers: list[Facts] = []
@@ -147,7 +147,7 @@ class Load:
                 self._note(self.failures, repr(exc))
             else:
                 self._note(self.answers, answer)
-            # One core is for the server.
+            # Leave one core to the server.
             self._is_over.wait(ASKS_EVERY)
 
     def _note(self, notes: list[Any], note: object) -> None:
@@ -155,8 +155,8 @@ class Load:
             notes.append(note)
             self._changed.notify_all()
 
-    def until(self, is_enough: Callable[[], bool]) -> None:
-        """Wait until there is enough of it, or a failure."""
+    def wait_until(self, is_enough: Callable[[], bool]) -> None:
+        """Wait until *is_enough* is true; fail at the first failed request."""
         with self._changed:
             self._changed.wait_for(
                 lambda: bool(self.failures) or is_enough(), ROTATES_WITHIN
@@ -164,9 +164,9 @@ class Load:
             assert not self.failures, "\n".join(self.failures)
             assert is_enough(), f"only {self.credentials()} were seen"
 
-    def until_rotated(self, processes: int, rotations: int = 2) -> None:
-        """Wait until so many processes have each had so many new credentials."""
-        self.until(
+    def wait_until_rotated(self, processes: int, rotations: int = 2) -> None:
+        """Wait until *processes* have each had *rotations* new credentials."""
+        self.wait_until(
             lambda: (
                 sum(len(seen) > rotations for seen in self.credentials().values())
                 >= processes
@@ -174,7 +174,7 @@ class Load:
         )
 
     def credentials(self) -> dict[int, set[str]]:
-        """Return by which credentials each process was logged in."""
+        """Return the credentials that each process has logged in with."""
         seen = collections.defaultdict(set)
         for facts in list(self.answers):
             seen[facts["pid"]].add(facts["expires_at"])
@@ -182,7 +182,7 @@ class Load:
 
 
 def get(port: int, path: str) -> bytes:
-    """Return the body of the page at *path*, over a connection of its own."""
+    """Return the body of the page at *path*, over a new connection."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWERS_WITHIN)
     with contextlib.closing(connection):
         connection.request("GET", path)
@@ -192,8 +192,8 @@ def get(port: int, path: str) -> bytes:
         return body
 
 
-def asking(port: int, path: str) -> Callable[[], Facts]:
-    """Return a function that asks for the facts at *path*."""
+def fetcher(port: int, path: str) -> Callable[[], Facts]:
+    """Return a function that fetches the facts at *path*."""
 
     def ask() -> Facts:
         facts: Facts = json.loads(get(port, path))
@@ -203,31 +203,31 @@ def asking(port: int, path: str) -> Callable[[], Facts]:
 
 
 def shared_sessions(answers: list[Facts]) -> set[int]:
-    """Return the sessions of the server that more than one process has used."""
+    """Return the server sessions that more than one process has used."""
     users = collections.defaultdict(set)
     for facts in answers:
         users[facts["session"]].add(facts["pid"])
     return {session for session, pids in users.items() if len(pids) > 1}
 
 
-def assert_no_herd(local: LocalLakebase, load: Load, processes: int) -> None:
-    """Each process logs in once, and asks for about one credential per rotation."""
+def assert_no_stampede(local: LocalLakebase, load: Load, processes: int) -> None:
+    """Check that processes log in once and fetch about one credential per rotation."""
     counted = local.counters()
     assert counted["requests"]["/oidc/v1/token"] == processes, counted
-    # No process renews before half of a life is over, unless a token was refused.
+    # No process refreshes before half of the lifetime, unless a token was rejected.
     each = 2 + load.seconds / (TTL / 2)
     most = processes * each + counted["refusals"]
     assert processes < counted["credentials_issued"] <= most, counted
 
 
-def until(is_so: Callable[[], object]) -> None:
-    """Wait until it is so."""
+def wait_until(is_so: Callable[[], object]) -> None:
+    """Wait until *is_so* returns a true value."""
     deadline = time.monotonic() + ENDS_WITHIN
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(ASKS_EVERY)
 
 
-def until_no_connection(local: LocalLakebase) -> None:
+def wait_until_disconnected(local: LocalLakebase) -> None:
     """Wait until the last connection to *local* has ended."""
-    until(lambda: local.counters()["open_connections"] == 0)
+    wait_until(lambda: local.counters()["open_connections"] == 0)

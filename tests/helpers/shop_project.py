@@ -1,4 +1,4 @@
-"""The project in tests/projects/shop, whose tests are run as its user runs them."""
+"""The project in tests/projects/shop, and runs of its tests."""
 
 import contextlib
 import json
@@ -16,20 +16,20 @@ from tests.helpers.sessions import open_session
 
 FOLDER = Path(__file__).parents[1] / "projects" / "shop"
 MANAGE = (sys.executable, "manage.py", "test", "--noinput")
-# With the two plugins that its user has, and not with all that are installed here.
+# Only the two plugins that its user has installed.
 PLUGINS = ("-p", "pytest_django.plugin", "-p", "xdist.plugin")
 PYTEST = (sys.executable, "-m", "pytest", *PLUGINS, "-p", "no:cacheprovider")
-# Patient, for several processes import the SDK at once, on whatever machine.
+# A long budget: several processes import the SDK at the same time.
 POOLED: dict[str, Any] = {
     "ENGINE": "django_lakebase",
     "OPTIONS": {"pool": True, "connect_budget": 120},
 }
-# A query while Django starts, so that a pool is open on the real database.
+# A query while Django starts opens a pool to the real database.
 EARLY = {"SHOP_READS_EARLY": "yes"}
-# What this process was told by its own test runner.
+# Prefixes of variables that this process's own test runner sets.
 OURS = ("DJANGO_", "PYTEST_", "PG", "SHOP_")
 KEPT = ("a real row",)
-# As a migrated database has it, so that a test which strays finds its table.
+# A migrated table, so that a test that uses the real database by mistake succeeds.
 TABLE = """
 CREATE TABLE catalog_product (id bigserial PRIMARY KEY, name varchar(50) NOT NULL);
 INSERT INTO catalog_product (name) VALUES ('a real row')
@@ -38,20 +38,20 @@ INSERT INTO catalog_product (name) VALUES ('a real row')
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The end of a test run: what its user read, and what its tests noted."""
+    """A finished test run: exit status, output, and the notes of its tests."""
 
     status: int
-    said: str
+    output: str
     notes: list[dict[str, Any]]
 
     def each(self, *keys: str) -> set[Any]:
-        """Return what the notes say of *keys*, each once."""
+        """Return the different values of *keys* in the notes."""
         found = {tuple(note[key] for key in keys) for note in self.notes}
         return found if len(keys) > 1 else {value for (value,) in found}
 
 
 class Shop:
-    """The project, and its real database *name* on the local Lakebase."""
+    """The project and its database *name* on the local Lakebase."""
 
     def __init__(self, local: LocalLakebase, folder: Path) -> None:
         self.local = local
@@ -61,7 +61,7 @@ class Shop:
     def run(
         self, *command: str, databases: dict[str, Any] | None = None, **variables: str
     ) -> Run:
-        """Run *command* in the project's folder to its end."""
+        """Run *command* in the project's folder until it exits."""
         env = {k: v for k, v in os.environ.items() if not k.startswith(OURS)}
         env |= {**self.local.env, "PGDATABASE": self.name, **variables}
         env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
@@ -84,32 +84,32 @@ class Shop:
         return Run(ended.returncode, ended.stdout, notes)
 
     def sql(self, sql: str, **own: Any) -> list[tuple[Any, ...]]:
-        """Return what *sql* gives, as the service principal or as it is told."""
+        """Return the rows of *sql*; *own* parameters may name another role."""
         with open_session(self.local, **own) as session:
             found = session.execute(sql)
             return found.fetchall() if found.description else []
 
     def test_databases(self, **own: Any) -> dict[str, int]:
-        """Return the test databases that there are, and their OIDs."""
+        """Return the existing test databases and their OIDs."""
         sql = "SELECT datname, oid FROM pg_database WHERE datname LIKE 'test%'"
         found: dict[str, int] = dict(self.sql(sql, **own))
         return {name: oid for name, oid in found.items() if self.name in name}
 
     def assert_nothing_is_left(self, **own: Any) -> None:
-        """Check that there is no test database, and that the real one is as it was."""
+        """Check that no test database exists, and that the real one is unchanged."""
         rows = self.sql("SELECT name FROM catalog_product", dbname=self.name, **own)
         assert rows == [KEPT]
         assert self.test_databases(**own) == {}
 
     def drop_test_databases(self, **own: Any) -> None:
-        """Drop what was kept."""
+        """Drop the test databases that were kept."""
         for name in self.test_databases(**own):
             self.sql(f'DROP DATABASE "{name}" WITH (FORCE)', **own)
 
 
 @contextlib.contextmanager
 def opened(local: LocalLakebase, folder: Path) -> Iterator[Shop]:
-    """Give the project, with a real database that has a row."""
+    """Yield the project, with a real database that has one row."""
     shop = Shop(local, folder)
     shop.sql(f"CREATE DATABASE {shop.name}")
     shop.sql(TABLE, dbname=shop.name)

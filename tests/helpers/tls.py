@@ -1,12 +1,12 @@
-"""A TLS handshake with a server of this machine."""
+"""A TLS handshake with a server on this machine."""
 
 from django_lakebase import libpq
 from django_lakebase.config import Target
 from django_lakebase.handshake import shake_hands
 
 
-def shake(host, port, **own):
-    """Return the handshake with *host* at *port* of this machine."""
+def shake_hands_with(host, port, **own):
+    """Return the handshake with *host* at *port* on this machine."""
     target = Target(
         **{
             "alias": "a",

@@ -1,10 +1,10 @@
-"""Journeys in the environment of a machine that is not set up for this database."""
+"""Tests in two environments: a plain one, and one with misleading variables."""
 
 import pytest
 
 from tests.helpers.credentials import forget_credentials
 
-# Something else for each variable of libpq that the engine must not depend on.
+# A misleading value for each variable of libpq that the engine must override.
 HOSTILE = {
     "PGAPPNAME": "another program",
     "PGCLIENTENCODING": "latin1",
@@ -37,7 +37,7 @@ HOSTILE = {
     "PGTARGETSESSIONATTRS": "standby",
     "PGTZ": "Asia/Tokyo",
 }
-# Kept with their quotes, as ``docker run --env-file`` does.
+# These get quotes, which ``docker run --env-file`` keeps.
 QUOTED = (
     "DATABRICKS_CLIENT_ID",
     "DATABRICKS_CLIENT_SECRET",
@@ -54,7 +54,7 @@ QUOTED = (
 
 @pytest.fixture
 def unreadable_home(tmp_path, monkeypatch):
-    """Set a HOME below which nothing can be looked up, for root either."""
+    """Set a HOME in which no file can be read, even by root."""
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
     monkeypatch.setenv("HOME", str(loop))
@@ -62,7 +62,7 @@ def unreadable_home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def hostile(local, unreadable_home, monkeypatch):
-    """Set what other programs, shells and containers leave in an environment."""
+    """Set variables that other programs, shells and containers leave behind."""
     for name, value in HOSTILE.items():
         monkeypatch.setenv(name, value)
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
@@ -76,12 +76,12 @@ def hostile(local, unreadable_home, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def environment(request):
-    """Give the environment in which a journey of `pytest_generate_tests` runs."""
+    """Set up the environment that `pytest_generate_tests` has chosen."""
     if getattr(request, "param", "plain") == "hostile":
         request.getfixturevalue("hostile")
 
 
 def pytest_generate_tests(metafunc):
-    """Run each test of a module marked *every_environment* in both environments."""
+    """Run each test that is marked *every_environment* in both environments."""
     if metafunc.definition.get_closest_marker("every_environment"):
         metafunc.parametrize("environment", ["plain", "hostile"], indirect=True)

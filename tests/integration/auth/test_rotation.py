@@ -1,4 +1,4 @@
-"""Credentials come and go, and Django does not notice."""
+"""Connections while credentials expire and are refreshed."""
 
 import contextlib
 
@@ -12,13 +12,12 @@ from tests.helpers.wrappers import fetch_value
 pytestmark = pytest.mark.every_environment
 
 
-def backend(wrapper):
-    """Return which session of the server this is."""
+def session_pid(wrapper):
+    """Return the process id of the server session."""
     return fetch_value(wrapper, "SELECT pg_backend_pid()")
 
 
 def test_connections_share_one_credential(new_wrapper, local):
-    """Many connections take one request to the workspace."""
     for _ in range(5):
         wrapper = new_wrapper()
         assert fetch_value(wrapper, "SELECT 1") == 1
@@ -27,8 +26,7 @@ def test_connections_share_one_credential(new_wrapper, local):
     assert local.counters()["logins"] == 5
 
 
-def test_a_credential_that_ends_is_replaced_for_the_next_connection(new_wrapper, local):
-    """Without CONN_MAX_AGE each request's connection has a current credential."""
+def test_expiring_credential_is_refreshed_for_the_next_connection(new_wrapper, local):
     wrapper = new_wrapper()
     cache_token(wrapper, local.issue(local.facts["service_principal"]), left=30)
 
@@ -38,8 +36,7 @@ def test_a_credential_that_ends_is_replaced_for_the_next_connection(new_wrapper,
     assert local.counters()["credentials_issued"] == 1
 
 
-def test_an_expired_token_is_replaced_at_once(new_wrapper, local):
-    """A token that the server finds expired costs one retry, not an error."""
+def test_expired_token_costs_one_retry_and_no_error(new_wrapper, local):
     wrapper = new_wrapper()
     cache_token(wrapper, local.issue(local.facts["service_principal"], ttl=-5))
 
@@ -48,8 +45,9 @@ def test_an_expired_token_is_replaced_at_once(new_wrapper, local):
 
 
 @pytest.mark.parametrize("voice", ["jwt", "expired", "password", "decode"])
-def test_a_refused_token_is_replaced_at_once(new_wrapper, local, voice):
-    """Each of the service's ways to refuse a token leads to a new one."""
+def test_rejected_token_is_replaced_for_each_message_of_the_service(
+    new_wrapper, local, voice
+):
     wrapper = new_wrapper()
 
     with local.fault("refuse-logins", count=1, voice=voice):
@@ -58,8 +56,8 @@ def test_a_refused_token_is_replaced_at_once(new_wrapper, local, voice):
     assert local.counters()["credentials_issued"] == 2
 
 
-def test_an_unknown_refusal_is_probed_with_a_new_token(new_wrapper, local):
-    """A text that nobody knows may mean the token: a new one is tried, and kept."""
+def test_unknown_rejection_is_probed_with_a_new_token(new_wrapper, local):
+    """The new token is kept if its login succeeds."""
     wrapper = new_wrapper()
 
     with local.fault("refuse-logins", count=1, voice="unknown"):
@@ -69,8 +67,7 @@ def test_an_unknown_refusal_is_probed_with_a_new_token(new_wrapper, local):
     assert local.counters()["credentials_issued"] == 2
 
 
-def test_an_unknown_refusal_leaves_the_credential_in_place(new_wrapper, local):
-    """A probe that fails costs the others nothing."""
+def test_failed_probe_keeps_the_cached_credential(new_wrapper, local):
     wrapper = new_wrapper(OPTIONS={"connect_budget": 1.5})
     kept = cache_token(wrapper, local.issue(local.facts["service_principal"]))
 
@@ -84,8 +81,7 @@ def test_an_unknown_refusal_leaves_the_credential_in_place(new_wrapper, local):
     assert local.counters()["credentials_issued"] == 1
 
 
-def test_conn_max_age_is_capped_below_expiry(new_wrapper, local):
-    """A persistent connection ends before its credential, at a request boundary."""
+def test_conn_max_age_is_capped_below_the_expiry_of_the_credential(new_wrapper, local):
     wrapper = new_wrapper(CONN_MAX_AGE=None)
     cache_token(wrapper, local.issue(local.facts["service_principal"]), left=400)
     fetch_value(wrapper, "SELECT 1")
@@ -101,7 +97,6 @@ def test_conn_max_age_is_capped_below_expiry(new_wrapper, local):
 
 
 def test_conn_max_age_of_zero_stays_zero(new_wrapper):
-    """Who wants a connection per request gets it."""
     wrapper = new_wrapper(CONN_MAX_AGE=0)
     fetch_value(wrapper, "SELECT 1")
 
@@ -110,30 +105,29 @@ def test_conn_max_age_of_zero_stays_zero(new_wrapper):
     assert wrapper.connection is None
 
 
-def test_a_connection_outlives_its_cap_while_the_workspace_is_down(
+def test_connection_is_kept_beyond_the_cap_while_the_workspace_is_down(
     new_wrapper, local, caplog
 ):
-    """The cap is caution: no connection is given up for a credential not to be had."""
     wrapper = new_wrapper(CONN_MAX_AGE=None)
     fetch_value(wrapper, "SELECT 1")
-    first = backend(wrapper)
+    first = session_pid(wrapper)
     cache_token(wrapper, "ending", left=1)
     wrapper.close_at = 0.0
 
     with local.fault("api-down"):
         wrapper.close_if_unusable_or_obsolete()
         with contextlib.suppress(CredentialError):
-            cache_of(wrapper).get()  # Until the renewal has failed.
+            cache_of(wrapper).get()  # Wait until the refresh has failed.
         wrapper.close_if_unusable_or_obsolete()
         wrapper.close_if_unusable_or_obsolete()
-        assert backend(wrapper) == first
+        assert session_pid(wrapper) == first
 
     [warning] = warnings(caplog)
     assert "other" in warning
 
 
-def test_an_idle_hour_is_no_trouble(new_wrapper, caplog):
-    """A credential that nobody has asked to renew is not one that cannot be had."""
+def test_connection_kept_after_an_idle_hour_logs_no_warning(new_wrapper, caplog):
+    """No refresh was requested, so none has failed."""
     wrapper = new_wrapper(CONN_MAX_AGE=None)
     fetch_value(wrapper, "SELECT 1")
     cache_token(wrapper, "ended", left=-1)
@@ -149,8 +143,9 @@ def warnings(caplog):
     return [r.message for r in caplog.records if "is kept longer" in r.message]
 
 
-def test_the_workspace_may_be_down_while_a_credential_is_valid(new_wrapper, local):
-    """Connections are opened with the credential in hand, and renewed after."""
+def test_new_connections_work_during_an_outage_while_the_credential_is_valid(
+    new_wrapper, local
+):
     wrapper = new_wrapper()
     cache_token(wrapper, local.issue(local.facts["service_principal"]), left=30)
 

@@ -1,4 +1,4 @@
-"""No token, client secret or password is anywhere where a person looks."""
+"""Tokens, client secrets and passwords appear in no log, repr, error or output."""
 
 import copy
 import logging
@@ -17,7 +17,7 @@ from tests.helpers.wrappers import fetch_value
 
 
 def secrets_of(local, wrapper):
-    """Return all that must not be seen."""
+    """Return all secrets of *local* and *wrapper*."""
     credential = cache_of(wrapper).ready()
     found = [
         local.env["DATABRICKS_CLIENT_SECRET"],
@@ -28,14 +28,14 @@ def secrets_of(local, wrapper):
 
 
 def assert_none(secrets, text):
-    """Look for each secret, and for anything that looks like a token."""
+    """Check that *text* has none of *secrets*, and nothing that looks like a token."""
     for secret in secrets:
         assert secret not in text
     assert "eyJ" not in text
 
 
 def settings_with_secrets(local):
-    """Return settings that hold the client secret, as some projects' do."""
+    """Return settings that contain the client secret, as in some projects."""
     return {
         "OPTIONS": {
             "workspace": {
@@ -47,8 +47,8 @@ def settings_with_secrets(local):
     }
 
 
-def test_logs_hold_no_secret(new_wrapper, local, all_logs):
-    """A life with rotation, refusals and a pool, logged at DEBUG."""
+def test_logs_at_debug_contain_no_secret(new_wrapper, local, all_logs):
+    """Through rotation, rejected logins and a pool."""
     plain = new_wrapper(**settings_with_secrets(local))
     fetch_value(plain, "SELECT 1")
     pooled = new_wrapper("pooled", OPTIONS={"pool": True})
@@ -62,15 +62,14 @@ def test_logs_hold_no_secret(new_wrapper, local, all_logs):
     fetch_value(new_wrapper(), "SELECT 1")
 
     secrets = secrets_of(local, new_wrapper())
-    # The SDK logs requests and answers itself, and blanks what it knows; the
-    # credential's token is not among it, which its own setting switches off.
+    # The SDK logs requests and answers, and redacts the fields that it knows. The
+    # token of the credential is not one of them: the SDK's own setting disables it.
     ours = [line for line in all_logs if "/api/2.0/" not in line]
     assert any("new credential" in line for line in ours)
     assert_none(secrets, "\n".join(ours))
 
 
-def test_reprs_hold_no_secret(new_wrapper, local):
-    """Neither settings, parameters, caches nor connections show one."""
+def test_reprs_contain_no_secret(new_wrapper, local):
     wrapper = new_wrapper(**settings_with_secrets(local))
     fetch_value(wrapper, "SELECT 1")
     target = wrapper.get_target()
@@ -91,8 +90,8 @@ def test_reprs_hold_no_secret(new_wrapper, local):
     assert_none(secrets_of(local, wrapper), "\n".join(shown))
 
 
-def test_a_pickled_password_is_no_password(new_wrapper, local):
-    """What goes to a spawned worker says only where to ask."""
+def test_pickled_password_contains_no_token(new_wrapper, local):
+    """A spawned worker fetches a credential."""
     wrapper = new_wrapper("default")
     pickled = pickle.dumps(wrapper.get_connection_params()["password"])
     fetch_value(wrapper, "SELECT 1")
@@ -102,8 +101,7 @@ def test_a_pickled_password_is_no_password(new_wrapper, local):
     assert str(revived) == cached_credential(wrapper).token
 
 
-def test_settings_hold_no_token(new_wrapper, local):
-    """What is filled into the settings is never a password."""
+def test_settings_contain_no_token(new_wrapper, local):
     wrapper = new_wrapper()
     fetch_value(wrapper, "SELECT 1")
 
@@ -112,7 +110,7 @@ def test_settings_hold_no_token(new_wrapper, local):
 
 
 def error_of(wrapper):
-    """Return how a query fails; this frame holds nothing to be found."""
+    """Return the error of a query; the locals of this frame contain no secret."""
     try:
         fetch_value(wrapper, "SELECT 1")
     except OperationalError:
@@ -125,8 +123,8 @@ def error_of(wrapper):
     ["no-workspace-access", "secret-revoked", "role-missing", "api-down"],
 )
 @pytest.mark.parametrize("options", [{}, {"pool": True}], ids=["plain", "pool"])
-def test_the_debug_page_holds_no_secret(new_wrapper, local, fault, options):
-    """Django's page shows every local variable of every frame."""
+def test_debug_page_contains_no_secret(new_wrapper, local, fault, options):
+    """It shows the local variables of each frame."""
     settings = settings_with_secrets(local)
     settings["OPTIONS"].update(options, connect_budget=3)
     healthy = new_wrapper(**settings)
@@ -145,8 +143,7 @@ def test_the_debug_page_holds_no_secret(new_wrapper, local, fault, options):
     assert_none(secrets, reporter.get_traceback_html())
 
 
-def test_the_debug_page_holds_no_native_password(new_wrapper, local):
-    """Also a password of the project's own is not for everybody."""
+def test_debug_page_contains_no_native_password(new_wrapper, local):
     wrapper = new_wrapper(
         HOST=local.facts["host"],
         USER=local.facts["native_user"],
@@ -161,7 +158,6 @@ def test_the_debug_page_holds_no_native_password(new_wrapper, local):
 
 
 def test_lakebase_check_prints_no_secret(local, capsys, django_db_blocker):
-    """It is run where others look on, and its output goes into tickets."""
     with django_db_blocker.unblock():
         call_command("lakebase_check", "--database", "default")
         for fault in ("secret-revoked", "role-missing", "empty-credential"):
@@ -174,8 +170,8 @@ def test_lakebase_check_prints_no_secret(local, capsys, django_db_blocker):
     assert_none(secrets, shown.out + shown.err)
 
 
-def test_psql_gets_the_token_in_its_environment_alone(new_wrapper, local):
-    """The arguments of a process are everybody's to read."""
+def test_psql_gets_the_token_only_in_its_environment(new_wrapper, local):
+    """All users of a machine can read the arguments of a process."""
     wrapper = new_wrapper()
     arguments, environment = wrapper.client.settings_to_cmd_args_env(
         wrapper.settings_dict, []
@@ -185,8 +181,7 @@ def test_psql_gets_the_token_in_its_environment_alone(new_wrapper, local):
     assert_none(secrets_of(local, wrapper), " ".join(arguments))
 
 
-def test_the_sdk_logs_no_token_of_ours_by_itself(new_wrapper, local, all_logs):
-    """With the loggers that a project usually has on, nothing is told."""
+def test_sdk_logs_no_token_with_the_usual_loggers(new_wrapper, local, all_logs):
     logging.getLogger("databricks.sdk").setLevel(logging.INFO)
     try:
         wrapper = new_wrapper()

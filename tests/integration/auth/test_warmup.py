@@ -1,4 +1,4 @@
-"""What a worker fetches at its start, before it forks."""
+"""warm(), which fetches credentials before a worker forks."""
 
 import pytest
 from django.db import OperationalError, connections
@@ -15,7 +15,7 @@ CREDENTIALS = "/api/2.0/postgres/credentials"
 
 @pytest.fixture
 def aliases(new_wrapper, monkeypatch):
-    """Give a function that makes an alias of given settings, beside the default."""
+    """Yield a function that adds an alias with the given settings."""
 
     def make(alias, **settings):
         wrapper = new_wrapper(alias, **settings)
@@ -31,8 +31,7 @@ def aliases(new_wrapper, monkeypatch):
         del connections[alias]
 
 
-def test_warm_fetches_what_connecting_needs_and_opens_nothing(aliases, local):
-    """The host and the user too, where only the workspace knows them."""
+def test_warm_fetches_credential_host_and_user_without_connecting(aliases, local):
     other = aliases("other", **settings_for(local))
 
     warm("other")
@@ -45,8 +44,8 @@ def test_warm_fetches_what_connecting_needs_and_opens_nothing(aliases, local):
     assert local.counters()["requests"] == local_requests
 
 
-def test_warm_without_names_serves_each_alias_of_the_engine(aliases, local):
-    """Aliases that need nothing of the workspace are skipped."""
+def test_warm_without_arguments_covers_each_alias_with_a_token(aliases, local):
+    """Other engines and native logins are skipped."""
     native = {"HOST": local.facts["host"], "USER": "somebody", "PASSWORD": "secret"}
     aliases("native", **native)
     aliases("sqlite", ENGINE="django.db.backends.sqlite3", NAME=":memory:")
@@ -59,16 +58,14 @@ def test_warm_without_names_serves_each_alias_of_the_engine(aliases, local):
     assert local.counters()["requests"][CREDENTIALS] == 2
 
 
-def test_warm_retries_as_connecting_does(aliases, local):
-    """A workspace that fails for a moment does not end a worker at its start."""
+def test_warm_retries_after_a_brief_outage(aliases, local):
     with local.fault("api-5xx", status=503, count=1, path="credentials"):
         warm("default")
 
     assert cache_of(connections["default"]).issued == 1
 
 
-def test_warm_raises_what_connecting_raises(aliases, local):
-    """It names the alias, and Django's own errors catch it."""
+def test_warm_raises_the_error_that_connecting_would_raise(aliases, local):
     with (
         local.fault("no-workspace-access"),
         pytest.raises(LakebaseError, match="entitlement") as caught,
@@ -81,7 +78,6 @@ def test_warm_raises_what_connecting_raises(aliases, local):
 
 
 def test_warm_raises_settings_errors(aliases, local):
-    """An alias that no connection could be made of is not passed over."""
     aliases("broken", OPTIONS={"endpoint": "no-endpoint"})
 
     with pytest.raises(SettingsError, match="no-endpoint"):
@@ -90,8 +86,8 @@ def test_warm_raises_settings_errors(aliases, local):
         warm("no-such-alias")
 
 
-def test_warm_gives_up_after_its_timeout(aliases, local):
-    """The request goes on without it."""
+def test_warm_raises_after_its_timeout(aliases, local):
+    """The request continues."""
     with local.fault("api-slow", ms=3000):
         with pytest.raises(LakebaseError, match="no answer within"):
             warm("default", timeout=0.2)

@@ -1,4 +1,4 @@
-"""What our own file about the SDK promises, where no journey can be sure to see it."""
+"""Requests to the workspace through the Databricks SDK."""
 
 import pytest
 
@@ -11,10 +11,10 @@ from tests.helpers.wrappers import settings_for
 
 @pytest.mark.parametrize("quote", ["", '"'])
 @pytest.mark.parametrize("source", ["environment", "settings"])
-def test_address_copied_from_a_browser_names_the_workspace_too(
+def test_workspace_url_copied_from_a_browser_is_accepted(
     local, monkeypatch, source, quote
 ):
-    """The SDK would keep the path and the query, and ask them for a token."""
+    """The SDK would send the token request to its path and query."""
     env = local.env
     address = f"{quote}{env['DATABRICKS_HOST']}/browse?o=1234567890{quote}"
     monkeypatch.setenv("DATABRICKS_HOST", address)
@@ -31,7 +31,7 @@ def test_address_copied_from_a_browser_names_the_workspace_too(
 
 
 def test_groups_of_the_identity_are_fetched(local, new_wrapper):
-    """Their names are those of the Postgres roles that take its token."""
+    """The Postgres role of a group accepts the tokens of its members."""
     login = new_wrapper(**settings_for(local)).get_target().login
 
     assert fetch_groups(login) == {GROUP}

@@ -1,7 +1,7 @@
 """
-Logins to the workspace that fail on this machine: its authorities, proxy and programs.
+Logins to the workspace that fail because of certificates, proxies or programs.
 
-Each hint is followed as it is written, and leads to a connection or the next error.
+Each test follows the hint literally, and gets a connection or the next error.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ from django_lakebase.local.client import LocalLakebase
 from tests.helpers.credentials import cache_of, cached_credential, forget_credentials
 from tests.helpers.wrappers import fetch_value, settings_for
 
-# The SDK takes a smaller program for the Python package of the same name.
+# The SDK ignores smaller programs as the Python package of the same name.
 CLI_SIZE = 1024 * 1024
 LOGGED_OUT = (
     "Error: A new access token could not be retrieved because the refresh token is "
@@ -30,14 +30,14 @@ LOGGED_OUT = (
 
 @pytest.fixture(scope="module")
 def secure():
-    """Give a local Lakebase whose API is served over TLS."""
+    """Yield a local Lakebase whose API uses TLS."""
     with LocalLakebase.start("--api-tls") as own:
         yield own
 
 
 @pytest.fixture(autouse=True)
 def plain_environment(local, monkeypatch):
-    """Remove what this machine says about authorities, proxies and workspaces."""
+    """Remove variables about certificates, proxies and workspaces."""
     for name in list(os.environ):
         is_proxy = name.lower().endswith("_proxy")
         if is_proxy or name.endswith("_CA_BUNDLE") or name.startswith("DATABRICKS_"):
@@ -46,7 +46,7 @@ def plain_environment(local, monkeypatch):
 
 @pytest.fixture
 def connect(secure, new_wrapper):
-    """Give a function that connects to *secure* as a new process would."""
+    """Return a function that connects to *secure* as a new process would."""
 
     def run(**workspace):
         forget_credentials()
@@ -67,10 +67,10 @@ def failure_of(connect, **workspace):
     return caught.value
 
 
-def test_authority_that_requests_does_not_know(
+def test_unknown_certificate_authority_of_the_workspace(
     connect, secure, new_wrapper, monkeypatch
 ):
-    """The hint, which lakebase_check gives too, makes it connect."""
+    """lakebase_check gives the same hint as the error."""
     error = failure_of(connect)
     checked = new_wrapper(**settings_for(secure))
     steps = {step.id: step for step in Diagnosis(checked).run()}
@@ -84,10 +84,10 @@ def test_authority_that_requests_does_not_know(
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_file_of_authorities_that_cannot_be_used(
+def test_unusable_certificate_file(
     connect, secure, monkeypatch, tmp_path, variable, content
 ):
-    """It is missing or holds no certificate; both ways out lead on."""
+    """It is missing or contains no certificate; each alternative of the hint works."""
     file = tmp_path / "bundle.pem"
     if content is not None:
         file.write_text(content)
@@ -105,7 +105,7 @@ def test_file_of_authorities_that_cannot_be_used(
 
 
 def test_certificate_of_another_host(connect, secure, monkeypatch):
-    """No file of authorities would help, so the hint is about DATABRICKS_HOST."""
+    """No certificate file would help, so the hint is about DATABRICKS_HOST."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", secure.env["REQUESTS_CA_BUNDLE"])
     right = secure.env["DATABRICKS_HOST"]
 
@@ -121,7 +121,7 @@ def test_certificate_of_another_host(connect, secure, monkeypatch):
     importlib.util.find_spec("socks") is not None, reason="PySocks is installed"
 )
 def test_socks_proxy_without_its_package(connect, secure, monkeypatch):
-    """The package is named, and so is the way around the proxy."""
+    """The hint names the package, and the way around the proxy."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", secure.env["REQUESTS_CA_BUNDLE"])
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
 
@@ -139,7 +139,7 @@ def test_socks_proxy_without_its_package(connect, secure, monkeypatch):
 
 @pytest.fixture
 def profile(local, new_wrapper, tmp_path):
-    """Give a function that connects with a profile of these lines."""
+    """Return a function that connects with a profile of the given lines."""
     file = tmp_path / "databrickscfg"
 
     def run(*lines):
@@ -158,7 +158,7 @@ def profile(local, new_wrapper, tmp_path):
 
 @pytest.fixture
 def programs(local, tmp_path, monkeypatch):
-    """Put a directory for programs before the system's own ones on PATH."""
+    """Put a directory for programs first on PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
@@ -166,11 +166,11 @@ def programs(local, tmp_path, monkeypatch):
 
 
 def install_cli(folder, local):
-    """Make a Databricks CLI that gives the owner's token after ``auth login``."""
+    """Install a Databricks CLI that prints the owner's token after ``auth login``."""
     token = {
         "access_token": local.facts["owner_token"],
         "token_type": "Bearer",
-        # In the past, so that the SDK asks again for each request.
+        # In the past, so that the SDK runs the program for each request.
         "expiry": "2020-01-01T00:00:00Z",
     }
     file = folder / "databricks"
@@ -191,13 +191,13 @@ exit 0
 
 
 def run_command_of(error):
-    """Run the command that the hint ends in, or that stands before its last words."""
+    """Run the command at the end of the hint, or before its last words."""
     [command] = re.findall(r"process: (.*?)\.(?: |$)", error.mend)
     subprocess.run(shlex.split(command), check=True)
 
 
-def test_login_program_that_is_missing(profile, programs, local):
-    """The hint's two parts are to install it and to log in."""
+def test_missing_login_program(profile, programs, local):
+    """The hint says to install the program and to log in."""
     lines = [f"host = {local.url}", "auth_type = databricks-cli"]
 
     error = failure_of(lambda: profile(*lines))
@@ -212,7 +212,7 @@ def test_login_program_that_is_missing(profile, programs, local):
     profile(*lines)
 
 
-def test_login_program_that_is_logged_out(profile, programs, local):
+def test_logged_out_login_program(profile, programs, local):
     """Also in a process that has already connected."""
     lines = [f"host = {local.url}", "auth_type = databricks-cli"]
     session = install_cli(programs, local)
@@ -230,8 +230,8 @@ def test_login_program_that_is_logged_out(profile, programs, local):
     assert fetch_value(wrapper, "SELECT 1") == 1
 
 
-def test_method_from_the_environment(new_wrapper, programs, local, monkeypatch):
-    """Without a profile the command names the host."""
+def test_login_method_of_the_environment(new_wrapper, programs, local, monkeypatch):
+    """Without a profile, the command names the host."""
     monkeypatch.setenv("DATABRICKS_HOST", local.url)
     monkeypatch.setenv("DATABRICKS_AUTH_TYPE", "databricks-cli")
     install_cli(programs, local)
@@ -243,8 +243,8 @@ def test_method_from_the_environment(new_wrapper, programs, local, monkeypatch):
 
 
 @pytest.mark.parametrize("is_installed", [False, True])
-def test_login_by_the_azure_cli(profile, programs, local, is_installed):
-    """The SDK says the same of a missing program and of one that is logged out."""
+def test_login_with_the_azure_cli(profile, programs, local, is_installed):
+    """The SDK raises the same error if the program is missing or logged out."""
     if is_installed:
         (programs / "az").write_text("#!/bin/sh\nexit 1\n")
         (programs / "az").chmod(0o755)
@@ -255,8 +255,8 @@ def test_login_by_the_azure_cli(profile, programs, local, is_installed):
     assert "az login" in error.mend
 
 
-def test_login_by_google_s_library(profile, local, monkeypatch, tmp_path):
-    """Its credentials are made by gcloud, so the hint names gcloud's command."""
+def test_login_with_the_google_library(profile, local, monkeypatch, tmp_path):
+    """Gcloud creates its credentials, so the hint has the command of gcloud."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
@@ -277,8 +277,8 @@ def test_login_by_google_s_library(profile, local, monkeypatch, tmp_path):
         (["host", "auth_type"], 'auth_type "pat"'),
     ],
 )
-def test_profile_that_lacks_something(profile, programs, local, kept, problem):
-    """The profile is named with what is missing, and adding that is enough."""
+def test_incomplete_profile(profile, programs, local, kept, problem):
+    """The error names the profile and the missing key; adding the key is enough."""
     whole = {
         "host": local.url,
         "client_id": local.env["DATABRICKS_CLIENT_ID"],
@@ -294,8 +294,8 @@ def test_profile_that_lacks_something(profile, programs, local, kept, problem):
     profile(*(f"{name} = {value}" for name, value in whole.items()))
 
 
-def test_profiles_file_that_cannot_be_read(new_wrapper, local, tmp_path, monkeypatch):
-    """A directory cannot be read by root either; the variable leads to another file."""
+def test_unreadable_profiles_file(new_wrapper, local, tmp_path, monkeypatch):
+    """A directory, which root cannot read either; the variable names another file."""
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path))
     monkeypatch.setenv("DATABRICKS_CONFIG_PROFILE", "dev")
     file = tmp_path / "other"

@@ -1,4 +1,4 @@
-"""What Django loads: parameters, time zone, client, creation."""
+"""The wrapper that Django loads: parameters, time zone, client, creation."""
 
 import pickle
 import subprocess
@@ -18,25 +18,25 @@ from django_lakebase.opening import takes_timezone
 from tests.helpers.wrappers import fetch_value
 
 
-def test_parameters_are_made_without_any_request(new_wrapper, local):
-    """Django asks for them at every checkout from a pool."""
+def test_connection_params_send_no_request(new_wrapper, local):
+    """Django builds them at every checkout from a pool."""
     params = new_wrapper().get_connection_params()
 
     assert params["host"] == local.facts["host"]
     assert local.counters()["requests"] == {}
 
 
-def test_there_is_never_a_missing_host(new_wrapper, monkeypatch):
-    """Psycopg would dial the local socket and hand it the token."""
+def test_connection_params_always_have_a_host(new_wrapper, monkeypatch):
+    """Without one, psycopg would connect to the local socket and send it the token."""
     monkeypatch.delenv("PGHOST")
 
     assert "host" in new_wrapper().get_connection_params()
 
 
-def test_others_who_take_the_parameters_once_connect_with_current_tokens(
+def test_connection_params_kept_by_a_library_connect_with_current_tokens(
     new_wrapper, local
 ):
-    """Procrastinate keeps them for a pool of its own."""
+    """Procrastinate keeps them for its own pool."""
     params = new_wrapper().get_connection_params()
     for _ in range(2):
         with psycopg.connect(**params) as foreign:
@@ -44,16 +44,16 @@ def test_others_who_take_the_parameters_once_connect_with_current_tokens(
         local.reset_counters()
 
 
-def test_our_options_do_not_reach_libpq(new_wrapper):
-    """It would refuse them."""
+def test_options_of_the_engine_do_not_reach_libpq(new_wrapper):
+    """Libpq would reject them."""
     endpoint = "projects/p/branches/b/endpoints/e"
     wrapper = new_wrapper(OPTIONS={"connect_budget": 5, "endpoint": endpoint})
 
     assert not {"connect_budget", "endpoint"} & set(wrapper.get_connection_params())
 
 
-def test_keepalives_are_on_unless_the_project_says_otherwise(new_wrapper):
-    """Half-open connections end within a minute or so."""
+def test_keepalives_are_on_by_default(new_wrapper):
+    """Half-open connections are closed after about a minute."""
     wrapper = new_wrapper(OPTIONS={"keepalives_idle": 5})
 
     params = wrapper.get_connection_params()
@@ -62,16 +62,14 @@ def test_keepalives_are_on_unless_the_project_says_otherwise(new_wrapper):
     assert params["keepalives_idle"] == 5
 
 
-def test_a_lazy_value_keeps_its_secret(new_wrapper):
-    """Shown it says what it is, sent it says where to ask."""
+def test_repr_and_pickle_of_a_lazy_value_have_no_secret(new_wrapper):
     password = new_wrapper("default").get_connection_params()["password"]
 
     assert repr(password) == '<password of DATABASES["default"], asked for when used>'
     assert str(pickle.loads(pickle.dumps(password))) == str(password)  # noqa: S301 - ours.
 
 
-def test_a_foreign_caller_gets_our_error_too(new_wrapper, local):
-    """str() of the password ends in the same words as a query."""
+def test_str_of_the_lazy_password_raises_the_error_of_a_query(new_wrapper, local):
     password = new_wrapper().get_connection_params()["password"]
 
     with (
@@ -81,7 +79,7 @@ def test_a_foreign_caller_gets_our_error_too(new_wrapper, local):
         str(password)
 
 
-def test_the_time_zone_travels_in_the_startup_packet(new_wrapper):
+def test_time_zone_is_in_the_startup_packet(new_wrapper):
     """Django's own query after each connect is not needed."""
     wrapper = new_wrapper(TIME_ZONE="Europe/Paris")
     params = wrapper.get_connection_params()
@@ -90,8 +88,8 @@ def test_the_time_zone_travels_in_the_startup_packet(new_wrapper):
     assert fetch_value(wrapper, "SHOW TimeZone") == "Europe/Paris"
 
 
-def test_the_projects_own_options_come_first(new_wrapper, monkeypatch):
-    """Those of the settings, else those of PGOPTIONS."""
+def test_options_of_the_project_precede_the_time_zone(new_wrapper, monkeypatch):
+    """Those of the settings, otherwise those of PGOPTIONS."""
     monkeypatch.setenv("PGOPTIONS", "-c work_mem=5MB")
 
     assert fetch_value(new_wrapper(), "SHOW work_mem") == "5MB"
@@ -99,8 +97,8 @@ def test_the_projects_own_options_come_first(new_wrapper, monkeypatch):
     assert fetch_value(own, "SHOW work_mem") == "6MB"
 
 
-def test_a_time_zone_that_is_refused_is_left_to_django(new_wrapper, monkeypatch):
-    """The connection is opened without it once more, and that is remembered."""
+def test_rejected_time_zone_option_is_set_by_django_instead(new_wrapper, monkeypatch):
+    """The next attempt omits it, and so does every later connection."""
     # The engine remembers the refusal for these settings, which no other test has.
     wrapper = new_wrapper(OPTIONS={"application_name": "without a time zone"})
     params = wrapper.get_connection_params()
@@ -115,37 +113,34 @@ def test_a_time_zone_that_is_refused_is_left_to_django(new_wrapper, monkeypatch)
 
 
 @override_settings(USE_TZ=False, TIME_ZONE=None)
-def test_without_a_time_zone_none_is_sent(new_wrapper):
-    """The server's own stays."""
+def test_startup_packet_has_no_time_zone_without_the_setting(new_wrapper):
     assert new_wrapper().get_connection_params()["options"] == ""
 
 
-def test_settings_given_later_are_filled_when_used(new_wrapper, local):
-    """Tests and tools assign settings after the wrapper was made."""
+def test_settings_assigned_later_are_filled_from_the_environment(new_wrapper, local):
+    """Tests and tools assign settings after the wrapper was created."""
     wrapper = new_wrapper()
     wrapper.settings_dict = {**wrapper.settings_dict, "NAME": "", "HOST": ""}
 
     assert fetch_value(wrapper, "SELECT current_database()") == local.facts["database"]
 
 
-def test_assume_role_without_a_pool(new_wrapper, local):
-    """As on Django's own backend."""
+def test_assume_role_works_without_a_pool(new_wrapper, local):
     principal = local.facts["service_principal"]
     wrapper = new_wrapper(OPTIONS={"assume_role": principal})
 
     assert fetch_value(wrapper, "SELECT current_user") == principal
 
 
-def test_a_bad_isolation_level_stays_django_s_error(new_wrapper):
-    """It is no matter of connecting."""
+def test_invalid_isolation_level_raises_the_error_of_django(new_wrapper):
     wrapper = new_wrapper(OPTIONS={"isolation_level": 99})
 
     with pytest.raises(Exception, match="Invalid transaction isolation level"):
         fetch_value(wrapper, "SELECT 1")
 
 
-def test_a_closed_connection_is_readable(new_wrapper):
-    """So that it is looked at, and replaced."""
+def test_closed_connection_is_readable(new_wrapper):
+    """The engine then checks and replaces it."""
     wrapper = new_wrapper()
     fetch_value(wrapper, "SELECT 1")
     assert not is_readable(wrapper.connection)
@@ -156,7 +151,7 @@ def test_a_closed_connection_is_readable(new_wrapper):
 
 
 def test_dbshell_logs_in(local, django_db_blocker, monkeypatch):
-    """Psql gets host, user, database and TLS from the same place, and a token."""
+    """Psql gets the same host, user, database and TLS settings, and a token."""
     seen: dict[str, Any] = {}
 
     def run(args, env, **_):
@@ -185,8 +180,7 @@ def test_dbshell_logs_in(local, django_db_blocker, monkeypatch):
         assert shell.info.user == local.facts["service_principal"]
 
 
-def test_dbshell_for_a_native_login_uses_its_password(new_wrapper, local):
-    """Nothing is asked from the workspace."""
+def test_dbshell_of_a_native_login_uses_its_password(new_wrapper, local):
     wrapper = new_wrapper(
         HOST=local.facts["host"],
         USER=local.facts["native_user"],
@@ -199,8 +193,8 @@ def test_dbshell_for_a_native_login_uses_its_password(new_wrapper, local):
     assert local.counters()["requests"] == {}
 
 
-def test_the_test_database_is_named_for_the_environment_s(new_wrapper):
-    """Not test_, which several projects would share."""
+def test_test_database_name_uses_the_database_of_the_environment(new_wrapper):
+    """And not only test_, which several projects would share."""
     wrapper = new_wrapper()
     wrapper.settings_dict = {**wrapper.settings_dict, "NAME": ""}
 
@@ -209,15 +203,15 @@ def test_the_test_database_is_named_for_the_environment_s(new_wrapper):
     assert name == "test_databricks_postgres"
 
 
-def test_the_signature_asks_for_the_host(new_wrapper, local, monkeypatch):
-    """Two endpoints without HOST are not the same database."""
+def test_test_database_signature_has_the_fetched_host(new_wrapper, local, monkeypatch):
+    """Two endpoints without HOST are different databases."""
     monkeypatch.delenv("PGHOST")
 
     assert new_wrapper().creation.test_db_signature()[0] == local.facts["host"]
 
 
-def test_the_server_sees_the_projects_name(new_wrapper, monkeypatch):
-    """A look at pg_stat_activity tells which project a session is of."""
+def test_application_name_is_the_project_by_default(new_wrapper, monkeypatch):
+    """pg_stat_activity shows which project a session belongs to."""
     name = "SELECT current_setting('application_name')"
 
     assert fetch_value(new_wrapper(), name) == "tests (django_lakebase)"
@@ -227,8 +221,8 @@ def test_the_server_sees_the_projects_name(new_wrapper, monkeypatch):
     assert fetch_value(new_wrapper(), name) == "an app of the platform's"
 
 
-def test_the_workspace_sees_this_package_and_its_version(new_wrapper):
-    """In the user agent, which the audit log keeps."""
+def test_user_agent_has_the_version_of_the_package(new_wrapper):
+    """The audit log of the workspace keeps it."""
     wrapper = new_wrapper()
     fetch_value(wrapper, "SELECT 1")
 

@@ -1,4 +1,4 @@
-"""Django itself: migrations, ORM, admin, commands."""
+"""Django on the engine: migrations, ORM, admin, commands."""
 
 import io
 import threading
@@ -15,14 +15,12 @@ pytestmark = pytest.mark.every_environment
 
 
 @pytest.mark.django_db
-def test_the_test_database_is_not_the_project_s(local):
-    """The suite runs on a database of its own, named for the environment's."""
+def test_tests_run_in_a_test_database(local):
     assert connection.settings_dict["NAME"].startswith("test_databricks_postgres")
 
 
 @pytest.mark.django_db
-def test_the_orm_writes_and_reads(local):
-    """Rows go in and come out."""
+def test_orm_writes_and_reads(local):
     with transaction.atomic():
         Note.objects.create(text="hello")
 
@@ -30,8 +28,7 @@ def test_the_orm_writes_and_reads(local):
 
 
 @pytest.mark.django_db
-def test_the_admin_logs_in_and_saves(client, local):
-    """Sessions, auth, messages and the admin work."""
+def test_admin_logs_in_and_saves(client, local):
     User.objects.create_superuser("ada", password="correct horse")
     assert client.login(username="ada", password="correct horse")
 
@@ -52,8 +49,7 @@ def test_the_admin_logs_in_and_saves(client, local):
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_commands_work(local, command, expected):
-    """What reads the database through Django reads this one."""
+def test_management_commands_work(local, command, expected):
     out = io.StringIO()
 
     call_command(*command, stdout=out)
@@ -62,8 +58,7 @@ def test_commands_work(local, command, expected):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_threads_have_connections_of_their_own(local):
-    """Django's connection per thread stays what it is."""
+def test_each_thread_has_its_own_connection(local):
     found = []
 
     def work():

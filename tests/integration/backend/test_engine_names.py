@@ -1,4 +1,4 @@
-"""The engine under its other names: django_lakebase.postgresql and .postgis."""
+"""The backends django_lakebase.postgresql and django_lakebase.postgis."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from tests.helpers.credentials import cache_of, cache_token
 from tests.helpers.wrappers import fetch_value
 
 POOL = {"min_size": 1, "max_size": 1, "timeout": 10}
-# In a process of its own, as a user's commands are.
+# Run in a separate process.
 PROJECT = """
 from django.conf import settings
 from tests import settings as own
@@ -35,7 +35,7 @@ print("groups:", *Group.objects.values_list("name", flat=True))
 
 @pytest.fixture(params=["postgresql", "postgis"])
 def engine(request):
-    """Give each of the names whose libraries are here."""
+    """Return each backend whose libraries are installed."""
     name = f"django_lakebase.{request.param}"
     try:
         load_backend(name)
@@ -46,7 +46,7 @@ def engine(request):
 
 @pytest.fixture
 def wrapper(engine, new_wrapper):
-    """Give a pooled connection of the engine, in the place of the default one."""
+    """Yield a pooled connection of the engine as the default connection."""
     before = connections["default"]
     connections["default"] = new_wrapper(ENGINE=engine, OPTIONS={"pool": dict(POOL)})
     yield connections["default"]
@@ -54,8 +54,10 @@ def wrapper(engine, new_wrapper):
     connections["default"] = before
 
 
-def test_a_project_migrates_and_is_checked(new_wrapper, local):
-    """The word that third-party code looks for may be in ENGINE from the start."""
+def test_project_with_the_postgresql_engine_migrates_and_passes_the_check(
+    new_wrapper, local
+):
+    """Third-party code looks for the word postgresql in ENGINE."""
     server = new_wrapper("server")
     with server.cursor() as cursor:
         cursor.execute("CREATE DATABASE word")
@@ -75,8 +77,7 @@ def test_a_project_migrates_and_is_checked(new_wrapper, local):
     assert "ok       login" in found.stdout
 
 
-def test_the_command_checks_the_engine(wrapper):
-    """It is for whatever brings its own password."""
+def test_lakebase_check_accepts_the_engine(wrapper):
     out = io.StringIO()
 
     call_command("lakebase_check", stdout=out)
@@ -84,8 +85,7 @@ def test_the_command_checks_the_engine(wrapper):
     assert "ok       rotation" in out.getvalue()
 
 
-def test_the_system_checks_see_the_engine(wrapper):
-    """A misspelled key is found, and so is a setting that cannot connect."""
+def test_system_checks_cover_the_engine(wrapper):
     wrapper.settings_dict["OPTIONS"] |= {"conect_budget": 5, "sslmode": "disable"}
 
     found = [finding.id for finding in check_databases()]
@@ -93,8 +93,7 @@ def test_the_system_checks_see_the_engine(wrapper):
     assert found == ["lakebase.E002", "lakebase.W001"]
 
 
-def test_the_engine_has_our_pool(wrapper, local):
-    """It survives the end of its first credential, as under the short name."""
+def test_pool_of_the_engine_survives_token_rotation(wrapper, local):
     cache_token(wrapper, local.issue(local.facts["service_principal"]), left=30)
     first = fetch_value(wrapper, "SELECT pg_backend_pid()")
     wrapper.connection.close()
@@ -104,16 +103,17 @@ def test_the_engine_has_our_pool(wrapper, local):
     assert wrapper.lease.expires_at == cache_of(wrapper).expires_at
 
 
-def test_the_names_share_one_credential(engine, new_wrapper, local):
-    """The cache is kept by login and endpoint, not by engine."""
+def test_engines_share_one_credential(engine, new_wrapper, local):
+    """The cache has one entry per login and endpoint."""
     fetch_value(new_wrapper("short"), "SELECT 1")
     fetch_value(new_wrapper("long", ENGINE=engine), "SELECT 1")
 
     assert local.counters()["credentials_issued"] == 1
 
 
-def test_the_signature_asks_for_the_host(engine, new_wrapper, local, monkeypatch):
-    """Test databases are told apart as under the short name."""
+def test_test_database_signature_has_the_fetched_host(
+    engine, new_wrapper, local, monkeypatch
+):
     monkeypatch.delenv("PGHOST")
     wrapper = new_wrapper(ENGINE=engine)
 

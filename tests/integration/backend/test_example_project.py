@@ -16,10 +16,10 @@ import pytest
 TOP = Path(__file__).parents[3]
 DEMO = [sys.executable, "-m", "example_project.demo"]
 SETTINGS = "example_project.settings"
-# An address that nearly fills a pipe when it is logged, and more requests than that
-# takes, and then to hold each connection of the pool: an answer is logged once sent.
+# A URL that nearly fills a pipe when it is logged, and enough requests to fill the pipe
+# and to block each connection of the pool: an answer is logged after it was sent.
 LONG, MANY = "x" * 60000, 10
-# The page, asked for by the process that the settings were changed in.
+# Requests the page in the process whose settings were changed.
 NATIVE = """
 import json, os
 from example_project import settings
@@ -34,7 +34,7 @@ print(Client(SERVER_NAME="localhost").get("/facts.json").content.decode())
 
 
 def run(*command, **variables):
-    """Run *command* from the top of the project to its end."""
+    """Run *command* in the root of the project until it exits."""
     return subprocess.run(
         command,
         cwd=TOP,
@@ -47,7 +47,7 @@ def run(*command, **variables):
 
 @contextlib.contextmanager
 def started(*command, **variables):
-    """Run *command* from the top of the project until the block ends."""
+    """Run *command* in the root of the project until the block ends."""
     with subprocess.Popen(
         command,
         cwd=TOP,
@@ -64,7 +64,7 @@ def started(*command, **variables):
 
 @pytest.fixture(scope="module", autouse=True)
 def short_demo():
-    """Start the demo that takes the longest first: the others run meanwhile."""
+    """Start the slowest demo first, so that it runs during the other tests."""
     local = [sys.executable, "-m", "django_lakebase.local", "run", "--token-ttl", "3"]
     with started(*local, "--", *DEMO, "--once") as process:
         yield process
@@ -72,7 +72,7 @@ def short_demo():
 
 @pytest.fixture(scope="module")
 def site(lakebase):
-    """Give the port of the page; Ctrl-C then ends the demo and its server quietly."""
+    """Yield the port of the page; Ctrl-C then stops the demo without a traceback."""
     with started(*DEMO, **lakebase.env) as process:
         told = iter(process.stdout.readline, "")
         found = (re.search(r"http://127\.0\.0\.1:(\d+)/", line) for line in told)
@@ -87,7 +87,7 @@ def site(lakebase):
 
 
 def ask(port, path, *, body=None, cookie=""):
-    """Return status, headers and text of the answer to one request."""
+    """Return the status, headers and text of the answer to one request."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     with contextlib.closing(connection):
         headers = {"Cookie": cookie} if cookie else {}
@@ -99,13 +99,13 @@ def ask(port, path, *, body=None, cookie=""):
 
 
 def cookies(headers):
-    """Return what the browser would send back."""
+    """Return the cookies that a browser would send back."""
     set_by = headers.get_all("Set-Cookie") or []
     return dict(line.partition(";")[0].split("=", 1) for line in set_by)
 
 
-def test_three_rotations_are_seen(short_demo):
-    """From nothing to a page that outlives its credentials; every request succeeds."""
+def test_demo_once_shows_three_rotations(short_demo):
+    """Every request succeeds."""
     said, complaint = short_demo.communicate(timeout=120)
 
     assert short_demo.returncode == 0, complaint
@@ -113,8 +113,7 @@ def test_three_rotations_are_seen(short_demo):
     assert "requests, all answered, took" in said
 
 
-def test_a_command_that_fails_fails_the_demo(local):
-    """It proves something only if it can fail."""
+def test_demo_fails_if_its_command_fails(local):
     with local.fault("role-missing"):
         found = run(*DEMO, "--once", **local.env)
 
@@ -127,8 +126,7 @@ def test_a_command_that_fails_fails_the_demo(local):
     ("port", "said"),
     [("taken", "cannot be used"), ("99999", "PORT=99999 is not a port")],
 )
-def test_a_port_that_cannot_be_had_is_told(lakebase, port, said):
-    """Before anything else is done."""
+def test_unavailable_port_is_reported_first(lakebase, port, said):
     wanted = str(lakebase.facts["port"]) if port == "taken" else port
 
     found = run(*DEMO, "--port", wanted, **lakebase.env)
@@ -137,8 +135,8 @@ def test_a_port_that_cannot_be_had_is_told(lakebase, port, said):
     assert said in found.stderr
 
 
-def test_outside_of_the_local_lakebase_it_says_how_to_run_it(monkeypatch):
-    """Instead of touching a real workspace."""
+def test_demo_does_not_run_on_a_real_workspace(monkeypatch):
+    """It prints how to run it."""
     monkeypatch.delenv("LAKEBASE_LOCAL_URL", raising=False)
 
     found = run(*DEMO)
@@ -146,8 +144,7 @@ def test_outside_of_the_local_lakebase_it_says_how_to_run_it(monkeypatch):
     assert (found.returncode, found.stderr) == (1, "Run it as: make demo\n")
 
 
-def test_the_page_shows_the_rows_and_the_connection(lakebase, site):
-    """Without JavaScript too."""
+def test_page_without_javascript_shows_rows_and_connection(lakebase, site):
     status, _, page = ask(site, "/")
 
     assert status == 200
@@ -157,8 +154,7 @@ def test_the_page_shows_the_rows_and_the_connection(lakebase, site):
     assert '<meta http-equiv="refresh"' in page
 
 
-def test_the_facts_are_those_of_this_process(lakebase, site):
-    """One credential for any number of connections, and every request is counted."""
+def test_facts_count_requests_connections_and_credentials(lakebase, site):
     first, second = (json.loads(ask(site, "/facts.json")[2]) for _ in range(2))
 
     assert second["requests"] == first["requests"] + 1
@@ -169,16 +165,15 @@ def test_the_facts_are_those_of_this_process(lakebase, site):
     assert second["notes"] == 3
 
 
-def test_the_demo_can_be_watched_for_long(site):
-    """What the server logs is read: else it stands still once the pipe is full."""
+def test_demo_reads_the_log_of_the_server(site):
+    """The server would block once the pipe is full."""
     for _ in range(MANY):
         status, _, _ = ask(site, f"/facts.json?{LONG}")
 
         assert status == 200
 
 
-def test_a_superuser_logs_in_to_the_admin(lakebase, site):
-    """Sessions, users and the admin's pages, all through the engine."""
+def test_superuser_logs_in_to_the_admin(lakebase, site):
     own = {"DJANGO_SUPERUSER_PASSWORD": "only for this test"}
     new = ["createsuperuser", "--noinput", "--username=ann", "--email=ann@example.com"]
     made = run(sys.executable, "manage.py", *new, **lakebase.env, **own)
@@ -198,8 +193,7 @@ def test_a_superuser_logs_in_to_the_admin(lakebase, site):
     assert "3 notes" in listed[2]
 
 
-def test_a_native_password_has_a_page_too(lakebase, site, new_wrapper):
-    """It has no credential that expires, and says so."""
+def test_page_of_a_native_login_shows_no_expiry(lakebase, site, new_wrapper):
     role = lakebase.facts["native_user"]
     with new_wrapper().cursor() as cursor:
         cursor.execute(f'GRANT SELECT ON notes_note TO "{role}"')
@@ -219,8 +213,8 @@ def test_a_native_password_has_a_page_too(lakebase, site, new_wrapper):
     assert (facts["credential_left"], facts["credentials"]) == (None, 0)
 
 
-def test_every_model_has_its_migration(lakebase):
-    """And the system checks pass, which come first."""
+def test_example_project_has_no_missing_migrations(lakebase):
+    """The system checks, which run first, pass."""
     command = ["manage.py", "makemigrations", "--check", "--dry-run"]
 
     found = run(sys.executable, *command, **lakebase.env)

@@ -13,7 +13,7 @@ from tests.helpers.wrappers import fetch_value
 
 TOP = Path(__file__).parents[3]
 DATABASE = "geo"
-# Each alias connects once with a good token, and then with one that is refused.
+# Each alias connects with a valid token, and then with one that is rejected.
 QUERIES = """
 import json, sys
 import django
@@ -50,7 +50,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def geo(lakebase):
-    """Give the environment of a project in a database of its own."""
+    """Return the environment of a project with an empty database."""
     try:
         load_backend("django_lakebase.postgis")
     except ImproperlyConfigured as exc:
@@ -61,7 +61,7 @@ def geo(lakebase):
 
 @pytest.fixture
 def server(new_wrapper):
-    """Give a connection to the server, which has PostGIS."""
+    """Return a connection to the server, which must have PostGIS."""
     wrapper = new_wrapper("server")
     known = "SELECT count(*) FROM pg_available_extensions WHERE name = 'postgis'"
     if not fetch_value(wrapper, known):
@@ -71,7 +71,7 @@ def server(new_wrapper):
 
 @pytest.fixture
 def database(server):
-    """Give an empty database, and take it away again."""
+    """Create an empty database, and drop it after the test."""
     with server.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {DATABASE}")
     yield DATABASE
@@ -80,7 +80,7 @@ def database(server):
 
 
 def python(geo, *arguments):
-    """Run Python with *arguments* in the project; return what it printed."""
+    """Run Python with *arguments* in the project; return its output."""
     found = subprocess.run(
         [sys.executable, *arguments],
         cwd=TOP,
@@ -93,8 +93,8 @@ def python(geo, *arguments):
     return found.stdout
 
 
-def test_a_project_works_as_a_role_that_is_no_superuser(geo, database, local):
-    """Migrate, spatial queries before and after a rotation, and inspectdb."""
+def test_geodjango_project_works_without_superuser(geo, database, local):
+    """Migrations, spatial queries before and after a rotation, and inspectdb."""
     python(geo, "-m", "django", "migrate", "--verbosity=0")
     refused = local.issue(local.facts["service_principal"], ttl=-10)
 
@@ -105,6 +105,5 @@ def test_a_project_works_as_a_role_that_is_no_superuser(geo, database, local):
     assert "point = models.PointField(geography=True)" in model
 
 
-def test_a_project_s_tests_run(geo, server):
-    """The test database gets PostGIS from the same role."""
+def test_geodjango_test_database_gets_postgis_without_superuser(geo, server):
     python(geo, "-m", "django", "test", "tests.projects.geo.tests", "--noinput")

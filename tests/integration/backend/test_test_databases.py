@@ -1,4 +1,4 @@
-"""Test databases of a user's project: settings, several aliases, what a role lacks."""
+"""Test databases of a project: names, templates, aliases, missing privileges."""
 
 import contextlib
 import re
@@ -13,27 +13,27 @@ from tests.local.conftest import Api
 
 @pytest.fixture(scope="module")
 def opened_shop(lakebase, tmp_path_factory):
-    """Give the project, with its real database."""
+    """Yield the project with its real database."""
     with opened(lakebase, tmp_path_factory.mktemp("shop")) as shop:
         yield shop
 
 
 @pytest.fixture
 def shop(opened_shop, local):
-    """Give the project, without what an earlier test kept."""
+    """Return the project without test databases of earlier tests."""
     yield opened_shop
     opened_shop.drop_test_databases()
 
 
 class Branch:
-    """A copy of the local project's server, with an endpoint of its own."""
+    """A copy of the local project's server with its own endpoint."""
 
     def __init__(self, shop: Shop, api: Api, name: str) -> None:
         [endpoint] = api.ask("GET", f"{name}/endpoints")["endpoints"]
         self.host = endpoint["status"]["hosts"]["host"]
         self.role = shop.local.facts["service_principal"]
         self.owner = {"host": self.host, "user": shop.local.facts["owner"]}
-        # As bare as settings can be that lead away from the environment's endpoint.
+        # The fewest settings for an endpoint that is not that of the environment.
         self.settings = {
             "ENGINE": "django_lakebase",
             "NAME": shop.name,
@@ -47,7 +47,7 @@ class Branch:
 
 @pytest.fixture(scope="module")
 def branch(opened_shop):
-    """Give a branch that has the project's real database too."""
+    """Yield a branch that has the real database of the project, too."""
     facts = opened_shop.local.facts
     api = Api(opened_shop.local.url, facts["owner_token"])
     name = f"{facts['project']}/branches?branch_id=of-the-shop"
@@ -55,7 +55,7 @@ def branch(opened_shop):
     branch = Branch(opened_shop, api, made)
     deadline = time.monotonic() + 60
     while True:
-        # A new branch lets nobody in for a moment.
+        # A new branch rejects logins at first.
         with contextlib.suppress(psycopg.OperationalError):
             opened_shop.sql("SELECT 1", **branch.owner)
             break
@@ -65,8 +65,8 @@ def branch(opened_shop):
 
 
 @pytest.fixture
-def poor(shop, branch):
-    """Give the branch while the role may not create databases there."""
+def branch_without_createdb(shop, branch):
+    """Yield the branch while the role may not create databases."""
     shop.sql(f'ALTER ROLE "{branch.role}" NOCREATEDB', **branch.owner)
     yield branch
     shop.drop_test_databases(**branch.owner)
@@ -75,7 +75,7 @@ def poor(shop, branch):
 
 @pytest.fixture
 def prepared(shop):
-    """Give the name of a database of the owner's, with a table."""
+    """Yield the name of a database of the owner, with a table."""
     owner, name = shop.local.facts["owner"], f"prepared_{shop.name}"
     shop.sql(f"CREATE DATABASE {name}", user=owner)
     shop.sql("CREATE TABLE from_the_template (n int)", user=owner, dbname=name)
@@ -84,33 +84,33 @@ def prepared(shop):
     shop.sql(f"DROP DATABASE {name}", user=owner)
 
 
-def told(run, pattern):
-    """Return the SQL that the user was told to run."""
-    [sql] = re.findall(pattern, run.said)
+def sql_in_output(run, pattern):
+    """Return the SQL that the output says to run."""
+    [sql] = re.findall(pattern, run.output)
     return sql
 
 
-def test_the_name_and_the_template_of_a_test_database(shop, prepared):
-    """A template of somebody else's has to be one, and the user is told."""
+def test_test_database_uses_name_and_template_of_settings(shop, prepared):
+    """A template of another owner must be marked as one, and the error says so."""
     name = f"test_of_{shop.name}"
     test = {"NAME": name, "TEMPLATE": prepared}
     databases = {"default": {"ENGINE": "django_lakebase", "TEST": test}}
 
     refused = shop.run(*MANAGE, databases=databases)
-    mend = told(refused, r"ALTER DATABASE .*? IS_TEMPLATE true;")
+    mend = sql_in_output(refused, r"ALTER DATABASE .*? IS_TEMPLATE true;")
     shop.sql(mend, user=shop.local.facts["owner"])
     run = shop.run(*MANAGE, databases=databases)
 
     assert refused.status == 2
-    assert f'may not copy the database "{prepared}"' in refused.said
-    assert run.status == 0, run.said
+    assert f'may not copy the database "{prepared}"' in refused.output
+    assert run.status == 0, run.output
     assert run.each("database") == {name}
     assert all("from_the_template" in note["tables"] for note in run.notes)
     shop.assert_nothing_is_left()
 
 
 def test_aliases_of_one_database_share_its_test_database(shop):
-    """None stays in the real one, or in that which Django is to drop."""
+    """No alias stays connected to the real one."""
     databases = {
         "default": POOLED,
         "mirror": {**POOLED, "TEST": {"MIRROR": "default"}},
@@ -119,7 +119,7 @@ def test_aliases_of_one_database_share_its_test_database(shop):
 
     run = shop.run(*MANAGE, databases=databases, **EARLY)
 
-    assert run.status == 0, run.said
+    assert run.status == 0, run.output
     assert run.each("alias") == set(databases)
     assert run.each("database") == {f"test_{shop.name}"}
     committed = [n["rows"] for n in run.notes if n["kind"] == "CommittedTests"]
@@ -127,8 +127,8 @@ def test_aliases_of_one_database_share_its_test_database(shop):
     shop.assert_nothing_is_left()
 
 
-def test_two_endpoints_have_a_test_database_each(shop, branch):
-    """Where no HOST tells them apart either, and in every worker."""
+def test_two_endpoints_without_host_have_separate_test_databases(shop, branch):
+    """In each parallel worker, too."""
     facts = shop.local.facts
     here = {"endpoint": facts["endpoint"], "hostaddr": facts["hostaddr"]}
     databases = {
@@ -138,7 +138,7 @@ def test_two_endpoints_have_a_test_database_each(shop, branch):
 
     run = shop.run(*MANAGE, "--parallel=2", databases=databases, **EARLY)
 
-    assert run.status == 0, run.said
+    assert run.status == 0, run.output
     assert run.each("alias", "host", "database") == {
         (alias, host, f"test_{shop.name}_{n}")
         for alias, host in [
@@ -152,36 +152,43 @@ def test_two_endpoints_have_a_test_database_each(shop, branch):
     shop.assert_nothing_is_left(host=branch.host)
 
 
-def test_a_role_without_createdb_is_told_what_to_run(shop, poor):
+def test_error_without_createdb_has_sql_that_fixes_it(shop, branch_without_createdb):
     """The owner runs it, and the tests pass."""
-    databases = {"default": poor.settings}
+    databases = {"default": branch_without_createdb.settings}
 
     refused = shop.run(*MANAGE, databases=databases)
-    shop.sql(told(refused, r"ALTER ROLE .*? CREATEDB;"), **poor.owner)
+    shop.sql(
+        sql_in_output(refused, r"ALTER ROLE .*? CREATEDB;"),
+        **branch_without_createdb.owner,
+    )
     run = shop.run(*MANAGE, databases=databases)
 
     assert refused.status == 2
-    assert "Traceback" not in refused.said
-    assert 'DATABASES["default"]: ' in refused.said
-    assert f'the test database "test_{shop.name}"' in refused.said
-    assert run.status == 0, run.said
-    shop.assert_nothing_is_left(host=poor.host)
+    assert "Traceback" not in refused.output
+    assert 'DATABASES["default"]: ' in refused.output
+    assert f'the test database "test_{shop.name}"' in refused.output
+    assert run.status == 0, run.output
+    shop.assert_nothing_is_left(host=branch_without_createdb.host)
 
 
-def test_a_role_without_createdb_may_use_a_database_of_the_owner_s(shop, poor):
-    """The other way that the user is told, by pytest too; it is used and kept."""
-    databases = {"default": poor.settings}
+def test_role_without_createdb_can_use_a_prepared_database(
+    shop, branch_without_createdb
+):
+    """The second way of the hint, also for pytest; the database is kept."""
+    databases = {"default": branch_without_createdb.settings}
     name = f"test_{shop.name}"
 
     refused = shop.run(*PYTEST, databases=databases)
-    shop.sql(told(refused, r"CREATE DATABASE .*?;"), **poor.owner)
-    grant = told(refused, r"GRANT USAGE, CREATE .*?;")
-    shop.sql(grant, **poor.owner, dbname=name)
-    kept = shop.test_databases(**poor.owner)
+    shop.sql(
+        sql_in_output(refused, r"CREATE DATABASE .*?;"), **branch_without_createdb.owner
+    )
+    grant = sql_in_output(refused, r"GRANT USAGE, CREATE .*?;")
+    shop.sql(grant, **branch_without_createdb.owner, dbname=name)
+    kept = shop.test_databases(**branch_without_createdb.owner)
     run = shop.run(*PYTEST, "--reuse-db", databases=databases)
 
     assert refused.status == 1
-    assert "--reuse-db" in refused.said
-    assert run.status == 0, run.said
+    assert "--reuse-db" in refused.output
+    assert run.status == 0, run.output
     assert run.each("database") == {name}
-    assert shop.test_databases(**poor.owner) == kept
+    assert shop.test_databases(**branch_without_createdb.owner) == kept

@@ -1,4 +1,4 @@
-"""dbshell, as it is typed: the real psql with the login that Django has."""
+"""dbshell with the real psql and the login of Django."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.every_environment
 
 TOP = Path(__file__).parents[3]
 COMMAND = [sys.executable, "manage.py", "dbshell", "--", "-X", "-At"]
-# Run by psql's own shell, whose parent is psql.
+# Run in psql's shell, whose parent process is psql.
 ARGUMENTS = r"\! tr '\0' '\n' < /proc/$PPID/cmdline"
 ENVIRONMENT = r"\! tr '\0' '\n' < /proc/$PPID/environ"
 
@@ -31,7 +31,7 @@ needs_proc = pytest.mark.skipif(
 
 @pytest.fixture
 def bare(local):
-    """Give an environment that tells neither host nor user: that of a person."""
+    """Return an environment without host and user, as on a developer's machine."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
     names = ["DATABRICKS_HOST", "ENDPOINT_NAME", "LAKEBASE_HOSTADDR"]
     names += ["PGPORT", "PGDATABASE", "PGSSLMODE", "PGSSLROOTCERT"]
@@ -40,7 +40,7 @@ def bare(local):
 
 
 def run(environment, *commands):
-    """Type ``manage.py dbshell`` with *commands* for psql; return how it ended."""
+    """Run ``manage.py dbshell`` with *commands* for psql."""
     options = [part for command in commands for part in ("-c", command)]
     return subprocess.run(
         [*COMMAND, *options],
@@ -54,8 +54,8 @@ def run(environment, *commands):
 
 
 @needs_psql
-def test_psql_is_logged_in_without_host_and_user(bare, local):
-    """The workspace is asked for both, and TLS is as strict as for Django."""
+def test_dbshell_fetches_missing_host_and_user(bare, local):
+    """TLS is as strict as for Django."""
     found = run(bare, "SELECT current_user, current_database()", r"\conninfo")
 
     assert (found.returncode, found.stderr) == (0, "")
@@ -67,8 +67,8 @@ def test_psql_is_logged_in_without_host_and_user(bare, local):
 
 @needs_psql
 @needs_proc
-def test_the_token_is_in_psql_s_environment_and_not_in_its_arguments(bare, local):
-    """Everybody on the machine can read a process's arguments."""
+def test_token_is_in_the_environment_of_psql_and_not_in_its_arguments(bare, local):
+    """All users of a machine can read the arguments of a process."""
     found = run(bare, ARGUMENTS, r"\echo --", ENVIRONMENT)
 
     arguments, _, environment = found.stdout.partition("\n--\n")
@@ -82,8 +82,8 @@ def test_the_token_is_in_psql_s_environment_and_not_in_its_arguments(bare, local
 
 
 @needs_psql
-def test_psql_refuses_a_server_that_the_root_certificate_does_not_vouch_for(bare):
-    """The TLS settings reach psql, or a token would go to whoever answers."""
+def test_psql_rejects_a_certificate_of_another_authority(bare):
+    """It gets the TLS settings of Django."""
     bare["PGSSLROOTCERT"] = certifi.where()
 
     found = run(bare, "SELECT 1")
@@ -92,8 +92,8 @@ def test_psql_refuses_a_server_that_the_root_certificate_does_not_vouch_for(bare
     assert "certificate verify failed" in found.stderr
 
 
-def test_psql_gets_what_the_project_s_own_settings_say_of_tls(new_wrapper):
-    """They win over the environment's, as they do for Django's connections."""
+def test_psql_gets_the_tls_settings_of_the_project(new_wrapper):
+    """They override the environment, as for Django's connections."""
     own = {"sslmode": "verify-ca", "sslrootcert": "/etc/own.pem", "hostaddr": "::1"}
     wrapper = new_wrapper(OPTIONS=own)
 
@@ -103,8 +103,8 @@ def test_psql_gets_what_the_project_s_own_settings_say_of_tls(new_wrapper):
     assert {key: given[key] for key in own} == own
 
 
-def test_psql_gets_the_server_settings_that_django_has(new_wrapper, monkeypatch):
-    """Such as the search path; those of PGOPTIONS by the same rule."""
+def test_psql_gets_the_server_settings_of_django(new_wrapper, monkeypatch):
+    """Such as the search path; PGOPTIONS follows the same rule."""
     monkeypatch.setenv("PGOPTIONS", "-c search_path=environment")
     for own, expected in (
         ({}, "environment"),
@@ -120,8 +120,7 @@ def test_psql_gets_the_server_settings_that_django_has(new_wrapper, monkeypatch)
         assert given["options"] == f"-c search_path={expected}"
 
 
-def test_a_native_password_among_the_options_reaches_psql(new_wrapper):
-    """It is a password wherever the settings hold it."""
+def test_psql_gets_a_native_password_of_options(new_wrapper):
     wrapper = new_wrapper(HOST="h", USER="u", OPTIONS={"password": "native"})
 
     _, environment = wrapper.client.settings_to_cmd_args_env(wrapper.settings_dict, [])
@@ -129,8 +128,7 @@ def test_a_native_password_among_the_options_reaches_psql(new_wrapper):
     assert environment["PGPASSWORD"] == "native"
 
 
-def test_an_expired_token_is_not_handed_to_psql(new_wrapper):
-    """A process that lives long, and opens a shell late, asks for another one."""
+def test_expired_token_is_refreshed_for_psql(new_wrapper):
     wrapper = new_wrapper()
     cache_token(wrapper, "expired", left=-1)
 
@@ -139,19 +137,18 @@ def test_an_expired_token_is_not_handed_to_psql(new_wrapper):
     assert environment["PGPASSWORD"] not in ("", "expired")
 
 
-def test_a_token_that_cannot_be_had_is_told_without_a_traceback(bare, local):
-    """The reason and the mend, as any command tells what went wrong."""
+def test_dbshell_without_a_token_prints_reason_and_hint_only(bare, local):
+    """Without a traceback."""
     with local.fault("api-down"):
         found = run(bare, "SELECT 1")
 
     assert found.returncode == 1
-    # Newer SDKs say something of their own before it.
+    # Newer SDKs print something before it.
     assert 'CommandError: DATABASES["default"]: ' in found.stderr
     assert "Traceback" not in found.stderr
 
 
-def test_settings_that_cannot_connect_are_told_without_a_traceback(bare):
-    """The same for what is wrong before anything is asked."""
+def test_dbshell_with_invalid_settings_prints_no_traceback(bare):
     found = run({**bare, "ENDPOINT_NAME": "primary"}, "SELECT 1")
 
     assert found.returncode == 1
@@ -159,8 +156,8 @@ def test_settings_that_cannot_connect_are_told_without_a_traceback(bare):
     assert "projects/<id>/branches/<id>/endpoints/<id>" in found.stderr
 
 
-def test_a_missing_psql_is_named(bare, tmp_path):
-    """Django's own words are good enough."""
+def test_missing_psql_is_named(bare, tmp_path):
+    """With Django's own text."""
     found = run({**bare, "PATH": str(tmp_path)}, "SELECT 1")
 
     assert found.returncode == 1

@@ -1,4 +1,4 @@
-"""The command that proves a connection, or says how to mend it."""
+"""The command lakebase_check: its steps, its output, and --wait."""
 
 import io
 import json
@@ -28,7 +28,7 @@ STEPS = [
 
 @pytest.fixture
 def check(local, django_db_blocker):
-    """Give a function that runs the command and returns its status and output."""
+    """Yield a function that runs the command and returns its status and output."""
 
     def run(*arguments):
         out = io.StringIO()
@@ -45,10 +45,10 @@ def check(local, django_db_blocker):
 
 @pytest.fixture
 def settings_dict(local):
-    """Give the settings of the default alias, put back afterwards."""
+    """Yield the settings of the default alias, and restore them after the test."""
     own = connections["default"].settings_dict
     before = {**own, "OPTIONS": {**own["OPTIONS"]}}
-    # Not a test database that an earlier test has made.
+    # The real database, and not a test database of an earlier test.
     own["NAME"] = local.facts["database"]
     yield own
     own.clear()
@@ -56,7 +56,7 @@ def settings_dict(local):
 
 
 def steps_of(text):
-    """Return the steps of a report in JSON, by id."""
+    """Return the steps of a JSON report by id."""
     report = json.loads(text)
     assert report["version"] == 1
     [alias] = report["aliases"]
@@ -64,8 +64,7 @@ def steps_of(text):
     return {step["id"]: step for step in alias["steps"]}
 
 
-def test_all_is_well(check, local):
-    """Every step is proven, on a line of its own, and nothing is to be mended."""
+def test_successful_check_prints_a_line_per_step_and_no_hint(check, local):
     status, out = check()
 
     lines = out.splitlines()
@@ -76,8 +75,7 @@ def test_all_is_well(check, local):
     assert local.facts["service_principal"] in out
 
 
-def test_the_json_is_stable(check):
-    """Ids, words and fields are for programs to rely on."""
+def test_json_report_has_stable_ids_and_fields(check):
     status, out = check("--format", "json")
     steps = steps_of(out)
 
@@ -87,8 +85,7 @@ def test_the_json_is_stable(check):
     assert {step["status"] for step in steps.values()} == {"ok"}
 
 
-def test_there_is_no_colour_without_a_terminal(check):
-    """Output goes into files and tickets."""
+def test_output_has_no_colour_without_a_terminal(check):
     _, out = check()
 
     assert "\x1b" not in out
@@ -107,8 +104,9 @@ def test_there_is_no_colour_without_a_terminal(check):
         ("refuse-logins", {"voice": "disabled"}, "login", "Enable"),
     ],
 )
-def test_faults_end_at_their_step(check, local, fault, settings, failing, mend):
-    """The first that fails says what to do; the later ones are skipped."""
+def test_fault_fails_its_step_and_skips_the_later_ones(
+    check, local, fault, settings, failing, mend
+):
     with local.fault(fault, **settings):
         status, out = check("--format", "json")
     steps = steps_of(out)
@@ -154,8 +152,7 @@ def test_faults_end_at_their_step(check, local, fault, settings, failing, mend):
         "pool-and-age",
     ],
 )
-def test_mistakes_end_at_their_step(check, settings_dict, own, failing, said):
-    """What is wrong in the settings is found where it matters."""
+def test_invalid_setting_fails_its_step(check, settings_dict, own, failing, said):
     settings_dict.update(own)
 
     status, out = check("--format", "json")
@@ -165,8 +162,7 @@ def test_mistakes_end_at_their_step(check, settings_dict, own, failing, said):
     assert said in step["detail"] + step["mend"]
 
 
-def test_mends_are_below_their_step(check, local):
-    """A person reads the line, then what to do."""
+def test_hint_is_printed_below_its_step(check, local):
     with local.fault("role-missing"):
         _, out = check()
     lines = out.splitlines()
@@ -179,8 +175,7 @@ def test_mends_are_below_their_step(check, local):
 @pytest.mark.parametrize(
     ("seconds", "said"), [(-7200, "ahead of the service's"), (7200, "behind the serv")]
 )
-def test_a_wrong_clock_is_a_warning(check, local, seconds, said):
-    """It works all the same, this way and that."""
+def test_wrong_clock_is_a_warning(check, local, seconds, said):
     with local.fault("clock-skew", seconds=seconds):
         status, out = check("--format", "json")
 
@@ -189,8 +184,8 @@ def test_a_wrong_clock_is_a_warning(check, local, seconds, said):
     assert said in credential["detail"]
 
 
-def test_a_search_path_that_leads_nowhere_is_a_warning(check, settings_dict):
-    """No grant would mend it."""
+def test_search_path_without_an_existing_schema_is_a_warning(check, settings_dict):
+    """A grant would not help."""
     settings_dict["OPTIONS"] = {"options": "-c search_path=nowhere"}
 
     status, out = check("--format", "json")
@@ -200,8 +195,10 @@ def test_a_search_path_that_leads_nowhere_is_a_warning(check, settings_dict):
     assert "search_path" in database["mend"]
 
 
-def test_a_service_file_says_where(check, settings_dict, local, tmp_path, monkeypatch):
-    """So there is no host to shake hands with."""
+def test_service_file_skips_the_tls_step(
+    check, settings_dict, local, tmp_path, monkeypatch
+):
+    """Without a host in the settings there is no handshake."""
     for name in ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE"):
         monkeypatch.delenv(name)
     facts = local.facts
@@ -223,8 +220,8 @@ def test_a_service_file_says_where(check, settings_dict, local, tmp_path, monkey
     assert "service file" in steps["tls"]["detail"]
 
 
-def test_a_user_who_is_not_the_login_is_warned_of(check, settings_dict, local):
-    """The later refusal has its reason before it."""
+def test_user_that_is_not_the_identity_is_a_warning(check, settings_dict, local):
+    """It explains the rejection in a later step."""
     settings_dict["USER"] = local.facts["owner"]
 
     status, out = check("--format", "json")
@@ -234,8 +231,9 @@ def test_a_user_who_is_not_the_login_is_warned_of(check, settings_dict, local):
     assert status == 1
 
 
-def test_member_who_logs_in_to_the_role_of_a_group_is_ok(check, settings_dict, local):
-    """The group is one that the workspace names for this identity."""
+def test_member_of_a_group_may_log_in_as_the_role_of_the_group(
+    check, settings_dict, local
+):
     group, owner = local.facts["group"], local.facts["owner"]
     settings_dict["USER"] = group
     with open_session(local, user=owner) as session:
@@ -253,8 +251,7 @@ def test_member_who_logs_in_to_the_role_of_a_group_is_ok(check, settings_dict, l
     assert status == 0
 
 
-def test_a_native_login_skips_what_is_about_tokens(check, settings_dict, local):
-    """There is nothing to prove about a workspace that is not asked."""
+def test_native_login_skips_the_steps_about_the_workspace(check, settings_dict, local):
     settings_dict.update(
         HOST=local.facts["host"],
         USER=local.facts["native_user"],
@@ -269,8 +266,8 @@ def test_a_native_login_skips_what_is_about_tokens(check, settings_dict, local):
     assert skipped == ["sdk-login", "identity", "endpoint", "credential", "rotation"]
 
 
-def test_missing_grants_are_a_warning(check, settings_dict, local):
-    """An app may live without migrating; the grant is named."""
+def test_missing_create_grant_is_a_warning(check, settings_dict, local):
+    """An application that never migrates works without it."""
     with local.fault("no-grants", what="schema"):
         status, out = check("--format", "json")
     database = steps_of(out)["database"]
@@ -279,8 +276,8 @@ def test_missing_grants_are_a_warning(check, settings_dict, local):
     assert 'GRANT USAGE, CREATE ON SCHEMA "public"' in database["mend"]
 
 
-def test_wait_repeats_what_may_pass(check, local, monkeypatch):
-    """A container starts before its network, or its database, does."""
+def test_wait_repeats_temporary_failures(check, local, monkeypatch):
+    """A container may start before its network or its database."""
     clock = SimpleNamespace(
         monotonic=time.monotonic, sleep=lambda _: local.clear_faults()
     )
@@ -293,8 +290,7 @@ def test_wait_repeats_what_may_pass(check, local, monkeypatch):
     assert "trying again" in out
 
 
-def test_wait_does_not_repeat_what_stays(check, local):
-    """A wrong secret is not waited for."""
+def test_wait_does_not_repeat_permanent_failures(check, local):
     with local.fault("secret-revoked"):
         status, out = check("--wait", "600")
 
@@ -303,27 +299,24 @@ def test_wait_does_not_repeat_what_stays(check, local):
 
 
 @pytest.mark.parametrize("seconds", ["-1", "inf", "soon"])
-def test_wait_takes_seconds(check, seconds):
-    """Anything else is refused."""
+def test_wait_accepts_only_seconds(check, seconds):
     with pytest.raises(CommandError, match=r"--wait: .* is not a number of seconds"):
         check(f"--wait={seconds}")
 
 
-def test_an_alias_that_is_named_twice_is_checked_once(check):
-    """The report has one entry for each."""
+def test_alias_given_twice_is_checked_once(check):
     _, out = check("--format", "json", "--database", "default", "--database", "default")
 
     assert len(json.loads(out)["aliases"]) == 1
 
 
-def test_an_unknown_alias_is_refused(check):
-    """The known ones are named."""
+def test_unknown_alias_is_rejected(check):
+    """The error lists the known aliases."""
     with pytest.raises(CommandError, match='no alias "other"; it has: default'):
         check("--database", "other")
 
 
-def test_an_alias_of_another_engine_is_refused(check, monkeypatch):
-    """And without any of ours there is nothing to check."""
+def test_alias_of_another_engine_is_rejected(check, monkeypatch):
     monkeypatch.setattr(
         "django_lakebase.management.commands.lakebase_check.LakebaseMixin", str
     )
@@ -334,8 +327,7 @@ def test_an_alias_of_another_engine_is_refused(check, monkeypatch):
         check()
 
 
-def test_it_works_before_the_first_migration(check):
-    """It proves the connection, not the project."""
+def test_check_works_before_the_first_migration(check):
     status, _ = check("--database", "default")
 
     assert status == 0

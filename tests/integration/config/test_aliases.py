@@ -1,4 +1,4 @@
-"""Several databases in one project: nothing of one gets into another."""
+"""Several databases in one project, which share no settings, logins or hosts."""
 
 import pytest
 
@@ -11,13 +11,13 @@ pytestmark = pytest.mark.every_environment
 
 @pytest.fixture(scope="module")
 def second():
-    """Give another workspace with another endpoint."""
+    """Yield another workspace with another endpoint."""
     with LocalLakebase.start() as local:
         yield local
 
 
-def where(wrapper):
-    """Return who is logged in, and which server it is."""
+def user_and_server(wrapper):
+    """Return who is logged in to which server."""
     with wrapper.cursor() as cursor:
         cursor.execute(
             "SELECT current_user, system_identifier FROM pg_control_system()"
@@ -25,27 +25,26 @@ def where(wrapper):
         return cursor.fetchone()
 
 
-def test_two_workspaces_side_by_side_without_host(new_wrapper, local, second):
-    """Settings win by groups: all nine variables of the one do not reach the other."""
+def test_aliases_use_two_workspaces_without_host(new_wrapper, local, second):
+    """No variable of one alias applies to the other."""
     here = new_wrapper("here")
     there = new_wrapper("there", **settings_for(second))
 
-    assert where(here)[0] == local.facts["service_principal"]
-    assert where(there)[0] == second.facts["service_principal"]
-    assert where(here)[1] != where(there)[1]
+    assert user_and_server(here)[0] == local.facts["service_principal"]
+    assert user_and_server(there)[0] == second.facts["service_principal"]
+    assert user_and_server(here)[1] != user_and_server(there)[1]
     assert there.connection.info.host == second.facts["host"]
 
 
-def test_two_workspaces_are_two_test_databases(new_wrapper, local, second):
-    """Django must not take the second for a mirror of the first."""
+def test_aliases_of_two_workspaces_have_two_test_databases(new_wrapper, local, second):
+    """Django would otherwise take the second for a mirror of the first."""
     here = new_wrapper("here", **settings_for(local))
     there = new_wrapper("there", **settings_for(second))
 
     assert here.creation.test_db_signature() != there.creation.test_db_signature()
 
 
-def test_two_users_of_one_endpoint(new_wrapper, local):
-    """An alias may log in as somebody else, with a login of its own."""
+def test_alias_may_log_in_as_another_user_of_the_endpoint(new_wrapper, local):
     owner = new_wrapper(
         "owner",
         OPTIONS={
@@ -60,8 +59,7 @@ def test_two_users_of_one_endpoint(new_wrapper, local):
     assert fetch_value(new_wrapper(), "SELECT current_user") != local.facts["owner"]
 
 
-def test_host_and_user_come_from_the_workspace(new_wrapper, local, monkeypatch):
-    """With neither in settings nor environment the workspace is asked, once."""
+def test_missing_host_and_user_are_fetched_once(new_wrapper, local, monkeypatch):
     for name in ("PGHOST", "PGUSER"):
         monkeypatch.delenv(name)
     monkeypatch.delenv("DATABRICKS_CLIENT_ID")
@@ -77,8 +75,7 @@ def test_host_and_user_come_from_the_workspace(new_wrapper, local, monkeypatch):
     assert requests["/api/2.0/preview/scim/v2/Me"] == 1
 
 
-def test_a_native_password_asks_no_workspace(new_wrapper, local):
-    """PASSWORD in settings is a plain PostgreSQL login."""
+def test_native_password_sends_no_request_to_the_workspace(new_wrapper, local):
     wrapper = new_wrapper(
         HOST=local.facts["host"],
         USER=local.facts["native_user"],
@@ -91,8 +88,8 @@ def test_a_native_password_asks_no_workspace(new_wrapper, local):
     assert wrapper.lease is None
 
 
-def test_a_wrong_native_password_names_password(new_wrapper, local):
-    """The error is about the setting, and the workspace is left out of it."""
+def test_wrong_native_password_error_names_the_setting(new_wrapper, local):
+    """And not the workspace."""
     wrapper = new_wrapper(
         HOST=local.facts["host"],
         USER=local.facts["native_user"],
@@ -107,8 +104,7 @@ def test_a_wrong_native_password_names_password(new_wrapper, local):
     assert local.counters()["requests"] == {}
 
 
-def test_a_callable_may_make_the_client(new_wrapper, local):
-    """A dotted path leads to a function of the project's own."""
+def test_workspace_may_be_the_import_path_of_a_callable(new_wrapper, local):
     wrapper = new_wrapper(
         USER=local.facts["owner"],
         OPTIONS={"workspace": "tests.helpers.credentials.owner_client"},

@@ -1,4 +1,4 @@
-"""What the environment and HOME hold for other programs: the engine is not misled."""
+"""Variables and files of other programs, which must not mislead the engine."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ ELSEWHERE = "127.0.0.2"
 
 
 class Decoy:
-    """A listener at another address: it shakes hands, and takes what a client sends."""
+    """A listener at another address, which records what clients send."""
 
     def __init__(self, port, context):
         self.received = []
@@ -69,7 +69,7 @@ class Decoy:
 
 @pytest.fixture(params=["tls", "plain"])
 def decoy(request, local):
-    """Listen at the gateway's port of another address, with TLS or without."""
+    """Yield a listener at the port of the gateway at another address."""
     context = None
     if request.param == "tls":
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -81,7 +81,7 @@ def decoy(request, local):
 
 @pytest.fixture
 def service_file(local, tmp_path):
-    """Give a service file that leads a client elsewhere, without TLS."""
+    """Return a service file that names another server, without TLS."""
     file = tmp_path / "pg_service.conf"
     file.write_text(
         f"[other]\nhostaddr={ELSEWHERE}\nport={local.facts['port']}\nsslmode=disable\n"
@@ -90,7 +90,7 @@ def service_file(local, tmp_path):
 
 
 def dbshell(environment):
-    """Run ``manage.py dbshell`` for one statement."""
+    """Run ``manage.py dbshell`` with one statement."""
     return subprocess.run(
         [sys.executable, "manage.py", "dbshell", "--", "-X", "-Atc", "SELECT 1"],
         cwd=TOP,
@@ -109,10 +109,10 @@ ways = pytest.mark.parametrize("options", [{}, {"pool": True}], ids=["wrapper", 
 
 
 @ways
-def test_pghostaddr_sends_the_token_nowhere_else(
+def test_pghostaddr_does_not_redirect_the_token(
     new_wrapper, local, decoy, monkeypatch, options
 ):
-    """With sslmode=require any certificate would do, so that the address decides."""
+    """With sslmode=require any certificate is accepted, so the address decides."""
     monkeypatch.setenv("PGHOSTADDR", ELSEWHERE)
     monkeypatch.setenv("PGSSLMODE", "require")
     monkeypatch.delenv("PGSSLROOTCERT")
@@ -124,10 +124,10 @@ def test_pghostaddr_sends_the_token_nowhere_else(
 
 
 @ways
-def test_pghostaddr_does_not_replace_a_name(
+def test_pghostaddr_does_not_replace_the_host_name(
     new_wrapper, local, decoy, monkeypatch, options
 ):
-    """Without an address of its own the alias looks its host up."""
+    """An alias without hostaddr resolves its host."""
     monkeypatch.setenv("PGHOSTADDR", ELSEWHERE)
     monkeypatch.setenv("PGSSLMODE", "require")
     for name in ("LAKEBASE_HOSTADDR", "PGSSLROOTCERT"):
@@ -142,10 +142,10 @@ def test_pghostaddr_does_not_replace_a_name(
     assert decoy.received == []
 
 
-def test_params_for_other_libraries_hold_an_address_too(
+def test_params_for_other_libraries_override_pghostaddr(
     new_wrapper, decoy, monkeypatch
 ):
-    """They may take the parameters once, and connect in the same environment."""
+    """They keep the parameters, and connect in the same environment."""
     monkeypatch.setenv("PGHOSTADDR", ELSEWHERE)
     monkeypatch.setenv("PGSSLMODE", "require")
     for name in ("LAKEBASE_HOSTADDR", "PGSSLROOTCERT"):
@@ -159,7 +159,6 @@ def test_params_for_other_libraries_hold_an_address_too(
 @needs_psql
 @pytest.mark.parametrize("has_address", [True, False])
 def test_dbshell_ignores_pghostaddr(local, decoy, has_address):
-    """The alias's address, or its host name, decides in psql too."""
     own = {} if has_address else {"LAKEBASE_HOSTADDR": "", "PGSSLROOTCERT": ""}
     found = dbshell({"PGHOSTADDR": ELSEWHERE, "PGSSLMODE": "require", **own})
 
@@ -168,8 +167,8 @@ def test_dbshell_ignores_pghostaddr(local, decoy, has_address):
 
 
 @needs_psql
-def test_dbshell_refuses_pgservice(local, decoy, service_file):
-    """A service file could switch TLS off and name another address."""
+def test_dbshell_rejects_pgservice(local, decoy, service_file):
+    """A service file could disable TLS and name another address."""
     found = dbshell({"PGSERVICE": "other", "PGSERVICEFILE": str(service_file)})
 
     assert found.returncode == 1
@@ -178,10 +177,8 @@ def test_dbshell_refuses_pgservice(local, decoy, service_file):
     assert decoy.received == []
 
 
-def test_pgservice_is_refused_by_name(
-    new_wrapper, local, decoy, service_file, monkeypatch
-):
-    """Libpq has no way to be told to ignore it."""
+def test_pgservice_is_rejected(new_wrapper, local, decoy, service_file, monkeypatch):
+    """Libpq has no way to ignore it."""
     monkeypatch.setenv("PGSERVICE", "other")
     monkeypatch.setenv("PGSERVICEFILE", str(service_file))
 
@@ -192,10 +189,10 @@ def test_pgservice_is_refused_by_name(
     assert decoy.received == []
 
 
-def test_service_of_the_settings_is_used_and_keeps_its_address(
+def test_service_in_settings_is_used_with_its_address(
     new_wrapper, local, tmp_path, monkeypatch
 ):
-    """It names a host on purpose; variables that psycopg would prefer are refused."""
+    """Variables that psycopg would prefer are rejected."""
     facts, file = local.facts, tmp_path / "pg_service.conf"
     file.write_text(
         f"[shop]\nhost={facts['host']}\nhostaddr={facts['hostaddr']}\n"
@@ -222,10 +219,10 @@ def test_service_of_the_settings_is_used_and_keeps_its_address(
         ("PGCHANNELBINDING", "require"),
     ],
 )
-def test_variable_that_can_only_break_a_login_is_named_at_once(
+def test_variable_that_breaks_every_login_is_rejected_without_a_request(
     new_wrapper, local, monkeypatch, name, value
 ):
-    """No request is made; following the hint leads to a connection."""
+    """Following the hint leads to a connection."""
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=f'{name} is "{value}"') as caught:
         fetch_value(new_wrapper(), "SELECT 1")
@@ -240,10 +237,9 @@ def test_variable_that_can_only_break_a_login_is_named_at_once(
     ("name", "value"),
     [("PGREQUIREAUTH", "password,scram-sha-256"), ("PGCHANNELBINDING", "prefer")],
 )
-def test_variable_that_allows_tokens_is_left_alone(
+def test_require_auth_variable_that_allows_tokens_is_kept(
     new_wrapper, monkeypatch, name, value
 ):
-    """It is libpq's own."""
     monkeypatch.setenv(name, value)
 
     assert fetch_value(new_wrapper(), "SELECT 1") == 1
@@ -252,7 +248,7 @@ def test_variable_that_allows_tokens_is_left_alone(
 def test_native_login_keeps_its_authentication_variables(
     new_wrapper, local, monkeypatch
 ):
-    """A password of its own can be sent by SCRAM."""
+    """Its password can be sent with SCRAM."""
     facts = local.facts
     monkeypatch.setenv("PGREQUIREAUTH", "scram-sha-256")
     wrapper = new_wrapper(
@@ -265,10 +261,8 @@ def test_native_login_keeps_its_authentication_variables(
     assert fetch_value(wrapper, "SELECT 1") == 1
 
 
-def test_unreadable_home_does_not_matter(
-    new_wrapper, local, unreadable_home, monkeypatch
-):
-    """As supervisord and ``su`` leave it; libpq looks for client certificates there."""
+def test_unreadable_home_is_ignored(new_wrapper, local, unreadable_home, monkeypatch):
+    """Supervisord and ``su`` leave one; libpq looks for client certificates there."""
     monkeypatch.setenv("PGSSLMODE", "require")
     monkeypatch.delenv("PGSSLROOTCERT")
 
@@ -278,10 +272,8 @@ def test_unreadable_home_does_not_matter(
     assert {s.status for s in Diagnosis(wrapper).run()} == {Status.OK}
 
 
-def test_stray_certificates_below_home_do_not_matter(
-    new_wrapper, local, tmp_path, monkeypatch
-):
-    """A root.crt of another authority would turn require into a check against it."""
+def test_certificates_in_home_are_ignored(new_wrapper, local, tmp_path, monkeypatch):
+    """Libpq would verify the server against a root.crt of another authority."""
     folder = tmp_path / ".postgresql"
     folder.mkdir()
     other = trustme.CA()
@@ -298,10 +290,10 @@ def test_stray_certificates_below_home_do_not_matter(
 
 
 @pytest.mark.parametrize("options", [{"sslrootcert": "system"}, {}])
-def test_system_means_a_bundle_that_exists(
+def test_sslrootcert_system_uses_ssl_cert_file(
     new_wrapper, local, monkeypatch, options, tmp_path
 ):
-    """SSL_CERT_FILE comes first; here it holds the local authority."""
+    """Here it contains the local authority."""
     monkeypatch.setenv("SSL_CERT_FILE", local.facts["ca_file"])
     monkeypatch.delenv("PGSSLROOTCERT")
     wrapper = new_wrapper(OPTIONS={"sslmode": "verify-full", **options})
@@ -311,18 +303,16 @@ def test_system_means_a_bundle_that_exists(
     assert "host verified" in tls.detail
 
 
-def test_client_certificate_of_the_settings_is_sent(new_wrapper):
-    """What the project asks for is not switched off."""
+def test_client_certificate_in_settings_is_sent(new_wrapper):
     params = new_wrapper(OPTIONS={"sslcert": "/own.crt"}).get_connection_params()
 
     assert params["sslcert"] == "/own.crt"
     assert params["sslcertmode"] == "allow"
 
 
-def test_pgoptions_is_not_read_for_a_database_of_the_settings(
+def test_pgoptions_is_ignored_for_a_database_of_the_settings(
     new_wrapper, local, monkeypatch
 ):
-    """They are another database's."""
     monkeypatch.setenv("PGOPTIONS", "-c work_mem=5MB")
     facts = local.facts
     own = new_wrapper(OPTIONS={"endpoint": facts["endpoint"], "hostaddr": "127.0.0.1"})
@@ -332,8 +322,7 @@ def test_pgoptions_is_not_read_for_a_database_of_the_settings(
     assert fetch_value(named, "SHOW work_mem") == "5MB"
 
 
-def test_quoted_pgoptions_that_are_read_are_no_finding(new_wrapper, monkeypatch):
-    """The quotes are cut before they are compared, too."""
+def test_quoted_pgoptions_that_are_used_have_no_warning(new_wrapper, monkeypatch):
     monkeypatch.setenv("PGOPTIONS", '"-c work_mem=5MB"')
     params = new_wrapper().get_connection_params()
 
@@ -341,8 +330,8 @@ def test_quoted_pgoptions_that_are_read_are_no_finding(new_wrapper, monkeypatch)
 
 
 @pytest.mark.parametrize(("text", "bound"), [("7", 7), ("0", None), ("", None)])
-def test_pgconnect_timeout_bounds_an_attempt(new_wrapper, monkeypatch, text, bound):
-    """As libpq reads it: 0 is no bound."""
+def test_pgconnect_timeout_limits_an_attempt(new_wrapper, monkeypatch, text, bound):
+    """As in libpq, 0 means no limit."""
     monkeypatch.setenv("PGCONNECT_TIMEOUT", text)
     wrapper = new_wrapper()
 
@@ -350,16 +339,15 @@ def test_pgconnect_timeout_bounds_an_attempt(new_wrapper, monkeypatch, text, bou
     assert fetch_value(wrapper, "SELECT 1") == 1
 
 
-def test_pgconnect_timeout_that_is_no_number_is_named(new_wrapper, monkeypatch):
-    """Before anything connects."""
+def test_invalid_pgconnect_timeout_is_rejected(new_wrapper, monkeypatch):
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "soon")
 
     with pytest.raises(ImproperlyConfigured, match='PGCONNECT_TIMEOUT is "soon"'):
         fetch_value(new_wrapper(), "SELECT 1")
 
 
-def test_none_in_the_settings_counts_as_empty(new_wrapper, local):
-    """``os.environ.get("DBNAME")`` gives None for a variable that is not set."""
+def test_none_in_settings_counts_as_empty(new_wrapper, local):
+    """``os.environ.get("DBNAME")`` returns None for an unset variable."""
     keys = ("NAME", "USER", "PASSWORD", "HOST", "PORT")
     options = dict.fromkeys(("sslmode", "connect_budget", "pool", "isolation_level"))
     wrapper = new_wrapper(**dict.fromkeys(keys), OPTIONS=options)
@@ -368,12 +356,11 @@ def test_none_in_the_settings_counts_as_empty(new_wrapper, local):
 
 
 def test_options_may_be_none(new_wrapper):
-    """The same for all of OPTIONS."""
     assert fetch_value(new_wrapper(OPTIONS=None), "SELECT 1") == 1
 
 
-def test_text_from_the_environment_is_converted(new_wrapper):
-    """CONN_MAX_AGE and switches are text there; "False" would be true."""
+def test_numbers_and_switches_given_as_text_are_converted(new_wrapper):
+    """As text, "False" would be true."""
     wrapper = new_wrapper(
         CONN_MAX_AGE="600",
         CONN_HEALTH_CHECKS="False",
@@ -396,10 +383,10 @@ def test_text_from_the_environment_is_converted(new_wrapper):
     ],
 )
 @pytest.mark.parametrize("password", ["", "native"], ids=["token", "native"])
-def test_text_without_a_clear_meaning_is_named(
+def test_ambiguous_text_in_settings_is_rejected(
     new_wrapper, local, settings, named, password
 ):
-    """Never a TypeError without the alias, for a native login either."""
+    """Never with a TypeError that does not name the alias."""
     if password:
         facts = local.facts
         own = {"HOST": facts["host"], "USER": facts["native_user"]}
@@ -412,10 +399,9 @@ def test_text_without_a_clear_meaning_is_named(
     assert named in str(caught.value)
 
 
-def test_checks_and_lakebase_check_name_what_is_ignored(
+def test_checks_and_lakebase_check_list_ignored_variables(
     new_wrapper, local, monkeypatch, capsys
 ):
-    """So that nobody wonders why a variable has no effect."""
     monkeypatch.setenv("PGHOSTADDR", ELSEWHERE)
     monkeypatch.setenv("PGPASSWORD", "left over")
     monkeypatch.setenv("PGCLIENTENCODING", "UTF8")
@@ -436,7 +422,7 @@ def test_checks_and_lakebase_check_name_what_is_ignored(
 @pytest.mark.parametrize(
     ("style", "is_named"), [("SQL, DMY", True), ("German", True), ("ISO, DMY", False)]
 )
-def test_date_style_that_breaks_timestamps_is_named(
+def test_pgdatestyle_that_breaks_timestamps_is_a_warning(
     local, monkeypatch, capsys, style, is_named
 ):
     """W009: libpq sends it, and no parameter overrides it."""
@@ -453,16 +439,16 @@ def test_date_style_that_breaks_timestamps_is_named(
     assert (settings.status is Status.WARN) is is_named
 
 
-def test_pgservice_stops_the_checks(local, monkeypatch):
-    """E015, with the words that the first connection would say."""
+def test_pgservice_is_an_error_of_the_system_checks(local, monkeypatch):
+    """E015, with the text of the first connection."""
     monkeypatch.setenv("PGSERVICE", "other")
 
     with pytest.raises(SystemCheckError, match=r"lakebase\.E015.*PGSERVICE"):
         call_command("check")
 
 
-def test_libpq_option_of_the_local_lakebase_is_no_finding(local, monkeypatch, capsys):
-    """It sets PGHOSTADDR for psql, to the address that the engine uses too."""
+def test_pghostaddr_of_the_emulator_has_no_warning(local, monkeypatch, capsys):
+    """The emulator sets it for psql, to the address that the engine uses, too."""
     monkeypatch.setenv("PGHOSTADDR", local.env["LAKEBASE_HOSTADDR"])
 
     call_command("check", "--fail-level", "ERROR")

@@ -1,4 +1,4 @@
-"""The connection that brings its own password: what the journeys do not pass."""
+"""Connection attempts: parameters, probes, retries and the errors they end with."""
 
 import copy
 import select
@@ -21,16 +21,15 @@ from tests.helpers.credentials import cache_of, cache_token, forget_credentials
 from tests.helpers.wrappers import fetch_value
 
 
-def test_what_stands_for_a_value_is_itself_when_copied(new_wrapper):
-    """Copied settings and parameters ask the same cache."""
+def test_copy_of_a_lazy_password_is_the_same_object(new_wrapper):
+    """Copied settings and parameters use the same cache."""
     password = new_wrapper().get_connection_params()["password"]
 
     assert copy.copy(password) is password
     assert copy.deepcopy({"password": password})["password"] is password
 
 
-def test_an_idle_connection_is_looked_at_without_poll(new_wrapper, monkeypatch):
-    """On systems that lack it."""
+def test_socket_is_checked_where_select_has_no_poll(new_wrapper, monkeypatch):
     wrapper = new_wrapper()
     fetch_value(wrapper, "SELECT 1")
     monkeypatch.delattr(select, "poll")
@@ -38,8 +37,9 @@ def test_an_idle_connection_is_looked_at_without_poll(new_wrapper, monkeypatch):
     assert not is_readable(wrapper.connection)
 
 
-def test_a_moved_endpoint_while_the_workspace_is_down(new_wrapper, local, monkeypatch):
-    """The old host is all that is known, and the error names it."""
+def test_moved_endpoint_error_names_the_old_host_while_the_workspace_is_down(
+    new_wrapper, local, monkeypatch
+):
     monkeypatch.delenv("PGHOST")
     wrapper = new_wrapper()
     fetch_value(wrapper, "SELECT 1")
@@ -56,8 +56,8 @@ def test_a_moved_endpoint_while_the_workspace_is_down(new_wrapper, local, monkey
     assert local.facts["host"] in str(caught.value)
 
 
-def test_a_probe_for_which_there_is_no_credential(new_wrapper, local):
-    """The unknown refusal is the error, and not that of the probe."""
+def test_failed_probe_raises_the_unknown_rejection(new_wrapper, local):
+    """And not the error of the probe."""
     wrapper = new_wrapper(OPTIONS={"connect_budget": 1})
     kept = cache_token(wrapper, local.issue(local.facts["service_principal"]))
 
@@ -72,8 +72,8 @@ def test_a_probe_for_which_there_is_no_credential(new_wrapper, local):
     assert cache_of(wrapper).ready() is kept
 
 
-class Refusing(socketserver.BaseRequestHandler):
-    """A gateway that refuses before it has asked for a password."""
+class RejectingGateway(socketserver.BaseRequestHandler):
+    """A gateway that rejects a login before it asks for a password."""
 
     def handle(self):
         self.request.recv(100)
@@ -83,12 +83,11 @@ class Refusing(socketserver.BaseRequestHandler):
         self.request.recv(100)
 
 
-def test_an_unknown_text_before_the_password_is_not_the_token_s_fault(
+def test_unknown_rejection_before_the_password_requests_no_credential(
     new_wrapper, local
 ):
-    """No other credential is asked for."""
     fetch_value(new_wrapper("warm"), "SELECT 1")
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refusing) as server:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), RejectingGateway) as server:
         threading.Thread(target=server.serve_forever).start()
         own = {"PORT": str(server.server_address[1])}
         with pytest.raises(LakebaseError) as caught:
@@ -99,8 +98,7 @@ def test_an_unknown_text_before_the_password_is_not_the_token_s_fault(
     assert local.counters()["credentials_issued"] == 1
 
 
-def test_a_native_login_has_no_access(new_wrapper, local):
-    """There is nothing to ask the workspace for."""
+def test_native_login_has_no_registry_entry(new_wrapper, local):
     facts = local.facts
     wrapper = new_wrapper(
         USER=facts["native_user"], PASSWORD="p", HOST=facts["host"], NAME="x"
@@ -110,8 +108,7 @@ def test_a_native_login_has_no_access(new_wrapper, local):
         access_to(wrapper.get_target())
 
 
-def test_a_read_only_endpoint_has_no_host_to_follow(new_wrapper, local, monkeypatch):
-    """Unless HOST says that it is meant."""
+def test_read_only_endpoint_needs_host_in_settings(new_wrapper, local, monkeypatch):
     from tests.local.conftest import Api
 
     monkeypatch.delenv("PGHOST")
@@ -140,8 +137,8 @@ def test_a_read_only_endpoint_has_no_host_to_follow(new_wrapper, local, monkeypa
     assert caught.value.failure_id == "endpoint-read-only"
 
 
-def test_loading_the_sdk_is_not_taken_from_the_budget(new_wrapper, monkeypatch):
-    """Else a busy machine's first connect would blame the workspace."""
+def test_budget_starts_after_the_import_of_the_sdk(new_wrapper, monkeypatch):
+    """Otherwise the first error on a busy machine would blame the workspace."""
     order = []
 
     def start_budget(*args, **kwargs):
@@ -182,8 +179,9 @@ def test_rejected_native_login_requests_no_credential(new_wrapper, local, messag
     assert local.counters()["requests"] == {}
 
 
-def test_the_error_is_what_the_workspace_said_last(new_wrapper, monkeypatch):
-    """That the time was up before the next answer is its echo."""
+def test_error_is_the_last_answer_of_the_workspace_before_the_timeout(
+    new_wrapper, monkeypatch
+):
     wrapper = new_wrapper(OPTIONS={"connect_budget": 1.5})
     busy = type("TooManyRequests", (OSError,), {})("slow down")
     causes = [busy, TimeoutError("no answer within 0 s")]

@@ -1,4 +1,4 @@
-"""Sessions that the server ends while they are idle, and what they held."""
+"""Sessions that the server ends while they are idle, and the state that is lost."""
 
 import contextlib
 import functools
@@ -21,8 +21,8 @@ from tests.projects.app.models import Note
 POOLS = pytest.mark.parametrize("pool", [False, {"min_size": 1, "max_size": 1}])
 
 
-def backend(wrapper):
-    """Return which session of the server this is."""
+def session_pid(wrapper):
+    """Return the process id of the server session."""
     return fetch_value(wrapper, "SELECT pg_backend_pid()")
 
 
@@ -35,7 +35,7 @@ def execute(wrapper, *statements):
 
 @contextlib.contextmanager
 def atomic(wrapper):
-    """Enter transaction.atomic() of a wrapper that settings do not name."""
+    """Enter transaction.atomic() of a wrapper that is not in the settings."""
     connections[wrapper.alias] = wrapper
     try:
         with transaction.atomic(using=wrapper.alias):
@@ -45,7 +45,7 @@ def atomic(wrapper):
 
 
 def lose(wrapper, local, fault="suspend"):
-    """Have the server end the session of *wrapper*, and wait until that is here."""
+    """Let the server end the session of *wrapper*, and wait for the closed socket."""
     settings = {"wake": 0} if fault == "suspend" else {}
     local.set_fault(fault, **settings)
     wait_for_data(wrapper.connection)
@@ -53,7 +53,7 @@ def lose(wrapper, local, fault="suspend"):
 
 @pytest.fixture
 def reopened():
-    """Collect the arguments of session_reopened."""
+    """Return a list of the arguments of each session_reopened signal."""
     heard = []
 
     def listen(sender, signal, **arguments):
@@ -66,7 +66,7 @@ def reopened():
 
 @pytest.fixture
 def at_connect():
-    """Give a function that runs statements on each new connection."""
+    """Yield a function that runs statements on each new connection."""
     receivers = []
 
     def run(*statements):
@@ -84,13 +84,13 @@ def at_connect():
 @pytest.mark.parametrize("fault", ["suspend", "cut"])
 @POOLS
 def test_session_lost_while_idle_is_reopened(new_wrapper, local, reopened, pool, fault):
-    """A command that never calls close_old_connections goes on."""
+    """For commands that never call close_old_connections()."""
     wrapper = new_wrapper("command", OPTIONS={"pool": pool})
-    first = backend(wrapper)
+    first = session_pid(wrapper)
 
     for _ in range(2):
         lose(wrapper, local, fault)
-        second = backend(wrapper)
+        second = session_pid(wrapper)
         assert second != first
         first = second
 
@@ -99,20 +99,20 @@ def test_session_lost_while_idle_is_reopened(new_wrapper, local, reopened, pool,
 
 @POOLS
 def test_atomic_begins_on_a_reopened_session(new_wrapper, local, reopened, pool):
-    """Entering atomic switches autocommit off, which opens no cursor."""
+    """Entering atomic disables autocommit, which opens no cursor."""
     wrapper = new_wrapper("command", OPTIONS={"pool": pool})
-    first = backend(wrapper)
+    first = session_pid(wrapper)
     lose(wrapper, local)
 
     with atomic(wrapper):
-        assert backend(wrapper) != first
+        assert session_pid(wrapper) != first
 
     assert len(reopened) == 1
 
 
 @pytest.mark.django_db(transaction=True)
-def test_orm_goes_on_after_scale_to_zero(lakebase, reopened):
-    """With a write, a read and a transaction after each sleep."""
+def test_orm_works_after_scale_to_zero(lakebase, reopened):
+    """With a write, a read and a transaction after each suspension."""
     connection.ensure_connection()
     before = figures()["default"].sessions_reopened
     for name in ("first", "second"):
@@ -127,10 +127,10 @@ def test_orm_goes_on_after_scale_to_zero(lakebase, reopened):
     assert figures()["default"].sessions_reopened == before + 4
 
 
-def test_connection_that_was_found_closed_is_reopened(new_wrapper, local):
-    """A statement fails under way, and the program goes on with the next one."""
+def test_connection_is_reopened_after_a_statement_failed(new_wrapper, local):
+    """The server closed it during that statement."""
     wrapper = new_wrapper()
-    first = backend(wrapper)
+    first = session_pid(wrapper)
     cursor = wrapper.cursor()
     lose(wrapper, local)
 
@@ -138,13 +138,12 @@ def test_connection_that_was_found_closed_is_reopened(new_wrapper, local):
         cursor.execute("SELECT 1")
 
     assert wrapper.connection.closed
-    assert backend(wrapper) != first
+    assert session_pid(wrapper) != first
 
 
-def test_reopening_is_logged_counted_and_signalled(
+def test_reopening_is_logged_counted_and_signalled_once(
     new_wrapper, local, reopened, caplog
 ):
-    """Once, at INFO."""
     caplog.set_level(logging.INFO, "django_lakebase")
     wrapper = new_wrapper("told")
     before = events.tally("told").reopened
@@ -165,7 +164,6 @@ def test_reopening_is_logged_counted_and_signalled(
 
 
 def test_healthy_idle_session_costs_no_query(new_wrapper, monkeypatch):
-    """Each query looks at the socket, and nothing more."""
     wrapper = new_wrapper()
     fetch_value(wrapper, "SELECT 1")
     monkeypatch.setattr(session, "is_lost", pytest.fail)
@@ -174,12 +172,11 @@ def test_healthy_idle_session_costs_no_query(new_wrapper, monkeypatch):
 
 
 @POOLS
-def test_reconnect_off_fails_as_django_s_backend_does(
+def test_lost_session_with_reconnect_off_fails_as_in_django(
     new_wrapper, local, reopened, pool
 ):
-    """The first statement names the reason, and all others the closed connection."""
     wrapper = new_wrapper(OPTIONS={"pool": pool, "reconnect": False})
-    first = backend(wrapper)
+    first = session_pid(wrapper)
     lose(wrapper, local)
 
     with pytest.raises(OperationalError, match="terminating connection"):
@@ -190,14 +187,14 @@ def test_reconnect_off_fails_as_django_s_backend_does(
 
     assert reopened == []
     wrapper.close()
-    assert backend(wrapper) != first
+    assert session_pid(wrapper) != first
 
 
 @POOLS
-def test_nothing_is_reopened_inside_atomic(new_wrapper, local, reopened, pool):
-    """Its locks and writes are gone: each statement in it fails, and so does it."""
+def test_session_is_not_reopened_inside_atomic(new_wrapper, local, reopened, pool):
+    """Its locks and writes are lost: each statement fails, and so does the block."""
     wrapper = new_wrapper(OPTIONS={"pool": pool})
-    first = backend(wrapper)
+    first = session_pid(wrapper)
 
     def lose_inside_atomic():
         with atomic(wrapper):
@@ -212,11 +209,10 @@ def test_nothing_is_reopened_inside_atomic(new_wrapper, local, reopened, pool):
         lose_inside_atomic()
 
     assert reopened == []
-    assert backend(wrapper) != first
+    assert session_pid(wrapper) != first
 
 
-def test_nothing_is_reopened_while_autocommit_is_off(new_wrapper, local, reopened):
-    """The program is in a transaction of its own."""
+def test_session_is_not_reopened_while_autocommit_is_off(new_wrapper, local, reopened):
     wrapper = new_wrapper()
     wrapper.ensure_connection()
     wrapper.set_autocommit(False)
@@ -230,7 +226,7 @@ def test_nothing_is_reopened_while_autocommit_is_off(new_wrapper, local, reopene
     assert reopened == []
 
 
-# Statement, and what the error calls it.
+# The statement, and its name in the error.
 STATE = {
     "advisory lock": ("SELECT pg_advisory_lock(7)", "an advisory lock"),
     "advisory lock by try": ("select PG_TRY_ADVISORY_LOCK(7)", "an advisory lock"),
@@ -260,16 +256,16 @@ STATE = {
 
 
 @pytest.mark.parametrize(("statement", "name"), STATE.values(), ids=STATE)
-def test_lost_state_is_an_error_until_the_connection_is_closed(
+def test_lost_session_state_is_an_error_until_close(
     new_wrapper, local, reopened, statement, name
 ):
-    """Else the program would go on without its lock, role or tenant."""
+    """The program would otherwise continue without its lock, role or tenant."""
     wrapper = new_wrapper("command", NAME="postgres")
-    first = backend(wrapper)
+    first = session_pid(wrapper)
     execute(wrapper, statement)
     lose(wrapper, local)
     if wrapper.connection.info.transaction_status != TransactionStatus.IDLE:
-        # In a transaction the statement itself fails, and the program ignores that.
+        # In a transaction the statement fails, and the program ignores the error.
         with pytest.raises(OperationalError, match="terminating connection"):
             execute(wrapper, "SELECT 1")
 
@@ -283,18 +279,18 @@ def test_lost_state_is_an_error_until_the_connection_is_closed(
 
     assert reopened == []
     wrapper.close_if_unusable_or_obsolete()
-    assert backend(wrapper) != first
+    assert session_pid(wrapper) != first
 
 
 @POOLS
-def test_lost_state_is_an_error_with_a_pool_too(new_wrapper, local, pool):
-    """And what one borrower did is not told to the next."""
+def test_lost_session_state_is_an_error_with_a_pool(new_wrapper, local, pool):
+    """The next borrower of the connection is not affected."""
     wrapper = new_wrapper("command", OPTIONS={"pool": pool})
     execute(wrapper, "LISTEN news")
     wrapper.close()
-    first = backend(wrapper)
+    first = session_pid(wrapper)
     lose(wrapper, local)
-    assert backend(wrapper) != first
+    assert session_pid(wrapper) != first
 
     execute(wrapper, "LISTEN news")
     lose(wrapper, local)
@@ -302,8 +298,7 @@ def test_lost_state_is_an_error_with_a_pool_too(new_wrapper, local, pool):
         fetch_value(wrapper, "SELECT 1")
 
 
-def test_all_that_was_lost_is_named(new_wrapper, local):
-    """In the order in which it came."""
+def test_error_lists_all_lost_state_in_order(new_wrapper, local):
     wrapper = new_wrapper("command")
     execute(wrapper, "SELECT pg_advisory_lock(7)", "SET app.tenant = '1'", "LISTEN a")
     lose(wrapper, local)
@@ -325,25 +320,24 @@ PASSING = {
 
 
 @pytest.mark.parametrize("statement", PASSING.values(), ids=PASSING)
-def test_state_that_ends_with_its_transaction_leaves_no_mark(
+def test_state_of_a_transaction_does_not_prevent_reopening(
     new_wrapper, local, reopened, statement
 ):
-    """Inside atomic it is safe, since nothing is reopened there."""
+    """The session is not reopened inside atomic."""
     wrapper = new_wrapper()
-    first = backend(wrapper)
+    first = session_pid(wrapper)
     with atomic(wrapper), wrapper.cursor() as cursor:
         cursor.execute(statement, ["1"] if "%s" in statement else None)
     lose(wrapper, local)
 
-    assert backend(wrapper) != first
+    assert session_pid(wrapper) != first
     assert len(reopened) == 1
 
 
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK", "SELECT 1; COMMIT"])
-def test_transaction_of_the_program_s_own_is_forgotten_at_its_end(
+def test_ended_explicit_transaction_does_not_prevent_reopening(
     new_wrapper, local, reopened, end
 ):
-    """BEGIN leaves nothing behind then."""
     wrapper = new_wrapper()
     execute(wrapper, "BEGIN", "SELECT 1", end)
     lose(wrapper, local)
@@ -353,8 +347,8 @@ def test_transaction_of_the_program_s_own_is_forgotten_at_its_end(
     assert len(reopened) == 1
 
 
-def test_begin_that_failed_is_a_lost_transaction(new_wrapper, local):
-    """What follows would be committed at once on a new session."""
+def test_failed_begin_is_a_lost_transaction(new_wrapper, local):
+    """On a new session the next statements would be committed immediately."""
     wrapper = new_wrapper()
     cursor = wrapper.cursor()
     lose(wrapper, local)
@@ -365,8 +359,8 @@ def test_begin_that_failed_is_a_lost_transaction(new_wrapper, local):
         fetch_value(wrapper, "SELECT 1")
 
 
-def test_transaction_of_psycopg_s_own_is_noted(new_wrapper, local):
-    """Its BEGIN is sent by no cursor."""
+def test_psycopg_transaction_prevents_reopening(new_wrapper, local):
+    """No cursor sends its BEGIN."""
     wrapper = new_wrapper()
     wrapper.ensure_connection()
 
@@ -379,7 +373,7 @@ def test_transaction_of_psycopg_s_own_is_noted(new_wrapper, local):
             fetch_value(wrapper, "SELECT 1")
 
 
-def test_read_only_attribute_of_the_connection_is_noted(new_wrapper, local):
+def test_read_only_attribute_of_the_connection_prevents_reopening(new_wrapper, local):
     """Psycopg sends it with each BEGIN."""
     wrapper = new_wrapper()
     wrapper.ensure_connection()
@@ -390,8 +384,10 @@ def test_read_only_attribute_of_the_connection_is_noted(new_wrapper, local):
         fetch_value(wrapper, "SELECT 1")
 
 
-def test_statement_that_fails_half_way_leaves_its_lock(new_wrapper, local):
-    """A session's advisory lock outlives the error of its statement."""
+def test_failed_statement_that_took_a_session_lock_prevents_reopening(
+    new_wrapper, local
+):
+    """The advisory lock of a session outlives the error."""
     wrapper = new_wrapper()
     with pytest.raises(DataError):
         execute(
@@ -461,7 +457,7 @@ WAYS = [
 
 
 class OwnCursor(Cursor):
-    """A project's own."""
+    """A cursor class of the project."""
 
 
 FACTORIES = {
@@ -474,8 +470,9 @@ FACTORIES = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("options", FACTORIES.values(), ids=FACTORIES)
-def test_every_kind_of_cursor_leaves_marks(new_wrapper, local, way, options):
-    """Whichever class the project has chosen."""
+def test_session_state_is_tracked_through_each_kind_of_cursor(
+    new_wrapper, local, way, options
+):
     if way is _by_procedure and options.get("cursor_factory") is psycopg.ClientCursor:
         pytest.skip("it has no callproc")
     wrapper = new_wrapper(OPTIONS=options)
@@ -489,10 +486,10 @@ def test_every_kind_of_cursor_leaves_marks(new_wrapper, local, way, options):
 
 
 @pytest.mark.parametrize("options", FACTORIES.values(), ids=FACTORIES)
-def test_server_side_cursor_leaves_no_mark_itself(
+def test_closed_server_side_cursor_does_not_prevent_reopening(
     new_wrapper, local, reopened, options
 ):
-    """A loop over iterator() that has ended holds nothing."""
+    """A finished loop over iterator() holds nothing."""
     wrapper = new_wrapper(OPTIONS=options)
     with wrapper.chunked_cursor() as cursor:
         cursor.execute("SELECT 1 UNION SELECT 2")
@@ -504,8 +501,8 @@ def test_server_side_cursor_leaves_no_mark_itself(
     assert len(reopened) == 1
 
 
-def test_cursor_factory_is_equal_to_the_project_s(new_wrapper):
-    """So code that compares them finds its own class."""
+def test_cursor_factory_equals_the_class_of_the_project(new_wrapper):
+    """Code that compares them finds its own class."""
     wrapper = new_wrapper(OPTIONS={"cursor_factory": OwnCursor})
     wrapper.ensure_connection()
     factory = wrapper.connection.cursor_factory
@@ -521,11 +518,13 @@ def test_cursor_factory_is_equal_to_the_project_s(new_wrapper):
     assert {further: 1}[further] == 1
 
 
-def test_factory_that_is_no_class_is_left_alone(new_wrapper, local, reopened):
-    """What such cursors do is not known, so their sessions are not reopened."""
+def test_session_with_a_cursor_factory_function_is_not_reopened(
+    new_wrapper, local, reopened
+):
+    """The engine cannot track what such cursors do."""
     factory = functools.partial(Cursor)
     wrapper = new_wrapper(OPTIONS={"cursor_factory": factory})
-    backend(wrapper)
+    session_pid(wrapper)
     lose(wrapper, local)
 
     with pytest.raises(OperationalError, match="terminating connection"):
@@ -537,24 +536,23 @@ def test_factory_that_is_no_class_is_left_alone(new_wrapper, local, reopened):
 
 
 @POOLS
-def test_state_of_connection_created_is_set_again(
+def test_state_set_by_connection_created_is_restored(
     new_wrapper, local, reopened, at_connect, pool
 ):
-    """It leaves no mark, and the new session has it too."""
     at_connect("SET app.tenant = '1'", "SELECT pg_advisory_lock_shared(7)")
     wrapper = new_wrapper("command", OPTIONS={"pool": pool})
-    first = backend(wrapper)
+    first = session_pid(wrapper)
     lose(wrapper, local)
 
     assert fetch_value(wrapper, "SHOW app.tenant") == "1"
 
-    assert backend(wrapper) != first
+    assert session_pid(wrapper) != first
     assert len(reopened) == 1
 
 
 @POOLS
-def test_what_django_sets_up_leaves_no_mark(new_wrapper, local, reopened, pool):
-    """Role, time zone and isolation level are set on the new session too."""
+def test_state_set_by_django_is_restored(new_wrapper, local, reopened, pool):
+    """The role, time zone and isolation level."""
     role = local.facts["service_principal"]
     options = {
         "pool": pool,
@@ -562,10 +560,10 @@ def test_what_django_sets_up_leaves_no_mark(new_wrapper, local, reopened, pool):
         "isolation_level": psycopg.IsolationLevel.SERIALIZABLE,
     }
     wrapper = new_wrapper("command", TIME_ZONE="Europe/Paris", OPTIONS=options)
-    first = backend(wrapper)
+    first = session_pid(wrapper)
     lose(wrapper, local)
 
-    assert backend(wrapper) != first
+    assert session_pid(wrapper) != first
     assert fetch_value(wrapper, "SELECT current_user") == role
     assert fetch_value(wrapper, "SHOW TimeZone") == "Europe/Paris"
     with atomic(wrapper):
@@ -573,10 +571,10 @@ def test_what_django_sets_up_leaves_no_mark(new_wrapper, local, reopened, pool):
     assert len(reopened) == 1
 
 
-def test_waiting_notification_costs_a_round_trip_and_is_kept(
+def test_waiting_notification_costs_one_round_trip_and_is_kept(
     new_wrapper, reopened, monkeypatch
 ):
-    """A readable socket is no proof of a lost session."""
+    """A readable socket does not prove that the session is lost."""
     listener, speaker = new_wrapper(), new_wrapper("speaker")
     execute(listener, "LISTEN news")
     first = listener.connection

@@ -1,4 +1,4 @@
-"""Django's own pool option, over credentials that come and go."""
+"""Connection pools while credentials expire, endpoints suspend and settings change."""
 
 import gc
 import os
@@ -35,59 +35,55 @@ def pooled(new_wrapper, alias="pooled", **options):
     return new_wrapper(alias, OPTIONS={"pool": dict(POOL), **options})
 
 
-def backend(wrapper):
-    """Return which session of the server this is."""
+def session_pid(wrapper):
+    """Return the process id of the server session."""
     return fetch_value(wrapper, "SELECT pg_backend_pid()")
 
 
-def test_a_pool_keeps_its_connections(new_wrapper):
-    """A second request gets the connection of the first, without a login."""
+def test_pool_reuses_its_connection(new_wrapper):
     wrapper = pooled(new_wrapper)
-    first = backend(wrapper)
+    first = session_pid(wrapper)
     wrapper.close()
 
-    assert backend(wrapper) == first
+    assert session_pid(wrapper) == first
 
 
-def test_pool_may_simply_be_true(new_wrapper):
-    """The shortest spelling works, with Django's defaults."""
+def test_pool_option_may_be_true(new_wrapper):
     wrapper = new_wrapper("pooled", OPTIONS={"pool": True})
 
     assert fetch_value(wrapper, "SELECT 1") == 1
 
 
-def test_a_pool_survives_the_end_of_its_first_credential(new_wrapper, local):
-    """New connections of an old pool have a new credential."""
+def test_pool_opens_connections_after_its_first_credential_expired(new_wrapper, local):
     wrapper = pooled(new_wrapper)
     cache_token(wrapper, local.issue(local.facts["service_principal"]), left=30)
-    first = backend(wrapper)
+    first = session_pid(wrapper)
     wrapper.connection.close()
     wrapper.close()
 
-    assert backend(wrapper) != first
+    assert session_pid(wrapper) != first
     assert wrapper.lease.expires_at == cache_of(wrapper).expires_at
 
 
-def test_an_open_pool_stays_while_settings_about_age_are_patched(new_wrapper):
-    """What Django asks only of a new pool does not end one that is open."""
+def test_open_pool_is_kept_if_conn_max_age_is_changed(new_wrapper):
+    """Django rejects that combination only for a new pool."""
     wrapper = pooled(new_wrapper)
-    first = backend(wrapper)
+    first = session_pid(wrapper)
     wrapper.settings_dict |= {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
     wrapper.close()
 
-    assert backend(wrapper) == first
+    assert session_pid(wrapper) == first
 
 
-def test_a_refused_token_is_replaced_in_the_pool_too(new_wrapper, local):
-    """A worker of the pool tries once more with a new credential."""
+def test_pool_worker_replaces_a_rejected_token(new_wrapper, local):
     wrapper = pooled(new_wrapper)
 
     with local.fault("refuse-logins", count=1, voice="expired"):
         assert fetch_value(wrapper, "SELECT 1") == 1
 
 
-def test_the_lifetime_of_pooled_connections_follows_the_credential(new_wrapper, local):
-    """Half of the credential's life, where that is less than 45 minutes."""
+def test_max_lifetime_is_half_the_lifetime_of_the_credential(new_wrapper, local):
+    """If that is less than 45 minutes."""
     wrapper = pooled(new_wrapper)
     cache_token(wrapper, local.issue(local.facts["service_principal"]), left=1800)
     fetch_value(wrapper, "SELECT 1")
@@ -95,24 +91,23 @@ def test_the_lifetime_of_pooled_connections_follows_the_credential(new_wrapper, 
     assert wrapper.pool.max_lifetime == pytest.approx(900, abs=5)
 
 
-def test_a_connection_past_its_lifetime_is_kept_while_the_workspace_is_down(
+def test_pooled_connection_is_kept_beyond_max_lifetime_during_an_outage(
     new_wrapper, local
 ):
-    """Nothing is thrown away that cannot be had again."""
     wrapper = pooled(new_wrapper)
-    first = backend(wrapper)
+    first = session_pid(wrapper)
     cache_token(wrapper, "ending", left=1)
 
     with local.fault("api-down"):
         end_lifetime(wrapper.connection)
         wrapper.close()
-        assert backend(wrapper) == first
+        assert session_pid(wrapper) == first
 
 
-def test_a_kept_connection_is_looked_at_again_while_the_next_credential_lives(
+def test_kept_connection_is_reviewed_before_the_next_credential_expires(
     new_wrapper, local
 ):
-    """Else short-lived ones were over at every look, and it was kept for ever."""
+    """Otherwise it would never be replaced if credentials live only for seconds."""
     wrapper, now = pooled(new_wrapper), utc_now()
     token = local.issue(local.facts["service_principal"])
     ends = now + timedelta(seconds=40)
@@ -127,8 +122,7 @@ def test_a_kept_connection_is_looked_at_again_while_the_next_credential_lives(
     assert before < lifetime_end(kept) <= time.monotonic() + 10
 
 
-def test_wrong_settings_are_shown_at_once_and_not_as_a_timeout(new_wrapper, local):
-    """A pool that cannot connect says why, long before its timeout."""
+def test_permanent_error_is_raised_before_the_pool_timeout(new_wrapper, local):
     wrapper = new_wrapper(
         "pooled", NAME="nowhere", OPTIONS={"pool": {**POOL, "timeout": 600}}
     )
@@ -140,8 +134,7 @@ def test_wrong_settings_are_shown_at_once_and_not_as_a_timeout(new_wrapper, loca
     assert isinstance(caught.value.__cause__, psycopg.OperationalError)
 
 
-def test_a_timeout_tells_the_last_error(new_wrapper, local):
-    """Where waiting was right but in vain, the reason replaces the bare timeout."""
+def test_pool_timeout_raises_the_last_connect_error(new_wrapper, local):
     fetch_value(new_wrapper(), "SELECT 1")  # The timeout is for the login alone.
     wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "timeout": 2}})
 
@@ -152,8 +145,7 @@ def test_a_timeout_tells_the_last_error(new_wrapper, local):
         fetch_value(wrapper, "SELECT 1")
 
 
-def test_an_exhausted_pool_says_so(new_wrapper):
-    """That is a matter of sizes: the error names the alias and what to raise."""
+def test_exhausted_pool_error_names_alias_and_max_size(new_wrapper):
     first, second = (pooled(new_wrapper) for _ in range(2))
     fetch_value(first, "SELECT 1")
     second.pool.timeout = 0.2
@@ -169,7 +161,7 @@ def test_an_exhausted_pool_says_so(new_wrapper):
 
 @pytest.fixture
 def per_thread(local, django_db_blocker, monkeypatch):
-    """Give Django's own handler: a wrapper for each thread, which ends with it."""
+    """Yield Django's own handler, which has one wrapper per thread."""
     own = {"ENGINE": "django_lakebase", "OPTIONS": {"pool": POOL}}
     with django_db_blocker.unblock():
         yield ConnectionHandler({"default": {}, "pooled": own})
@@ -179,23 +171,22 @@ def per_thread(local, django_db_blocker, monkeypatch):
 
 
 def in_thread(work):
-    """Return what *work* returns in a thread that has ended."""
+    """Return the result of *work* in a thread that has ended."""
     with ThreadPoolExecutor(1) as executor:
         return executor.submit(work).result()
 
 
-def test_pool_of_one_serves_threads_that_never_close(per_thread):
-    """The connection of a thread that ended is replaced when the next one needs it."""
-    sessions = [in_thread(lambda: backend(per_thread["pooled"])) for _ in range(4)]
+def test_connection_of_an_ended_thread_is_replaced(per_thread):
+    sessions = [in_thread(lambda: session_pid(per_thread["pooled"])) for _ in range(4)]
 
     assert len(set(sessions)) == 4
     assert pool.stats_of("pooled")["returns_bad"] == 3
 
 
-def test_pool_does_not_keep_the_wrapper_that_made_it(per_thread):
-    """Else its connection would be lost with the first thread."""
+def test_pool_holds_no_reference_to_the_wrapper_that_created_it(per_thread):
+    """The connection of its thread could not be recovered otherwise."""
     wrapper = in_thread(
-        lambda: backend(per_thread["pooled"]) and weakref.ref(per_thread["pooled"])
+        lambda: session_pid(per_thread["pooled"]) and weakref.ref(per_thread["pooled"])
     )
     gc.collect()
 
@@ -203,8 +194,8 @@ def test_pool_does_not_keep_the_wrapper_that_made_it(per_thread):
 
 
 def test_abandoned_session_ends_with_its_connection(per_thread, new_wrapper):
-    """It does not wait for the next caller of the pool, and nor do its locks."""
-    gone = in_thread(lambda: backend(per_thread["pooled"]))
+    """Its locks are released before the next caller of the pool."""
+    gone = in_thread(lambda: session_pid(per_thread["pooled"]))
     other = new_wrapper()
     gc.collect()
     deadline = time.monotonic() + 60
@@ -216,19 +207,18 @@ def test_abandoned_session_ends_with_its_connection(per_thread, new_wrapper):
 
 
 def test_replaced_pool_closes_although_a_thread_never_closed(per_thread):
-    """Changed settings make another pool; the old one does not wait for ever."""
-    old = in_thread(lambda: backend(per_thread["pooled"]) and per_thread["pooled"].pool)
+    old = in_thread(
+        lambda: session_pid(per_thread["pooled"]) and per_thread["pooled"].pool
+    )
 
     per_thread["pooled"].settings_dict["OPTIONS"]["connect_budget"] = 9
-    backend(per_thread["pooled"])
+    session_pid(per_thread["pooled"])
 
     assert old.closed
 
 
 @pytest.mark.parametrize("keep", ["wrapper", "connection"])
-def test_connection_passed_on_by_an_ended_thread_stays_lent(per_thread, keep):
-    """Its thread has ended, but another one uses it: nobody else may."""
-
+def test_connection_passed_to_another_thread_stays_checked_out(per_thread, keep):
     def passed_on():
         wrapper = per_thread["pooled"]
         wrapper.inc_thread_sharing()
@@ -248,8 +238,7 @@ def test_connection_passed_on_by_an_ended_thread_stays_lent(per_thread, keep):
         assert cursor.fetchone() == (1,)
 
 
-def test_a_first_login_that_takes_longer_than_the_budget_is_named(new_wrapper, local):
-    """Nothing has failed yet, and nothing is in use: the endpoint does not answer."""
+def test_pool_timeout_during_the_first_login_names_the_endpoint(new_wrapper, local):
     wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "timeout": 0.3}})
 
     with local.fault("suspend", wake=60), pytest.raises(LakebaseError) as caught:
@@ -259,23 +248,20 @@ def test_a_first_login_that_takes_longer_than_the_budget_is_named(new_wrapper, l
 
 
 def test_assume_role_works_with_a_pool(new_wrapper, local):
-    """SET ROLE is run on the connection that is being made."""
     principal = local.facts["service_principal"]
     wrapper = pooled(new_wrapper, assume_role=principal)
 
     assert fetch_value(wrapper, "SELECT current_user") == principal
 
 
-def test_a_role_that_cannot_be_assumed_is_named(new_wrapper):
-    """A mistake in assume_role is an error with a reason."""
+def test_invalid_assume_role_is_named_with_a_pool(new_wrapper):
     wrapper = pooled(new_wrapper, assume_role="nobody-has-it")
 
     with pytest.raises(LakebaseError, match="assume_role"):
         fetch_value(wrapper, "SELECT 1")
 
 
-def test_pools_with_different_options_are_different(new_wrapper):
-    """Two aliases, or two wrappers, share a pool only if they share all of it."""
+def test_wrappers_share_a_pool_only_if_all_settings_are_equal(new_wrapper):
     one_schema = pooled(new_wrapper, options="-c search_path=one")
     other_schema = pooled(new_wrapper, options="-c search_path=other")
 
@@ -285,8 +271,7 @@ def test_pools_with_different_options_are_different(new_wrapper):
     assert fetch_value(one_schema, "SHOW search_path") == "one"
 
 
-def test_a_pool_is_closed_when_its_settings_are_gone(new_wrapper):
-    """A change of settings leaves no connections of the old ones behind."""
+def test_pool_is_closed_after_its_settings_changed(new_wrapper):
     wrapper = pooled(new_wrapper)
     fetch_value(wrapper, "SELECT 1")
     old = wrapper.pool
@@ -299,30 +284,28 @@ def test_a_pool_is_closed_when_its_settings_are_gone(new_wrapper):
     assert not wrapper.pool.closed
 
 
-def test_connections_that_the_server_ended_are_not_handed_out(new_wrapper, local):
-    """After scale to zero the first query works: no error, no ping per request."""
+def test_connection_that_the_server_closed_is_not_returned(new_wrapper, local):
+    """After scale to zero the first query succeeds, without a ping per request."""
     wrapper = pooled(new_wrapper)
-    first = backend(wrapper)
+    first = session_pid(wrapper)
     connection = wrapper.connection
     wrapper.close()
 
     local.set_fault("suspend", wake=0)
     wait_for_data(connection)
 
-    assert backend(wrapper) != first
+    assert session_pid(wrapper) != first
 
 
-def test_pooling_refuses_persistent_connections(new_wrapper):
-    """As Django does: two things would keep connections."""
+def test_pool_with_persistent_connections_is_rejected(new_wrapper):
+    """As in Django."""
     wrapper = new_wrapper("pooled", CONN_MAX_AGE=60, OPTIONS={"pool": True})
 
     with pytest.raises(ImproperlyConfigured, match="doesn't support persistent"):
         fetch_value(wrapper, "SELECT 1")
 
 
-def test_a_connection_class_of_the_projects_own_is_kept(new_wrapper):
-    """Ours is put over it."""
-
+def test_connection_class_of_the_project_is_used(new_wrapper):
     class Own(psycopg.Connection):
         pass
 
@@ -333,7 +316,6 @@ def test_a_connection_class_of_the_projects_own_is_kept(new_wrapper):
 
 
 def test_fifty_threads_fetch_one_credential(new_wrapper, local):
-    """A start under load is one request to the workspace."""
     start = threading.Barrier(50)
     found = []
 
@@ -354,8 +336,8 @@ def test_fifty_threads_fetch_one_credential(new_wrapper, local):
     assert local.counters()["credentials_issued"] == 1
 
 
-def test_the_caller_imports_the_sdk_and_not_a_worker():
-    """It takes seconds, and a fork meanwhile would leave half a module behind."""
+def test_caller_imports_the_sdk_and_not_a_worker():
+    """The import takes seconds; a fork meanwhile would leave half a module behind."""
     code = (
         "import sys, threading\n"
         "class Finder:\n"
@@ -387,24 +369,24 @@ def test_the_caller_imports_the_sdk_and_not_a_worker():
 
 
 @pytest.mark.parametrize("change", [{"connect_budget": 9}, {"pool": None}])
-def test_a_connection_goes_back_to_the_pool_that_lent_it(new_wrapper, change):
-    """Also if the settings have changed meanwhile, which then hold for the next."""
+def test_connection_is_returned_to_the_pool_that_it_was_taken_from(new_wrapper, change):
+    """Also after a change of settings, which applies to the next connection."""
     wrapper = pooled(new_wrapper)
-    backend(wrapper)
+    session_pid(wrapper)
     lender = wrapper.pool
 
     wrapper.settings_dict["OPTIONS"].update(change)
     wrapper.close()
 
-    assert backend(wrapper)
+    assert session_pid(wrapper)
     assert wrapper.pool is not lender
     assert lender.get_stats()["pool_available"] == 1 or lender.is_finished
 
 
-def test_child_process_does_not_end_the_session_of_a_lent_connection(
+def test_child_process_does_not_end_the_session_of_a_checked_out_connection(
     new_wrapper, monkeypatch
 ):
-    """When it ends, Python deletes the connections that it inherited."""
+    """At its exit, Python deletes the connections that it inherited."""
     wrapper = pooled(new_wrapper)
     fetch_value(wrapper, "SELECT 1")
     connection, lender = wrapper.connection, wrapper.pool

@@ -1,4 +1,4 @@
-"""Endpoints that sleep, wake, restart or are cut off."""
+"""Endpoints that suspend, wake, restart or lose their connections."""
 
 import threading
 
@@ -12,20 +12,18 @@ from tests.helpers.wrappers import fetch_value, wait_for_data
 pytestmark = pytest.mark.every_environment
 
 
-def backend(wrapper):
-    """Return which session of the server this is."""
+def session_pid(wrapper):
+    """Return the process id of the server session."""
     return fetch_value(wrapper, "SELECT pg_backend_pid()")
 
 
-def test_a_login_waits_for_an_endpoint_that_wakes(new_wrapper, local):
-    """The gateway holds the login: that is no error."""
+def test_login_waits_for_a_waking_endpoint(new_wrapper, local):
     local.set_fault("suspend", wake=0.3)
 
     assert fetch_value(new_wrapper(), "SELECT 1") == 1
 
 
-def test_refusals_while_waking_are_waited_out(new_wrapper, local):
-    """A server that is starting up is asked again until it serves."""
+def test_rejections_while_the_server_starts_are_retried(new_wrapper, local):
     local.set_fault("starting", seconds=0)
     is_over = threading.Event()
 
@@ -46,8 +44,7 @@ def test_refusals_while_waking_are_waited_out(new_wrapper, local):
     assert local.counters()["credentials_issued"] == 1
 
 
-def test_waiting_ends_with_the_budget(new_wrapper, local):
-    """Who waits in vain learns for what, and which setting to raise."""
+def test_budget_error_names_reason_and_setting(new_wrapper, local):
     fetch_value(new_wrapper(), "SELECT 1")  # The budget is for the login alone.
     wrapper = new_wrapper(OPTIONS={"connect_budget": 1})
 
@@ -61,43 +58,41 @@ def test_waiting_ends_with_the_budget(new_wrapper, local):
     assert "starting up" in str(caught.value)
 
 
-def test_a_persistent_connection_survives_scale_to_zero(new_wrapper, local):
-    """What the server has ended is noticed at the request boundary, for free."""
+def test_persistent_connection_is_replaced_after_scale_to_zero(new_wrapper, local):
+    """At the request boundary, without a query."""
     wrapper = new_wrapper(CONN_MAX_AGE=None)
-    first = backend(wrapper)
+    first = session_pid(wrapper)
 
     local.set_fault("suspend", wake=0)
     wait_for_data(wrapper.connection)
     wrapper.close_if_unusable_or_obsolete()
 
-    assert backend(wrapper) != first
+    assert session_pid(wrapper) != first
 
 
-def test_a_reset_connection_is_replaced_at_the_next_request(new_wrapper, local):
-    """A network fault costs the request that it hits, and no other."""
+def test_reset_connection_is_replaced_at_the_next_request(new_wrapper, local):
     wrapper = new_wrapper(CONN_MAX_AGE=None)
-    first = backend(wrapper)
+    first = session_pid(wrapper)
 
     local.set_fault("cut")
     wait_for_data(wrapper.connection)
     wrapper.close_if_unusable_or_obsolete()
 
-    assert backend(wrapper) != first
+    assert session_pid(wrapper) != first
 
 
-def test_a_healthy_connection_is_kept_without_a_query(new_wrapper):
-    """The look at an idle connection is free."""
+def test_healthy_connection_is_kept_without_a_query(new_wrapper):
     wrapper = new_wrapper(CONN_MAX_AGE=None)
-    first = backend(wrapper)
+    first = session_pid(wrapper)
     wrapper.is_usable = pytest.fail
 
     wrapper.close_if_unusable_or_obsolete()
 
-    assert backend(wrapper) == first
+    assert session_pid(wrapper) == first
 
 
-def test_a_waiting_notification_is_not_lost(new_wrapper):
-    """A readable socket may hold a message that somebody waits for."""
+def test_connection_with_a_waiting_notification_is_kept(new_wrapper):
+    """Its socket is readable although the session is alive."""
     listener, speaker = new_wrapper(CONN_MAX_AGE=None), new_wrapper("speaker")
     fetch_value(listener, "SELECT 1")
     with listener.cursor() as cursor:
@@ -111,8 +106,8 @@ def test_a_waiting_notification_is_not_lost(new_wrapper):
     assert notice.payload == "hello"
 
 
-def test_a_transaction_is_never_moved_to_another_connection(new_wrapper, local):
-    """Inside atomic a lost connection is an error: its locks are gone."""
+def test_lost_connection_in_a_transaction_is_an_error(new_wrapper, local):
+    """The locks of the transaction are gone."""
     wrapper = new_wrapper(CONN_MAX_AGE=None)
     wrapper.ensure_connection()
 
@@ -124,14 +119,13 @@ def test_a_transaction_is_never_moved_to_another_connection(new_wrapper, local):
         fetch_value(wrapper, "SELECT 1")
 
 
-def test_a_new_branch_that_refuses_for_a_moment_is_waited_for(new_wrapper, local):
-    """External authorization fails for a while after a branch was made."""
+def test_external_authorization_failure_of_a_new_branch_is_retried(new_wrapper, local):
     with local.fault("refuse-logins", count=2, voice="authorization"):
         assert fetch_value(new_wrapper(), "SELECT 1") == 1
 
 
-def test_all_fails_at_once_that_waiting_cannot_mend(new_wrapper, local):
-    """Too many connections, a disabled endpoint: one attempt, and the mend."""
+def test_permanent_failure_raises_after_one_attempt(new_wrapper, local):
+    """For example too many connections, or a disabled endpoint."""
     for voice in ("too-many", "disabled"):
         local.reset_counters()
         with (

@@ -1,31 +1,29 @@
-"""TLS apart from a login: what libpq makes of a server that answers."""
+"""TLS handshakes without a login, and what libpq verifies in them."""
 
 import psycopg
 import pytest
 
-from tests.helpers.tls import shake
+from tests.helpers.tls import shake_hands_with
 
 
-def test_a_name_that_does_not_resolve():
-    """In psycopg's words."""
+def test_unknown_host_raises_the_message_of_psycopg():
     with pytest.raises(psycopg.OperationalError, match="failed to resolve host"):
-        shake("ep-x.invalid", 5432, hostaddr="")
+        shake_hands_with("ep-x.invalid", 5432, hostaddr="")
 
 
-def test_a_file_of_authorities_that_is_not_there(local):
-    """It is named."""
+def test_missing_certificate_file_is_named(local):
     missing = {"sslmode": "verify-full", "sslrootcert": "/none.pem"}
     with pytest.raises(
         psycopg.OperationalError, match=r'certificate file "/none\.pem"'
     ):
-        shake(local.facts["host"], local.facts["port"], **missing)
+        shake_hands_with(local.facts["host"], local.facts["port"], **missing)
 
 
-def test_certificate_of_another_authority_is_refused(local):
-    """The public authorities have not signed the server's certificate."""
+def test_certificate_of_another_authority_is_rejected(local):
+    """No public authority has signed the certificate of the local server."""
     public = {"sslmode": "verify-full", "sslrootcert": "system"}
     with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
-        shake(local.facts["host"], local.facts["port"], **public)
+        shake_hands_with(local.facts["host"], local.facts["port"], **public)
 
 
 @pytest.mark.parametrize(
@@ -37,19 +35,20 @@ def test_certificate_of_another_authority_is_refused(local):
         ("verify-full", True, "host verified"),
     ],
 )
-def test_says_what_libpq_verifies(local, sslmode, has_file, verified):
-    """With sslmode=require, a file of authorities decides."""
+def test_handshake_reports_what_libpq_verifies(local, sslmode, has_file, verified):
+    """With sslmode=require, that depends on the certificate file."""
     facts = local.facts
     file = facts["ca_file"] if has_file else ""
 
-    found = shake(facts["host"], facts["port"], sslmode=sslmode, sslrootcert=file)
+    found = shake_hands_with(
+        facts["host"], facts["port"], sslmode=sslmode, sslrootcert=file
+    )
 
     assert (found.version, found.verified) == ("TLSv1.3", verified)
 
 
-def test_server_that_refuses_after_the_handshake_has_made_one(local):
-    """The login says why; TLS is not the reason."""
+def test_handshake_succeeds_if_the_server_rejects_only_the_login(local):
     with local.fault("ip-blocked", where="login"):
-        found = shake(local.facts["host"], local.facts["port"])
+        found = shake_hands_with(local.facts["host"], local.facts["port"])
 
     assert found.version == "TLSv1.3"

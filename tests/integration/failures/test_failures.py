@@ -1,4 +1,4 @@
-"""Each failure that can be had: what user code gets, and that it holds no secret."""
+"""Errors that user code gets for each failure that a test can cause."""
 
 import builtins
 import time
@@ -20,7 +20,7 @@ from tests.helpers.wrappers import fetch_value
 
 
 def failure_of(wrapper):
-    """Return the error that a query ends in."""
+    """Return the error of a query."""
     with pytest.raises(OperationalError) as caught:
         fetch_value(wrapper, "SELECT 1")
     error = caught.value
@@ -50,8 +50,9 @@ def failure_of(wrapper):
         ("refuse-logins", {"voice": "unknown"}, "unexplained", "lakebase_check"),
     ],
 )
-def test_faults_of_the_service(new_wrapper, local, fault, settings, failure_id, mend):
-    """What the service does is named, with the next step."""
+def test_fault_of_the_service_raises_its_failure_and_hint(
+    new_wrapper, local, fault, settings, failure_id, mend
+):
     with local.fault(fault, **settings):
         error = failure_of(new_wrapper(OPTIONS={"connect_budget": 2}))
 
@@ -75,8 +76,10 @@ def test_faults_of_the_service(new_wrapper, local, fault, settings, failure_id, 
     ],
     ids=["database", "host", "user", "no-ca-file", "other-ca", "option"],
 )
-def test_mistakes_in_the_settings(new_wrapper, local, settings, failure_id, named):
-    """What only the server can find wrong names the setting and the variable."""
+def test_setting_that_the_server_rejects_is_named(
+    new_wrapper, local, settings, failure_id, named
+):
+    """The error also names the variable."""
     wrapper = new_wrapper(**settings)
     options = wrapper.settings_dict["OPTIONS"]
     options["endpoint"] = local.facts["endpoint"]
@@ -88,8 +91,8 @@ def test_mistakes_in_the_settings(new_wrapper, local, settings, failure_id, name
     assert named in str(error)
 
 
-def test_a_port_where_nobody_listens(new_wrapper, local):
-    """It could be waking, so it is waited for; the error names host and port."""
+def test_closed_port_is_retried_until_the_budget_ends(new_wrapper, local):
+    """The endpoint could be waking; the error names host and port."""
     wrapper = new_wrapper(PORT="1", OPTIONS={"connect_budget": 0.3})
     cache_token(wrapper, local.issue(local.facts["service_principal"]))
 
@@ -99,8 +102,7 @@ def test_a_port_where_nobody_listens(new_wrapper, local):
     assert f"{local.facts['host']}:1" in str(error)
 
 
-def test_an_endpoint_that_the_workspace_does_not_know(new_wrapper, local):
-    """The setting that named it is named."""
+def test_unknown_endpoint_error_names_its_setting(new_wrapper, local):
     other = local.facts["branch"] + "/endpoints/other"
     wrapper = new_wrapper(OPTIONS={"endpoint": other})
 
@@ -110,8 +112,7 @@ def test_an_endpoint_that_the_workspace_does_not_know(new_wrapper, local):
     assert 'OPTIONS["endpoint"]' in str(error)
 
 
-def test_an_unknown_profile(new_wrapper, local, tmp_path):
-    """A profile that the SDK's file lacks is named as such."""
+def test_unknown_profile_is_named(new_wrapper, local, tmp_path):
     file = tmp_path / "databrickscfg"
     file.write_text("[known]\nhost = https://localhost\n")
     workspace = {"profile": "unknown", "config_file": str(file)}
@@ -121,8 +122,8 @@ def test_an_unknown_profile(new_wrapper, local, tmp_path):
     assert error.failure_id == "unknown-profile"
 
 
-def test_a_profile_without_a_file(new_wrapper, local, tmp_path):
-    """The SDK passes over it in silence, and we do not."""
+def test_profile_without_a_profiles_file_is_an_error(new_wrapper, local, tmp_path):
+    """The SDK ignores it silently."""
     workspace = {"profile": "prod", "config_file": str(tmp_path / "none")}
 
     error = failure_of(new_wrapper(OPTIONS={"workspace": workspace}))
@@ -131,8 +132,8 @@ def test_a_profile_without_a_file(new_wrapper, local, tmp_path):
     assert f"there is no file {tmp_path / 'none'}" in str(error)
 
 
-def test_blanks_around_the_variables_of_the_login(new_wrapper, local, monkeypatch):
-    """They come with pasting, and the SDK would send them."""
+def test_blanks_around_login_variables_are_stripped(new_wrapper, local, monkeypatch):
+    """The SDK would send them."""
     for name in ("HOST", "CLIENT_ID", "CLIENT_SECRET"):
         value = local.env[f"DATABRICKS_{name}"]
         monkeypatch.setenv(f"DATABRICKS_{name}", f" {value} \n")
@@ -140,8 +141,7 @@ def test_blanks_around_the_variables_of_the_login(new_wrapper, local, monkeypatc
     assert fetch_value(new_wrapper(), "SELECT 1") == 1
 
 
-def test_a_role_that_cannot_be_assumed(new_wrapper, local):
-    """Without a pool too: the alias and the setting are named."""
+def test_invalid_assume_role_error_names_alias_and_setting(new_wrapper, local):
     wrapper = new_wrapper(OPTIONS={"assume_role": "nobody-has-it"})
 
     error = failure_of(wrapper)
@@ -150,10 +150,10 @@ def test_a_role_that_cannot_be_assumed(new_wrapper, local):
     assert 'OPTIONS["assume_role"]' in str(error)
 
 
-def test_an_unreachable_workspace_takes_no_longer_than_it_may(
+def test_unreachable_workspace_raises_within_the_budget(
     new_wrapper, local, monkeypatch
 ):
-    """An address that never answers ends in an error, not in five minutes."""
+    """And not after the five minutes of the SDK."""
     with local.fault("api-silent"):
         error = failure_of(new_wrapper(OPTIONS={"connect_budget": 0.5}))
 
@@ -161,8 +161,9 @@ def test_an_unreachable_workspace_takes_no_longer_than_it_may(
     assert isinstance(error.__cause__, builtins.TimeoutError)
 
 
-def test_clock_skew_is_named_when_the_token_looks_expired(new_wrapper, local):
-    """An expiry in the past, on arrival, is the clock's fault and not the token's."""
+def test_rejected_token_that_arrived_expired_is_reported_as_clock_skew(
+    new_wrapper, local
+):
     with (
         local.fault("clock-skew", seconds=-7200),
         local.fault("refuse-logins", voice="expired"),
@@ -173,7 +174,7 @@ def test_clock_skew_is_named_when_the_token_looks_expired(new_wrapper, local):
 
 
 def test_clock_skew_alone_is_only_a_warning(new_wrapper, local, caplog):
-    """The server decides about a token; a wrong clock here costs a request each."""
+    """The server decides about the token; each connection costs one request."""
     with local.fault("clock-skew", seconds=-7200):
         assert fetch_value(new_wrapper(), "SELECT 1") == 1
 
@@ -197,8 +198,9 @@ def test_clock_skew_alone_is_only_a_warning(new_wrapper, local, caplog):
         ({"PASSWORD": "p", "USER": "u"}, "HOST is not in the settings"),
     ],
 )
-def test_settings_that_are_wrong_by_themselves(new_wrapper, local, settings, expected):
-    """They are refused before any request is made."""
+def test_invalid_settings_are_rejected_before_any_request(
+    new_wrapper, local, settings, expected
+):
     with pytest.raises(ImproperlyConfigured) as caught:
         fetch_value(new_wrapper(**settings), "SELECT 1")
 
@@ -207,8 +209,7 @@ def test_settings_that_are_wrong_by_themselves(new_wrapper, local, settings, exp
     assert local.counters()["requests"] == {}
 
 
-def test_psycopg_pool_that_is_not_installed(new_wrapper, local, monkeypatch):
-    """The package to install is named."""
+def test_missing_psycopg_pool_is_named(new_wrapper, local, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "django_lakebase.pool", None)
     wrapper = new_wrapper("x", OPTIONS={"pool": True})
 
@@ -218,8 +219,7 @@ def test_psycopg_pool_that_is_not_installed(new_wrapper, local, monkeypatch):
     wrapper.settings_dict["OPTIONS"].pop("pool")
 
 
-def test_the_original_error_is_the_cause(new_wrapper, local):
-    """Whoever looks for the driver's or the SDK's error finds it."""
+def test_error_of_driver_or_sdk_is_the_cause(new_wrapper, local):
     missing = failure_of(new_wrapper(NAME="nowhere"))
     forget_credentials()
     with local.fault("no-workspace-access"):
@@ -229,8 +229,7 @@ def test_the_original_error_is_the_cause(new_wrapper, local):
     assert isinstance(refused.__cause__, PermissionDenied)
 
 
-def test_a_refused_token_is_not_tried_for_ever(new_wrapper, local):
-    """Two refusals are enough."""
+def test_login_is_attempted_twice_if_each_token_is_rejected(new_wrapper, local):
     wrapper = new_wrapper()
     cache_token(wrapper, local.issue("somebody else"))
 
@@ -248,16 +247,13 @@ def test_a_refused_token_is_not_tried_for_ever(new_wrapper, local):
         ("api-5xx", {"status": 503}),
     ],
 )
-def test_a_workspace_that_fails_for_a_moment_is_asked_again(
-    new_wrapper, local, fault, settings
-):
-    """A request too many, or a restart over there, is no error here."""
+def test_brief_outage_of_the_workspace_is_retried(new_wrapper, local, fault, settings):
+    """For example a rate limit or a restart."""
     with local.fault(fault, count=1, **settings):
         assert fetch_value(new_wrapper(), "SELECT 1") == 1
 
 
-def test_a_workspace_that_wants_to_be_left_alone_for_long_is(new_wrapper, local):
-    """Where Retry-After reaches beyond the budget, the error comes at once."""
+def test_retry_after_beyond_the_budget_raises_at_once(new_wrapper, local):
     with local.fault("api-429", retry_after=60):
         error = failure_of(new_wrapper())
 
@@ -265,8 +261,8 @@ def test_a_workspace_that_wants_to_be_left_alone_for_long_is(new_wrapper, local)
     assert local.counters()["requests"]["/api/2.0/postgres/credentials"] == 1
 
 
-def test_a_login_that_is_not_accepted_any_more_is_made_again(new_wrapper, local):
-    """What is refused is the secret then, and not the token made with it."""
+def test_revoked_login_is_repeated_and_reports_the_secret(new_wrapper, local):
+    """The error is about the secret, and not about the token that it had issued."""
     wrapper = new_wrapper()
     fetch_value(wrapper, "SELECT 1")
     wrapper.close()
@@ -280,12 +276,12 @@ def test_a_login_that_is_not_accepted_any_more_is_made_again(new_wrapper, local)
 
 
 def requests_for(local, path):
-    """Return how many requests the API has received for *path*."""
+    """Return how many requests for *path* the API has received."""
     return local.counters()["requests"].get(path, 0)
 
 
 @pytest.mark.parametrize("text", ["invalid", "expired"])
-def test_token_refused_with_403_is_replaced_by_a_new_login(new_wrapper, local, text):
+def test_token_rejected_with_403_is_replaced_by_a_new_login(new_wrapper, local, text):
     """The service answers 403 as well as 401 for a token that is no longer valid."""
     wrapper = new_wrapper()
     fetch_value(wrapper, "SELECT 1")
@@ -299,8 +295,8 @@ def test_token_refused_with_403_is_replaced_by_a_new_login(new_wrapper, local, t
     assert requests_for(local, "/oidc/v1/token") == 1
 
 
-def test_token_refused_with_403_after_a_new_login_is_reported(new_wrapper, local):
-    """The hint is about the login, and nobody is told to grant a permission."""
+def test_token_rejected_with_403_after_a_new_login_is_an_error(new_wrapper, local):
+    """The hint is about the login, and not about permissions."""
     with local.fault("dead-token"):
         error = failure_of(new_wrapper(OPTIONS={"connect_budget": 2}))
 

@@ -1,8 +1,8 @@
 """
-Each fault of the service: the ORM's error, the check's verdict, and the mend at work.
+Each fault of the service: the error, the verdict of lakebase_check, and the hint.
 
-On a local Lakebase of its own, whose roles may be broken. Where a mend is SQL, it is
-taken from the error's own text and run as it stands there.
+Runs on a separate local Lakebase, so that tests may break its roles. Where a hint is
+SQL, the test takes the statements from the error and runs them unchanged.
 """
 
 import json
@@ -22,121 +22,159 @@ from tests.helpers.wrappers import fetch_value, settings_for
 
 
 @pytest.fixture(scope="module")
-def patient():
-    """Give the local Lakebase that is broken and mended."""
+def broken():
+    """Yield the local Lakebase whose roles the tests break."""
     with LocalLakebase.start() as own:
         yield own
 
 
 @pytest.fixture
-def connect(patient, local, new_wrapper):
-    """Give a function that makes a connection to the patient."""
+def connect(broken, local, new_wrapper):
+    """Give a function that makes a connection to the broken."""
 
     def make(**settings):
-        base = settings_for(patient)
+        base = settings_for(broken)
         options = {**base["OPTIONS"], "connect_budget": 1.5}
-        settings = {"HOST": patient.facts["host"], **base, **settings}
-        return new_wrapper("patient", **{**settings, "OPTIONS": options})
+        settings = {"HOST": broken.facts["host"], **base, **settings}
+        return new_wrapper("broken", **{**settings, "OPTIONS": options})
 
     yield make
-    patient.clear_faults()
+    broken.clear_faults()
 
 
-def as_owner(patient, sql):
-    """Run *sql* as the project's owner."""
-    with open_session(patient, user=patient.facts["owner"]) as session:
+def run_as_owner(broken, sql):
+    """Run *sql* as the owner of the project."""
+    with open_session(broken, user=broken.facts["owner"]) as session:
         for statement in filter(str.strip, sql.split(";")):
             session.execute(statement)
 
 
-def run_the_guide_s_sql(patient, error):
-    """Make the role as the error says."""
-    run_all(patient, re.findall(r"run: (CREATE EXTENSION .*;)", str(error)))
+def create_role(broken, error):
+    """Create the role as the error says."""
+    run_statements(broken, re.findall(r"run: (CREATE EXTENSION .*;)", str(error)))
 
 
-def replace_the_role(patient, error):
-    """Replace the role as the error says; the second time there is an old one."""
-    role = patient.facts["service_principal"]
-    run_all(patient, re.findall(r"run: (ALTER ROLE .*;)", str(error)))
-    as_owner(patient, f'DROP OWNED BY "{role} old"; DROP ROLE "{role} old"')
+def replace_role(broken, error):
+    """Replace the role as the error says, and drop the old one."""
+    role = broken.facts["service_principal"]
+    run_statements(broken, re.findall(r"run: (ALTER ROLE .*;)", str(error)))
+    run_as_owner(broken, f'DROP OWNED BY "{role} old"; DROP ROLE "{role} old"')
 
 
-def run_all(patient, found):
-    """Run the statements of the one mend that was *found*, in its two parts."""
+def run_statements(broken, found):
+    """Run the only *found* text, which has two parts."""
     [sql] = found
-    as_owner(patient, sql.replace("Then, in the database:", ""))
+    run_as_owner(broken, sql.replace("Then, in the database:", ""))
 
 
-def run_the_grant(patient, error):
-    """Grant what the error names."""
+def run_grant(broken, error):
+    """Run the GRANT of the error."""
     [sql] = re.findall(r"GRANT CONNECT .*?;", str(error))
-    as_owner(patient, sql)
+    run_as_owner(broken, sql)
 
 
-def enable(patient, error):
+def enable_endpoint(broken, error):
     """Enable the endpoint through the API, as the project's page does."""
-    url = f"{patient.url}/api/2.0/postgres/{patient.facts['endpoint']}"
+    url = f"{broken.url}/api/2.0/postgres/{broken.facts['endpoint']}"
     request = urllib.request.Request(
         f"{url}?update_mask=spec.disabled",
         json.dumps({"spec": {"disabled": False}}).encode(),
-        {"Authorization": f"Bearer {patient.facts['owner_token']}"},
+        {"Authorization": f"Bearer {broken.facts['owner_token']}"},
         method="PATCH",
     )
     with urllib.request.urlopen(request) as answer:
         assert answer.status == 200
 
 
-def wait(patient, error):
-    """Be done with what others mend, or what passes by itself."""
-    patient.clear_faults()
+def wait_for_recovery(broken, error):
+    """Clear the faults that end without the user."""
+    broken.clear_faults()
 
 
-MENDS: list[tuple[Any, ...]] = [
-    # What the API does.
-    ("api-down", {}, "api-unreachable", "sdk-login", wait),
-    ("api-silent", {}, "api-unreachable", "sdk-login", wait),
-    ("api-5xx", {}, "api-unreachable", "sdk-login", wait),
-    ("api-5xx", {"status": 500}, "api-unreachable", "sdk-login", wait),
-    ("api-429", {"retry_after": 0}, "api-throttled", "credential", wait),
-    ("api-malformed", {"shape": "html"}, "answer-unusable", "credential", wait),
-    ("api-malformed", {"shape": "text"}, "answer-unusable", "credential", wait),
-    ("api-malformed", {"shape": "cut-off"}, "answer-unusable", "credential", wait),
-    ("api-malformed", {"shape": "list"}, "answer-unusable", "credential", wait),
-    ("api-malformed", {"shape": "nothing"}, "empty-credential", "credential", wait),
-    ("empty-credential", {}, "empty-credential", "credential", wait),
-    ("no-workspace-access", {}, "workspace-access-missing", "identity", wait),
-    ("dead-token", {}, "token-unaccepted", "identity", wait),
-    ("secret-revoked", {}, "bad-client-secret", "sdk-login", wait),
-    ("ip-blocked", {"where": "api"}, "ip-blocked", "sdk-login", wait),
-    # What the gateway and the endpoint do.
-    ("ip-blocked", {"where": "login"}, "address-refused", "login", wait),
-    ("suspend", {"wake": 60}, "waking", "login", wait),
-    ("starting", {"seconds": 0}, "waking", "login", wait),
-    ("endpoint-disabled", {}, "endpoint-disabled", "endpoint", enable),
-    ("too-many-connections", {}, "too-many-connections", "login", wait),
-    # What is wrong with the role.
-    ("role-missing", {}, "role-missing", "login", run_the_guide_s_sql),
-    ("role-unlabelled", {}, "wrong-user", "login", replace_the_role),
-    ("no-grants", {}, "permission-denied", "login", run_the_grant),
+FAULTS: list[tuple[Any, ...]] = [
+    # Faults of the API.
+    ("api-down", {}, "api-unreachable", "sdk-login", wait_for_recovery),
+    ("api-silent", {}, "api-unreachable", "sdk-login", wait_for_recovery),
+    ("api-5xx", {}, "api-unreachable", "sdk-login", wait_for_recovery),
+    ("api-5xx", {"status": 500}, "api-unreachable", "sdk-login", wait_for_recovery),
+    ("api-429", {"retry_after": 0}, "api-throttled", "credential", wait_for_recovery),
+    (
+        "api-malformed",
+        {"shape": "html"},
+        "answer-unusable",
+        "credential",
+        wait_for_recovery,
+    ),
+    (
+        "api-malformed",
+        {"shape": "text"},
+        "answer-unusable",
+        "credential",
+        wait_for_recovery,
+    ),
+    (
+        "api-malformed",
+        {"shape": "cut-off"},
+        "answer-unusable",
+        "credential",
+        wait_for_recovery,
+    ),
+    (
+        "api-malformed",
+        {"shape": "list"},
+        "answer-unusable",
+        "credential",
+        wait_for_recovery,
+    ),
+    (
+        "api-malformed",
+        {"shape": "nothing"},
+        "empty-credential",
+        "credential",
+        wait_for_recovery,
+    ),
+    ("empty-credential", {}, "empty-credential", "credential", wait_for_recovery),
+    (
+        "no-workspace-access",
+        {},
+        "workspace-access-missing",
+        "identity",
+        wait_for_recovery,
+    ),
+    ("dead-token", {}, "token-unaccepted", "identity", wait_for_recovery),
+    ("secret-revoked", {}, "bad-client-secret", "sdk-login", wait_for_recovery),
+    ("ip-blocked", {"where": "api"}, "ip-blocked", "sdk-login", wait_for_recovery),
+    # Faults of the gateway and the endpoint.
+    ("ip-blocked", {"where": "login"}, "address-refused", "login", wait_for_recovery),
+    ("suspend", {"wake": 60}, "waking", "login", wait_for_recovery),
+    ("starting", {"seconds": 0}, "waking", "login", wait_for_recovery),
+    ("endpoint-disabled", {}, "endpoint-disabled", "endpoint", enable_endpoint),
+    ("too-many-connections", {}, "too-many-connections", "login", wait_for_recovery),
+    # Faults of the role.
+    ("role-missing", {}, "role-missing", "login", create_role),
+    ("role-unlabelled", {}, "wrong-user", "login", replace_role),
+    ("no-grants", {}, "permission-denied", "login", run_grant),
 ]
 
 
 @pytest.mark.parametrize(
-    ("fault", "settings", "failure_id", "step", "mend"),
-    MENDS,
-    ids=[f"{m[0]}-{'-'.join(map(str, m[1].values()))}".rstrip("-") for m in MENDS],
+    ("fault", "settings", "failure_id", "step", "follow"),
+    FAULTS,
+    ids=[f"{f[0]}-{'-'.join(map(str, f[1].values()))}".rstrip("-") for f in FAULTS],
 )
-def test_the_mend_mends(connect, patient, fault, settings, failure_id, step, mend):
-    """The error and the check say the same, and doing it makes both green."""
-    patient.set_fault(fault, **settings)
+def test_following_the_hint_fixes_the_connection(
+    connect, broken, fault, settings, failure_id, step, follow
+):
+    """The error and lakebase_check name the same failure and hint."""
+    broken.set_fault(fault, **settings)
     wrapper = connect()
 
     with pytest.raises(OperationalError) as caught:
         fetch_value(wrapper, "SELECT 1")
     steps = {found.id: found for found in Diagnosis(wrapper).run()}
     failed = [found for found in steps.values() if found.status is Status.FAIL]
-    mend(patient, caught.value)
-    # As another process would find it: nobody waits for a Retry-After of before.
+    follow(broken, caught.value)
+    # As in a new process: no Retry-After applies.
     forget_credentials()
     again = list(Diagnosis(connect()).run())
     row = fetch_value(connect(), "SELECT 1")
@@ -144,19 +182,19 @@ def test_the_mend_mends(connect, patient, fault, settings, failure_id, step, men
     assert isinstance(caught.value, LakebaseError)
     assert caught.value.failure_id == failure_id
     assert caught.value.__cause__ is not None
-    assert 'DATABASES["patient"]' in str(caught.value)
+    assert 'DATABASES["broken"]' in str(caught.value)
     assert [found.id for found in failed] == [step]
     assert failed[0].mend == caught.value.mend
     assert [s for s in again if s.status in (Status.FAIL, Status.SKIPPED)] == []
     assert row == 1
 
 
-def test_an_endpoint_that_moved_is_found_again(connect, patient):
-    """With HOST the error says to remove it; without, nothing is to be done."""
+def test_moved_endpoint_is_found_without_host(connect, broken):
+    """With HOST, the error says to remove it."""
     following = connect(HOST="")
     assert fetch_value(following, "SELECT 1") == 1
     following.close()
-    with patient.fault("endpoint-moved"):
+    with broken.fault("endpoint-moved"):
         with pytest.raises(LakebaseError) as caught:
             fetch_value(connect(), "SELECT 1")
         row = fetch_value(following, "SELECT 1")
@@ -168,34 +206,32 @@ def test_an_endpoint_that_moved_is_found_again(connect, patient):
     assert fetch_value(following, "SELECT 1") == 1
 
 
-def test_a_token_that_dies_early_is_replaced(connect, patient):
-    """Whatever its expire_time said: one refusal, and no error."""
+def test_token_that_expires_early_is_replaced_after_one_rejection(connect, broken):
     wrapper = connect()
-    with patient.fault("token-life", seconds=1):
+    with broken.fault("token-life", seconds=1):
         fetch_value(wrapper, "SELECT pg_sleep(1.1)")
         wrapper.close()
-        patient.reset_counters()
+        broken.reset_counters()
 
         assert fetch_value(wrapper, "SELECT 1") == 1
 
-    assert patient.counters()["refusals"] == 1
-    assert patient.counters()["credentials_issued"] == 1
+    assert broken.counters()["refusals"] == 1
+    assert broken.counters()["credentials_issued"] == 1
 
 
-def test_texts_of_another_language_are_waited_out(connect, patient):
-    """A server that starts may say so in its own: one probe, then patience."""
-    patient.reset_counters()
+def test_messages_in_another_language_are_retried_after_one_probe(connect, broken):
+    """A server that starts may send messages in its own language."""
+    broken.reset_counters()
 
-    with patient.fault("refuse-logins", voice="german", count=3):
+    with broken.fault("refuse-logins", voice="german", count=3):
         assert fetch_value(connect(), "SELECT 1") == 1
 
-    assert patient.counters()["refusals"] == 3
+    assert broken.counters()["refusals"] == 3
 
 
-def test_texts_of_another_language_are_quoted_in_the_end(connect, patient):
-    """Within the budget, for whoever can read them."""
+def test_message_in_another_language_is_quoted_after_the_budget(connect, broken):
     with (
-        patient.fault("refuse-logins", voice="german"),
+        broken.fault("refuse-logins", voice="german"),
         pytest.raises(LakebaseError) as caught,
     ):
         fetch_value(connect(), "SELECT 1")
@@ -205,8 +241,8 @@ def test_texts_of_another_language_are_quoted_in_the_end(connect, patient):
 
 
 @pytest.mark.parametrize("dialect", ["proxy", "postgres"])
-def test_every_dialect_is_understood(new_wrapper, local, dialect):
-    """Whoever refuses an expired token, it is replaced; the rest has its mend."""
+def test_each_dialect_of_the_service_is_recognised(new_wrapper, local, dialect):
+    """Expired tokens are replaced, and roles get their hints."""
     with LocalLakebase.start("--dialect", dialect) as own:
         settings = {**settings_for(own), "HOST": own.facts["host"]}
 
@@ -224,15 +260,14 @@ def test_every_dialect_is_understood(new_wrapper, local, dialect):
             assert "databricks_create_role" in str(caught.value)
 
 
-def test_a_replaced_role_still_has_its_tables(connect, patient):
-    """What the mend moves over is not lost."""
+def test_hint_to_replace_a_role_keeps_its_tables(connect, broken):
     with connect().cursor() as cursor:
         cursor.execute("CREATE TABLE kept AS SELECT 7 AS seven")
-    patient.set_fault("role-unlabelled")
+    broken.set_fault("role-unlabelled")
 
     with pytest.raises(LakebaseError) as caught:
         fetch_value(connect(), "SELECT 1")
-    replace_the_role(patient, caught.value)
+    replace_role(broken, caught.value)
     with connect().cursor() as cursor:
         cursor.execute("ALTER TABLE kept RENAME TO kept_too")
         cursor.execute("SELECT seven FROM kept_too")

@@ -1,9 +1,9 @@
 """
 Each hint that names a setting or a variable, followed literally.
 
-A case makes the failure, changes what the hint names to what the hint says, and then
-gets a connection or the next true error. Hints that are SQL or name no setting are
-carried out in test_mends.py; CANNOT lists what is carried out nowhere, and why.
+A case causes the failure, changes the setting or variable of the hint, and gets a
+connection or the next error. Hints that are SQL or name no setting are tested in
+test_hints_service.py; CANNOT lists the hints that no test follows, and why.
 """
 
 import json
@@ -26,7 +26,7 @@ from django_lakebase.local.client import LocalLakebase
 from tests.helpers.credentials import cache_token, forget_credentials
 from tests.helpers.sessions import open_session
 from tests.helpers.wrappers import fetch_value, settings_for
-from tests.integration.failures.test_hints_service import MENDS, as_owner
+from tests.integration.failures.test_hints_service import FAULTS, run_as_owner
 
 REMOVED = None
 ROLE = "databricks_create_role"
@@ -35,12 +35,12 @@ ROLE = "databricks_create_role"
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """
-    A failure, and what its hint says.
+    A failure, and the setting or variable of its hint.
 
-    *settings* and *variables* produce the failure, on top of an environment that
+    *settings* and *variables* cause the failure, on top of an environment that
     connects. *followed* maps a setting or variable, spelled as in the hint, to its new
-    value; *then* is the next error, or empty for a connection. *older* is the row that
-    older SDKs lead to. Words in braces are facts of the local Lakebase.
+    value; *then* is the next error, or empty for a connection. *older* is the failure
+    with older SDKs. Words in braces are facts of the local Lakebase.
     """
 
     id: str
@@ -439,8 +439,8 @@ CASES = [
 
 ELSEWHERE = {
     "endpoint-read-only": "test_hint_for_a_read_only_endpoint",
-    "options-invalid": "test_hint_for_options_that_are_no_dict",
-    "token-refused": "test_every_dialect_leads_on",
+    "options-invalid": "test_hint_for_options_that_are_not_a_dict",
+    "token-refused": "test_hints_work_in_each_dialect_of_the_service",
     "no-login": "tests of the login to the workspace",
     "token-unaccepted": "tests of the login to the workspace",
     "api-ca-unknown": "test_authority_that_requests_does_not_know",
@@ -451,13 +451,13 @@ ELSEWHERE = {
     "profile-incomplete": "test_profile_that_lacks_something",
     "profile-unreadable": "test_profiles_file_that_cannot_be_read",
     "socks-missing": "test_socks_proxy_without_its_package",
-    "pool-exhausted": "test_a_larger_pool_serves_both",
-    "waking": "test_a_larger_budget_outlasts_the_start",
+    "pool-exhausted": "test_hint_of_pool_exhausted_works",
+    "waking": "test_hint_of_waking_works",
     "createdb-missing": "test_test_databases.py",
     "template-denied": "test_test_databases.py",
 }
 
-# A hint that no test can carry out here.
+# Hints that no test can follow here, and why.
 CANNOT = {
     "channel-binding": "libpq-variable refuses the same setting before a login",
     "pool-package-missing": "it installs a package",
@@ -482,9 +482,9 @@ NAMES_A_SETTING = re.compile(
 )
 
 
-def test_every_row_has_its_hint_carried_out_or_a_reason_why_not():
-    """A new row must be entered; one that names a setting needs a case of its own."""
-    mends = {failure_id for _, _, failure_id, _, _ in MENDS}
+def test_each_failure_has_a_tested_hint_or_a_reason():
+    """A hint that names a setting needs its own case."""
+    mends = {failure_id for _, _, failure_id, _, _ in FAULTS}
     cases = {case.id for case in CASES} | set(ELSEWHERE)
     carried_out = cases | {
         row.id
@@ -498,7 +498,7 @@ def test_every_row_has_its_hint_carried_out_or_a_reason_why_not():
 
 
 class _Page(BaseHTTPRequestHandler):
-    """A page of HTML, whatever is asked."""
+    """A server that answers each request with a page of HTML."""
 
     status, kind, body = 200, "text/html", b"<html>Log in</html>"
 
@@ -517,7 +517,7 @@ class _Page(BaseHTTPRequestHandler):
 
 
 class _Elsewhere(_Page):
-    """A host of Databricks that has no API for Lakebase."""
+    """A Databricks host without an API for Lakebase."""
 
     status, kind = 404, "application/json"
     body = json.dumps(
@@ -530,7 +530,7 @@ class _Elsewhere(_Page):
 
 @pytest.fixture(scope="module")
 def others() -> Iterator[dict[str, str]]:
-    """Give the addresses of two servers that are no workspace with Lakebase."""
+    """Yield the addresses of two servers that are not workspaces with Lakebase."""
     servers = {
         name: HTTPServer(("127.0.0.1", 0), handler)
         for name, handler in {"page": _Page, "elsewhere": _Elsewhere}.items()
@@ -548,7 +548,7 @@ def others() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def facts(local, others):
-    """Give what the words in braces stand for."""
+    """Return the values of the words in braces."""
     label, _, domain = local.facts["host"].partition(".")
     return {
         **local.facts,
@@ -567,7 +567,7 @@ def filled(value, facts):
 
 
 def failure_of(wrapper):
-    """Return the error in which a query ends."""
+    """Return the error of a query."""
     with pytest.raises((OperationalError, ImproperlyConfigured)) as caught:
         fetch_value(wrapper, "SELECT 1")
     assert isinstance(caught.value, Explained)
@@ -575,7 +575,7 @@ def failure_of(wrapper):
 
 
 def follow(name, value, settings, monkeypatch):
-    """Set what the hint calls *name* to *value*, or remove it."""
+    """Set the name that the hint mentions to *value*, or remove it."""
     path = re.findall(r"\w+", name)
     if path[0] not in ("OPTIONS", *NATIVE, "PORT", "NAME", "CONN_MAX_AGE"):
         if value is REMOVED:
@@ -594,8 +594,9 @@ def follow(name, value, settings, monkeypatch):
 @pytest.mark.parametrize(
     "case", CASES, ids=[f"{case.id}: {', '.join(case.followed)}" for case in CASES]
 )
-def test_hint_leads_on(new_wrapper, local, monkeypatch, tmp_path, facts, case):
-    """To a connection, or to the next true error."""
+def test_following_the_hint_leads_to_a_connection_or_the_next_error(
+    new_wrapper, local, monkeypatch, tmp_path, facts, case
+):
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(tmp_path / "none"))
     for name, value in filled(case.variables, facts).items():
         if value is REMOVED:
@@ -605,7 +606,7 @@ def test_hint_leads_on(new_wrapper, local, monkeypatch, tmp_path, facts, case):
     settings = filled(case.settings, facts)
     options = settings.get("OPTIONS", {})
     if isinstance(options, dict):
-        # In the place of a name server, which knows the hosts of the service.
+        # Instead of a name server that knows the hosts of the service.
         options = {"connect_budget": 2, "hostaddr": facts["hostaddr"], **options}
     settings["OPTIONS"] = options
 
@@ -626,8 +627,7 @@ def test_hint_leads_on(new_wrapper, local, monkeypatch, tmp_path, facts, case):
         assert fetch_value(again, "SELECT 1") == 1
 
 
-def test_hint_for_options_that_are_no_dict(new_wrapper, local):
-    """An empty dict connects, as the hint says."""
+def test_hint_for_options_that_are_not_a_dict(new_wrapper, local):
     wrapper = new_wrapper("hint", OPTIONS="sslmode=require")
 
     with pytest.raises(SettingsError, match="OPTIONS is a str") as caught:
@@ -638,7 +638,7 @@ def test_hint_for_options_that_are_no_dict(new_wrapper, local):
 
 
 def test_hint_for_a_read_only_endpoint(new_wrapper, local, monkeypatch):
-    """The read-write endpoint connects, and so does HOST with the other's host."""
+    """The read-write endpoint connects, and so does HOST with the read-only host."""
     parent = f"api/2.0/postgres/{local.facts['branch']}/endpoints"
     body = {"spec": {"endpoint_type": "ENDPOINT_TYPE_READ_ONLY"}}
     made = api(local, "POST", f"{parent}?endpoint_id=hint", body)
@@ -665,7 +665,7 @@ def test_hint_for_a_read_only_endpoint(new_wrapper, local, monkeypatch):
 
 
 def api(local, method, path, body=None):
-    """Return what the API answers the project's owner."""
+    """Return the answer of the API to the owner of the project."""
     request = urllib.request.Request(
         f"{local.url}/{path}",
         None if body is None else json.dumps(body).encode(),
@@ -676,8 +676,8 @@ def api(local, method, path, body=None):
         return json.load(answer)
 
 
-def test_a_larger_pool_serves_both(new_wrapper, local):
-    """What pool-exhausted says of OPTIONS["pool"]["max_size"]."""
+def test_hint_of_pool_exhausted_works(new_wrapper, local):
+    """It is to raise OPTIONS["pool"]["max_size"]."""
 
     def pooled(max_size):
         pool = {"min_size": 0, "max_size": max_size, "timeout": 0.2}
@@ -694,8 +694,8 @@ def test_a_larger_pool_serves_both(new_wrapper, local):
     assert [fetch_value(wrapper, "SELECT 1") for wrapper in both] == [1, 1]
 
 
-def test_a_larger_budget_outlasts_the_start(new_wrapper, local):
-    """What waking says of OPTIONS["connect_budget"]."""
+def test_hint_of_waking_works(new_wrapper, local):
+    """It is to raise OPTIONS["connect_budget"]."""
     fetch_value(new_wrapper("hint"), "SELECT 1")  # The budget is for the login alone.
     with local.fault("starting", seconds=0):
         error = failure_of(new_wrapper("hint", OPTIONS={"connect_budget": 0.3}))
@@ -709,14 +709,14 @@ def test_a_larger_budget_outlasts_the_start(new_wrapper, local):
     )
 
 
-# A user that is not the login.
+# Users that are not the identity of the login.
 
 
 @pytest.mark.parametrize("voice", ["role", "label", "password", "decode", "jwt"])
-def test_every_refusal_of_a_wrong_user_names_the_identity(
+def test_rejection_of_a_user_that_is_not_the_identity_names_both(
     new_wrapper, local, monkeypatch, voice
 ):
-    """However the service refuses: no role is made for it, and none is renamed."""
+    """For each message of the service; the hint creates or renames no role."""
     identity = local.facts["service_principal"]
     monkeypatch.setenv("PGUSER", identity.upper())
 
@@ -730,8 +730,7 @@ def test_every_refusal_of_a_wrong_user_names_the_identity(
 
 
 @pytest.mark.parametrize("voice", ["role", "label", "password"])
-def test_the_identity_itself_is_not_doubted(new_wrapper, local, voice):
-    """Its role is what is missing or wrong then."""
+def test_rejection_of_the_identity_is_about_its_role(new_wrapper, local, voice):
     with local.fault("refuse-logins", voice=voice):
         error = failure_of(new_wrapper("hint"))
 
@@ -739,8 +738,9 @@ def test_the_identity_itself_is_not_doubted(new_wrapper, local, voice):
     assert ROLE in error.mend
 
 
-def test_an_identity_that_is_not_told_changes_nothing(new_wrapper, local, monkeypatch):
-    """The failure is then explained without it, and names what can be wrong."""
+def test_rejected_user_is_explained_without_the_identity_if_it_is_unknown(
+    new_wrapper, local, monkeypatch
+):
     monkeypatch.setenv("PGUSER", "left-over")
     wrapper = new_wrapper("hint")
     cache_token(wrapper, local.issue(local.facts["service_principal"]))
@@ -752,8 +752,7 @@ def test_an_identity_that_is_not_told_changes_nothing(new_wrapper, local, monkey
     assert '"left-over"' in str(error)
 
 
-def test_the_identity_is_asked_within_the_budget(new_wrapper, local, monkeypatch):
-    """A workspace that does not answer delays the error no longer than it may."""
+def test_identity_is_fetched_within_the_budget(new_wrapper, local, monkeypatch):
     monkeypatch.setenv("PGUSER", "left-over")
     wrapper = new_wrapper("hint", OPTIONS={"connect_budget": 1})
     cache_token(wrapper, local.issue(local.facts["service_principal"]))
@@ -765,8 +764,9 @@ def test_the_identity_is_asked_within_the_budget(new_wrapper, local, monkeypatch
 
 
 @pytest.mark.parametrize("user", ["left-over", "{owner}"])
-def test_the_check_says_the_same_as_the_error(new_wrapper, local, monkeypatch, user):
-    """The identity step warns in the words in which the login fails."""
+def test_identity_step_of_the_check_has_the_text_of_the_error(
+    new_wrapper, local, monkeypatch, user
+):
     monkeypatch.setenv("PGUSER", user.format_map(local.facts))
 
     error = failure_of(new_wrapper("hint"))
@@ -781,27 +781,27 @@ def test_the_check_says_the_same_as_the_error(new_wrapper, local, monkeypatch, u
 
 
 @pytest.fixture(scope="module")
-def patient():
-    """Give a local Lakebase whose roles may be broken."""
+def broken():
+    """Yield a local Lakebase whose roles the tests break."""
     with LocalLakebase.start() as own:
         yield own
 
 
 @pytest.mark.parametrize("voice", ["", "label", "password"])
-def test_the_role_of_a_group_is_made_for_a_group(patient, local, new_wrapper, voice):
-    """The user is no identity, and its member's token is right for it."""
-    group = patient.facts["group"]
-    settings = {"HOST": patient.facts["host"], **settings_for(patient), "USER": group}
+def test_hint_creates_the_role_of_a_group(broken, local, new_wrapper, voice):
+    """The user is not the identity, but the token of a member is valid for it."""
+    group = broken.facts["group"]
+    settings = {"HOST": broken.facts["host"], **settings_for(broken), "USER": group}
     if voice:
-        patient.set_fault("refuse-logins", voice=voice)
+        broken.set_fault("refuse-logins", voice=voice)
 
     error = failure_of(new_wrapper("hint", **settings))
-    patient.clear_faults()
+    broken.clear_faults()
     [sql] = re.findall(r"CREATE EXTENSION .*?\);", error.mend)
-    as_owner(patient, sql)
+    run_as_owner(broken, sql)
     forget_credentials()
     user = fetch_value(new_wrapper("hint", **settings), "SELECT current_user")
-    as_owner(patient, f'DROP ROLE "{group}"')
+    run_as_owner(broken, f'DROP ROLE "{group}"')
 
     assert error.failure_id in ("role-missing", "wrong-user", "token-refused")
     assert f"databricks_create_role('{group}', 'GROUP')" in sql
@@ -812,59 +812,58 @@ NAMED = """we"ird o'role"""
 
 
 @pytest.fixture
-def native(patient, local, new_wrapper):
-    """Give a function that connects to the patient with a password."""
+def native(broken, local, new_wrapper):
+    """Return a function that connects to the broken Lakebase with a password."""
 
     def make(**settings):
-        base = settings_for(patient)
+        base = settings_for(broken)
         options = {k: base["OPTIONS"][k] for k in ("hostaddr", "sslrootcert")}
-        own = {"HOST": patient.facts["host"], "PORT": base["PORT"], "OPTIONS": options}
+        own = {"HOST": broken.facts["host"], "PORT": base["PORT"], "OPTIONS": options}
         return new_wrapper("hint", **own, USER=NAMED, PASSWORD="s3cret", **settings)
 
     yield make
-    patient.clear_faults()
+    broken.clear_faults()
 
 
-def test_a_native_role_is_made_and_let_in_as_the_errors_say(patient, native):
+def test_hints_create_a_native_role_and_its_grants(broken, native):
     """With quotes in the names of the role and of the database."""
     quoted = NAMED.replace('"', '""')
-    as_owner(patient, f'CREATE DATABASE "{quoted}"')
-    as_owner(patient, f'REVOKE CONNECT ON DATABASE "{quoted}" FROM PUBLIC')
+    run_as_owner(broken, f'CREATE DATABASE "{quoted}"')
+    run_as_owner(broken, f'REVOKE CONNECT ON DATABASE "{quoted}" FROM PUBLIC')
 
     missing = failure_of(native())
     [create] = re.findall("CREATE ROLE .*?;", missing.mend)
-    as_owner(patient, create.replace("'...'", "'s3cret'"))
+    run_as_owner(broken, create.replace("'...'", "'s3cret'"))
     denied = failure_of(native(NAME=NAMED))
     [grant] = re.findall("GRANT CONNECT .*?;", denied.mend)
-    as_owner(patient, grant)
+    run_as_owner(broken, grant)
     user = fetch_value(native(NAME=NAMED), "SELECT current_user")
-    as_owner(patient, f'ALTER ROLE "{quoted}" NOLOGIN')
+    run_as_owner(broken, f'ALTER ROLE "{quoted}" NOLOGIN')
     [alter] = re.findall("ALTER ROLE .* LOGIN", denied.mend)
-    as_owner(patient, alter)
+    run_as_owner(broken, alter)
 
     assert missing.failure_id == "password-refused"
     assert denied.failure_id == "permission-denied"
     assert user == fetch_value(native(), "SELECT current_user") == NAMED
 
 
-def test_a_role_for_an_identity_with_quotes_is_made(patient):
-    """The SQL of a hint runs as it stands there."""
+def test_hint_creates_the_role_of_an_identity_with_quotes(broken):
     user = """pat"o'hara@lakebase.test"""
     facts = {"user": user, "database": "databricks_postgres"}
 
     _, mend = words(table()["wrong-user"], facts)
     [sql] = re.findall("run: (ALTER ROLE .*;)", mend)
-    as_owner(patient, 'CREATE ROLE "pat""o\'hara@lakebase.test" LOGIN')
-    as_owner(patient, sql.replace("Then, in the database:", ""))
-    with open_session(patient, user=user) as session:
+    run_as_owner(broken, 'CREATE ROLE "pat""o\'hara@lakebase.test" LOGIN')
+    run_as_owner(broken, sql.replace("Then, in the database:", ""))
+    with open_session(broken, user=user) as session:
         [found] = session.execute("SELECT current_user").fetchone()
 
     assert found == user
 
 
 @pytest.mark.parametrize("dialect", ["proxy", "postgres"])
-def test_every_dialect_leads_on(new_wrapper, local, dialect):
-    """A wrong user, a token as password and a missing role are told apart."""
+def test_hints_work_in_each_dialect_of_the_service(new_wrapper, local, dialect):
+    """For a wrong user, a token as password, and a missing role."""
     with LocalLakebase.start("--dialect", dialect) as own:
         facts, base = own.facts, {"HOST": own.facts["host"], **settings_for(own)}
         expired = own.issue(facts["service_principal"], ttl=-60)
@@ -880,7 +879,7 @@ def test_every_dialect_leads_on(new_wrapper, local, dialect):
         own.set_fault("role-missing")
         missing = failed()
         [sql] = re.findall(r"run: (CREATE EXTENSION .*?\);)", missing.mend)
-        as_owner(own, sql)
+        run_as_owner(own, sql)
         row = fetch_value(new_wrapper("dialect", **base), "SELECT 1")
 
     assert {error.failure_id for error in wrong} == {"user-not-identity"}
@@ -890,8 +889,8 @@ def test_every_dialect_leads_on(new_wrapper, local, dialect):
     assert row == 1
 
 
-def test_a_token_as_password_is_a_warning_of_the_check(new_wrapper, local):
-    """While it still works; no text shows the token."""
+def test_lakebase_check_warns_about_a_token_as_password(new_wrapper, local):
+    """While the token is valid; no text shows it."""
     facts = local.facts
     token = local.issue(facts["service_principal"])
     wrapper = new_wrapper(

@@ -1,4 +1,4 @@
-"""What is counted, logged and signalled."""
+"""Counters, log records and signals."""
 
 import contextlib
 import logging
@@ -24,37 +24,36 @@ NAMES = (
 
 
 @pytest.fixture
-def heard():
-    """Collect every signal with its arguments."""
-    heard = []
+def received():
+    """Return a list to which every signal is appended with its arguments."""
+    received = []
 
     def listener(name):
         def listen(sender, signal, **arguments):
-            heard.append((name, arguments))
+            received.append((name, arguments))
 
         return listen
 
     listeners = {name: listener(name) for name in NAMES}
     for name, listen in listeners.items():
         getattr(signals, name).connect(listen)
-    yield heard
+    yield received
     for name, listen in listeners.items():
         getattr(signals, name).disconnect(listen)
 
 
-def named(heard, name):
+def arguments_of(received, name):
     """Return the arguments of the signals called *name*."""
-    return [arguments for other, arguments in heard if other == name]
+    return [arguments for other, arguments in received if other == name]
 
 
 @pytest.mark.parametrize("pool", [False, {"min_size": 1, "max_size": 1}])
-def test_an_opened_connection_is_told(new_wrapper, heard, pool):
-    """With the end of its credential, and how long both took."""
+def test_connection_opened_signal_has_expiry_and_durations(new_wrapper, received, pool):
     wrapper = new_wrapper("told", OPTIONS={"pool": pool})
     fetch_value(wrapper, "SELECT 1")
 
-    [issued] = named(heard, "credential_issued")
-    [opened] = named(heard, "connection_opened")
+    [issued] = arguments_of(received, "credential_issued")
+    [opened] = arguments_of(received, "connection_opened")
     assert issued["endpoint"] == opened["connect"].endpoint
     assert issued["expires_at"] == opened["expires_at"]
     assert opened["connect"].alias == "told"
@@ -62,36 +61,38 @@ def test_an_opened_connection_is_told(new_wrapper, heard, pool):
     assert opened["connect"].seconds > issued["seconds"] > 0
 
 
-def test_a_retry_is_told_before_the_connection(new_wrapper, local, heard):
-    """With the failure that caused it and what follows."""
+def test_connection_retried_signal_is_sent_before_connection_opened(
+    new_wrapper, local, received
+):
+    """With the failure that caused the retry, and the action."""
     wrapper = new_wrapper("told")
     cache_token(wrapper, local.issue(local.facts["service_principal"], ttl=-5))
 
     fetch_value(wrapper, "SELECT 1")
 
-    [retried] = named(heard, "connection_retried")
-    [opened] = named(heard, "connection_opened")
+    [retried] = arguments_of(received, "connection_retried")
+    [opened] = arguments_of(received, "connection_opened")
     assert (retried["failure_id"], retried["then"]) == ("token-expired", "renew")
     assert opened["connect"].attempts == 2
 
 
-def test_a_failure_is_told_by_its_id(new_wrapper, local, heard):
-    """The same id that the error has."""
+def test_connection_failed_signal_has_the_failure_id_of_the_error(
+    new_wrapper, local, received
+):
     with (
         local.fault("no-workspace-access"),
         pytest.raises(LakebaseError) as caught,
     ):
         fetch_value(new_wrapper("told"), "SELECT 1")
 
-    [of_credential] = named(heard, "credential_failed")
-    [of_connection] = named(heard, "connection_failed")
+    [of_credential] = arguments_of(received, "credential_failed")
+    [of_connection] = arguments_of(received, "connection_failed")
     assert of_credential["failure_id"] == "workspace-access-missing"
     assert of_connection["failure_id"] == caught.value.failure_id
     assert "entitlement" in of_credential["reason"]
 
 
-def test_no_signal_holds_a_secret(new_wrapper, local, heard):
-    """Neither where all is well nor where it is not."""
+def test_signals_contain_no_secret(new_wrapper, local, received):
     wrapper = new_wrapper("told")
     token = cache_token(
         wrapper, local.issue(local.facts["service_principal"], ttl=-5)
@@ -100,16 +101,16 @@ def test_no_signal_holds_a_secret(new_wrapper, local, heard):
     with local.fault("secret-revoked"), contextlib.suppress(OperationalError):
         fetch_value(new_wrapper("else", OPTIONS={"endpoint": ANOTHER}), "SELECT 1")
 
-    said = repr(heard)
+    said = repr(received)
 
-    assert len(heard) >= 4
+    assert len(received) >= 4
     assert token not in said
     assert "eyJ" not in said
     assert local.env["DATABRICKS_CLIENT_SECRET"] not in said
 
 
-def test_a_receiver_that_fails_harms_nothing(new_wrapper, caplog):
-    """Django logs its error, and the connection is there."""
+def test_failing_signal_receiver_does_not_break_the_connection(new_wrapper, caplog):
+    """Django logs its error."""
 
     def broken(**arguments):
         raise RuntimeError("a dashboard's own trouble")
@@ -123,8 +124,8 @@ def test_a_receiver_that_fails_harms_nothing(new_wrapper, caplog):
     assert "a dashboard's own trouble" in caplog.text
 
 
-def test_records_carry_structure(new_wrapper, local, caplog):
-    """A collector of JSON logs can tell alias, endpoint and failure apart."""
+def test_log_records_have_alias_endpoint_and_failure_id(new_wrapper, local, caplog):
+    """For collectors of JSON logs."""
     caplog.set_level(logging.DEBUG, "django_lakebase")
     wrapper = new_wrapper("told")
     cache_token(wrapper, local.issue(local.facts["service_principal"], ttl=-5))
@@ -141,8 +142,7 @@ def test_records_carry_structure(new_wrapper, local, caplog):
 @pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )
-def test_a_child_counts_from_nothing(new_wrapper):
-    """Its parent's connections are not its own."""
+def test_child_process_starts_with_counters_at_zero(new_wrapper):
     fetch_value(new_wrapper("counted"), "SELECT 1")
     assert events.tally("counted").opened >= 1
 

@@ -1,4 +1,4 @@
-"""The figures for one's own dashboard."""
+"""The stats of a process, for dashboards and health pages."""
 
 import pytest
 from django.db import OperationalError, connections
@@ -9,15 +9,14 @@ from tests.helpers.wrappers import fetch_value
 
 @pytest.fixture
 def default(local, django_db_blocker):
-    """Give the default alias, closed."""
+    """Return the connection of the default alias, closed."""
     with django_db_blocker.unblock():
         connections["default"].close()
         yield connections["default"]
         connections["default"].close()
 
 
-def test_figures_tell_what_the_process_did(default):
-    """A connection more is one more, and its credential is counted."""
+def test_stats_count_connections_and_credentials(default):
     before = figures()["default"]
 
     fetch_value(default, "SELECT 1")
@@ -30,8 +29,8 @@ def test_figures_tell_what_the_process_did(default):
     assert after.pool == {}
 
 
-def test_trouble_says_why_there_is_no_credential(default, local):
-    """In words that may be shown, and until one is issued again."""
+def test_last_error_says_why_there_is_no_credential(default, local):
+    """Without secrets, and until a credential is issued again."""
     with local.fault("no-workspace-access"), pytest.raises(OperationalError):
         fetch_value(default, "SELECT 1")
     failed = figures()["default"]
@@ -43,16 +42,16 @@ def test_trouble_says_why_there_is_no_credential(default, local):
     assert figures()["default"].trouble == ""
 
 
-def test_figures_ask_nobody(default, local):
-    """A health page may be asked each second."""
+def test_stats_send_no_request(default, local):
+    """A health page may read them each second."""
     figures()
 
     assert local.counters()["requests"] == {}
     assert default.connection is None
 
 
-def test_figures_of_a_pool_are_psycopgs(new_wrapper):
-    """Added up over the pools of the alias, and no pool is made to count them."""
+def test_pool_stats_are_those_of_psycopg_pool(new_wrapper):
+    """They are summed over the pools of the alias; no pool is created."""
     wrapper = new_wrapper("pooled", OPTIONS={"pool": {"min_size": 1, "max_size": 3}})
     assert wrapper.pool_stats() == {}
 

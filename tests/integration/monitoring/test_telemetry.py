@@ -1,4 +1,4 @@
-"""Metrics and spans, read back from OpenTelemetry's own SDK."""
+"""Metrics and spans, as the OpenTelemetry SDK records them."""
 
 import json
 import subprocess
@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("opentelemetry.sdk")
 
-# Global providers can be set once in a process, so each journey has its own.
-LIFE = """
+# Global providers can be set only once in a process, so each test starts one.
+PROGRAM = """
 import json, sys, time
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
@@ -58,11 +58,11 @@ print(json.dumps({"points": points, "spans": shown}))
 
 @pytest.fixture
 def recorded(local):
-    """Give what a process with OpenTelemetry records of its first connections."""
+    """Return a function that runs a process and returns what it has recorded."""
 
     def record(more="pass"):
         found = subprocess.run(
-            [sys.executable, "-c", LIFE, more],
+            [sys.executable, "-c", PROGRAM, more],
             capture_output=True,
             text=True,
             check=False,
@@ -74,8 +74,8 @@ def recorded(local):
     return record
 
 
-def test_a_life_is_recorded_by_the_conventions(recorded, local):
-    """The request for the credential, the connections, the pool."""
+def test_metrics_and_spans_follow_the_semantic_conventions(recorded, local):
+    """For the request of the credential, the connections and the pool."""
     found = recorded()
     points, spans = found["points"], {span["name"]: span for span in found["spans"]}
 
@@ -96,8 +96,7 @@ def test_a_life_is_recorded_by_the_conventions(recorded, local):
     assert "lakebase.token.expires_at" in spans["lakebase.token.refresh"]["attributes"]
 
 
-def test_a_retry_is_counted_by_its_failure(recorded, local):
-    """The failure's id is the error's type."""
+def test_retry_is_counted_with_its_failure_id_as_error_type(recorded, local):
     with local.fault("refuse-logins", count=1, voice="jwt"):
         points = recorded()["points"]
 
@@ -118,8 +117,7 @@ with connection.cursor() as cursor:
 """
 
 
-def test_reopened_session_is_counted(recorded, local):
-    """By the name of its alias's pool, as connections are."""
+def test_reopened_session_is_counted_with_the_name_of_its_pool(recorded, local):
     points = recorded(LOSE_SESSION)["points"]
 
     [reopened] = points["lakebase.session.reopened"]

@@ -1,4 +1,4 @@
-"""One local Lakebase for all servers, whose tokens live for seconds."""
+"""A local Lakebase for all server programs, whose tokens expire within seconds."""
 
 import os
 import subprocess
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.programs import SITE, TOP, TTL, until_no_connection
+from tests.helpers.programs import SITE, TOP, TTL, wait_until_disconnected
 
 
 @pytest.fixture(scope="session")
 def short_lived() -> Iterator[LocalLakebase]:
-    """Give a local Lakebase with the tables of the site."""
+    """Yield a local Lakebase with the tables of the site."""
     with LocalLakebase.start("--token-ttl", str(TTL)) as local:
         subprocess.run(
             [sys.executable, "-m", "django", "migrate", "--verbosity=0"],
@@ -26,9 +26,9 @@ def short_lived() -> Iterator[LocalLakebase]:
 
 @pytest.fixture
 def busy(short_lived: LocalLakebase) -> Iterator[LocalLakebase]:
-    """Give it in good health, with fresh counters and without connections."""
+    """Yield it without faults and connections, and with counters at zero."""
     short_lived.clear_faults()
-    until_no_connection(short_lived)
+    wait_until_disconnected(short_lived)
     short_lived.reset_counters()
     yield short_lived
     short_lived.clear_faults()

@@ -1,4 +1,4 @@
-"""Celery's worker, started as a user starts it, through rotations under load."""
+"""Celery workers through token rotations under load."""
 
 import ast
 import contextlib
@@ -10,10 +10,10 @@ import pytest
 from tests.helpers.programs import (
     BIN,
     Load,
-    assert_no_herd,
+    assert_no_stampede,
     shared_sessions,
     started,
-    until_no_connection,
+    wait_until_disconnected,
 )
 
 celery = pytest.importorskip("celery")
@@ -26,7 +26,7 @@ KEPT = {"CONN_MAX_AGE": None}
 
 
 class Client:
-    """What sends tasks to a worker, and reads in its log what they returned."""
+    """A client that sends tasks to a worker, and reads their results in its log."""
 
     def __init__(self, folder, worker):
         self._queue, self._outbox = folder / "queue", folder / "outbox"
@@ -40,10 +40,10 @@ class Client:
         }
 
     def ask(self, name="facts"):
-        """Have one task done; return its facts."""
+        """Run one task; return its facts."""
         with self._lock:
             task = self._app.send_task(name, ignore_result=True)
-            # The worker must not see a message that is half written.
+            # The worker must not read a partially written message.
             for message in self._outbox.iterdir():
                 message.rename(self._queue / message.name)
         [facts] = self._worker.wait_for(rf"\[{task.id}\] succeeded in [\d.]+s: (.*)")
@@ -70,22 +70,22 @@ def working(folder, options, **env):
         pytest.param(THREADS, POOL, 1, id="threads-pool"),
     ],
 )
-def test_tasks_live_through_rotations(busy, tmp_path, options, database, processes):
-    """Although a query in AppConfig.ready() has warmed the worker's parent up."""
+def test_tasks_succeed_through_rotations(busy, tmp_path, options, database, processes):
+    """Although a query in AppConfig.ready() has opened a connection in the parent."""
     own = {"SITE_IS_WARM": "1", "SITE_DATABASE": json.dumps(database)}
     with working(tmp_path, options, **busy.env, **own) as worker:
         with Load(Client(tmp_path, worker).ask) as load:
-            load.until_rotated(processes)
+            load.wait_until_rotated(processes)
 
         assert load.failures == []
         assert shared_sessions(load.answers) == set()
-        assert_no_herd(busy, load, processes if processes == 1 else processes + 1)
+        assert_no_stampede(busy, load, processes if processes == 1 else processes + 1)
         assert worker.end() == 0
-    until_no_connection(busy)
+    wait_until_disconnected(busy)
 
 
-def test_children_of_a_warm_worker_ask_the_workspace_for_nothing(local, tmp_path):
-    """Each lives for one task, with the credential that the parent has fetched."""
+def test_children_of_a_warm_worker_send_no_request_to_the_workspace(local, tmp_path):
+    """Each child runs one task with the credential that the parent has fetched."""
     options = ["-P", "prefork", "-c", "1", "--max-tasks-per-child=1"]
     with working(tmp_path, options, **local.env, SITE_WARMS_UP="1") as worker:
         client = Client(tmp_path, worker)

@@ -1,4 +1,4 @@
-"""Processes that fork with a warm parent: gunicorn --preload, Celery prefork."""
+"""Forks of a process with credentials and connections: gunicorn, Celery."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from tests.helpers.wrappers import fetch_value
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
 
-# Python says so since 3.12; these tests are about the cases where people do it.
+# Python 3.12 and newer warn; servers fork all the same.
 pytestmark = [
     pytest.mark.filterwarnings(
         "ignore:This process .* is multi-threaded:DeprecationWarning"
@@ -25,7 +25,7 @@ pytestmark = [
 
 
 def in_child(work):
-    """Run *work* in a forked child and return what it returns, as text."""
+    """Run *work* in a forked child, and return its result as text."""
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
@@ -42,7 +42,7 @@ def in_child(work):
     return answer
 
 
-def test_a_child_has_a_pool_of_its_own(new_wrapper):
+def test_child_has_its_own_pool(new_wrapper):
     """Two processes on one socket would read each other's answers."""
     wrapper = new_wrapper("forked", OPTIONS={"pool": {"min_size": 1, "max_size": 1}})
     parents = fetch_value(wrapper, "SELECT pg_backend_pid()")
@@ -59,8 +59,8 @@ def test_a_child_has_a_pool_of_its_own(new_wrapper):
 
 
 @pytest.mark.parametrize("options", [{}, {"pool": True}], ids=["plain", "pool"])
-def test_a_child_leaves_an_open_connection_to_its_parent(new_wrapper, options):
-    """Whether it goes on working or closes what it found: the parent's lives on."""
+def test_child_does_not_end_the_session_of_its_parent(new_wrapper, options):
+    """Whether it uses or closes the connection that it has inherited."""
     wrapper = new_wrapper("forked", OPTIONS=options)
     parents = fetch_value(wrapper, "SELECT pg_backend_pid()")
 
@@ -78,8 +78,8 @@ def test_a_child_leaves_an_open_connection_to_its_parent(new_wrapper, options):
     assert fetch_value(wrapper, "SELECT pg_backend_pid()") == parents
 
 
-def test_a_child_is_outside_of_its_parents_transaction(new_wrapper):
-    """What it did there could be nobody's: it is an error, and the parent's holds."""
+def test_child_cannot_use_the_transaction_of_its_parent(new_wrapper):
+    """A query is an error there, and the parent's transaction continues."""
     wrapper = new_wrapper("forked")
     wrapper.ensure_connection()
     wrapper.set_autocommit(False)
@@ -94,8 +94,7 @@ def test_a_child_is_outside_of_its_parents_transaction(new_wrapper):
     wrapper.rollback()
 
 
-def test_a_child_uses_the_credential_of_its_parent(new_wrapper, local):
-    """A warm parent saves its children the request."""
+def test_child_uses_the_credential_of_its_parent(new_wrapper, local):
     wrapper = new_wrapper("forked")
     fetch_value(wrapper, "SELECT 1")
     wrapper.close()
@@ -104,8 +103,8 @@ def test_a_child_uses_the_credential_of_its_parent(new_wrapper, local):
     assert local.counters()["credentials_issued"] == 1
 
 
-def test_a_child_can_fetch_while_its_parent_was_fetching(new_wrapper, local):
-    """A fork in the middle of a request inherits no lock that nobody will free."""
+def test_child_can_fetch_a_credential_after_a_fork_during_a_request(new_wrapper, local):
+    """It inherits no locked lock."""
     wrapper = new_wrapper("forked")
     fetch_value(wrapper, "SELECT 1")
     wrapper.close()
@@ -122,20 +121,19 @@ def test_a_child_can_fetch_while_its_parent_was_fetching(new_wrapper, local):
     assert answer == "1"
 
 
-def with_due_credential(wrapper, local):
-    """Give the cache of *wrapper* a valid credential past its refresh time."""
+def cache_due_credential(wrapper, local):
+    """Put a valid credential that is past its refresh time into the cache."""
     token = local.issue(local.facts["service_principal"])
     credential = cache_token(wrapper, token, left=600)
-    # A process that holds a credential has imported the SDK.
+    # A process that has a credential has imported the SDK.
     workspace.import_sdk()
     local.reset_counters()
     return credential
 
 
-def test_requests_per_forked_job_are_bounded(new_wrapper, local):
-    """The parent refreshes once for twenty jobs, and no child asks for anything."""
+def test_twenty_forked_jobs_cost_one_refresh_in_the_parent(new_wrapper, local):
     wrapper = new_wrapper("forked")
-    with_due_credential(wrapper, local)
+    cache_due_credential(wrapper, local)
     threads = threading.active_count()
 
     jobs = [in_child(lambda: fetch_value(wrapper, "SELECT 1")) for _ in range(20)]
@@ -143,14 +141,14 @@ def test_requests_per_forked_job_are_bounded(new_wrapper, local):
     counted = local.counters()
     assert jobs == ["1"] * 20
     assert counted["requests"].get(CREDENTIALS) == 1
-    # A child that asked for one would have logged in as well.
+    # A child that fetched a credential would have logged in, too.
     assert counted["requests"]["/oidc/v1/token"] == 1
     assert cache_of(wrapper).issued == 1
     assert threading.active_count() == threads
 
 
 def test_expired_credential_is_refreshed_before_fork(new_wrapper, local):
-    """A worker that was idle for an hour hands no dead credential to the next job."""
+    """As in a worker that was idle for an hour."""
     wrapper = new_wrapper("forked")
     cache_token(wrapper, "expired", left=-60)
     workspace.import_sdk()
@@ -160,7 +158,7 @@ def test_expired_credential_is_refreshed_before_fork(new_wrapper, local):
     assert job == "True"
 
 
-def test_fork_before_the_first_credential_asks_for_nothing(new_wrapper, local):
+def test_fork_before_the_first_credential_sends_no_request(new_wrapper, local):
     """Most processes that fork never use the database."""
     wrapper = new_wrapper("forked")
     workspace.access_to(wrapper.get_target())
@@ -170,10 +168,12 @@ def test_fork_before_the_first_credential_asks_for_nothing(new_wrapper, local):
     assert local.counters()["requests"] == {}
 
 
-def test_opt_out_counts_for_all_aliases_that_share_the_credential(new_wrapper, local):
-    """The parent then asks for nothing, and the child that needs one does."""
+def test_refresh_before_fork_opt_out_applies_to_aliases_with_the_same_login(
+    new_wrapper, local
+):
+    """The parent sends no request; a child that needs a credential does."""
     wrapper = new_wrapper("forked")
-    with_due_credential(wrapper, local)
+    cache_due_credential(wrapper, local)
     other = new_wrapper("other", OPTIONS={"refresh_before_fork": False})
     assert cache_of(other) is cache_of(wrapper)
 
@@ -182,10 +182,10 @@ def test_opt_out_counts_for_all_aliases_that_share_the_credential(new_wrapper, l
     assert local.counters()["requests"] == {}
 
 
-def test_failed_refresh_does_not_stop_forks_and_is_not_repeated(new_wrapper, local):
-    """The children work with what is left of the old credential, and ask nobody."""
+def test_failed_refresh_before_fork_is_not_repeated(new_wrapper, local):
+    """The children use the old credential while it is valid, without a request."""
     wrapper = new_wrapper("forked")
-    with_due_credential(wrapper, local)
+    cache_due_credential(wrapper, local)
     with local.fault("api-429", retry_after=60):
         jobs = [in_child(lambda: fetch_value(wrapper, "SELECT 1")) for _ in range(5)]
 
@@ -194,10 +194,10 @@ def test_failed_refresh_does_not_stop_forks_and_is_not_repeated(new_wrapper, loc
 
 
 def test_fork_does_not_wait_for_a_silent_workspace(new_wrapper, local, monkeypatch):
-    """The request goes on in the parent, while the child is already at work."""
+    """The request continues in the parent."""
     monkeypatch.setattr(workspace, "FORK_WAITS", 0.2)
     wrapper = new_wrapper("forked")
-    with_due_credential(wrapper, local)
+    cache_due_credential(wrapper, local)
     cache = cache_of(wrapper)
     with local.fault("api-slow", ms=5000):
         jobs = [in_child(lambda: fetch_value(wrapper, "SELECT 1")) for _ in range(3)]
@@ -211,10 +211,10 @@ def test_fork_does_not_wait_for_a_silent_workspace(new_wrapper, local, monkeypat
 
 
 def test_receiver_of_credential_issued_may_fork(new_wrapper, local):
-    """It runs in the thread that a fork would wait for."""
+    """It runs in the thread for which a fork would wait."""
     wrapper = new_wrapper("forked")
     wrapper.inc_thread_sharing()
-    with_due_credential(wrapper, local)
+    cache_due_credential(wrapper, local)
     jobs = []
 
     def fork(**_):
@@ -237,7 +237,7 @@ def test_signal_handler_may_fork_while_its_thread_holds_a_lock(
 ):
     """Python runs handlers between any two steps of the main thread."""
     wrapper = new_wrapper("forked")
-    with_due_credential(wrapper, local)
+    cache_due_credential(wrapper, local)
     # Locks are internal, and each of them may be held when a signal arrives.
     locks: dict[str, Any] = {
         "registry": workspace._registry_lock,  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""gunicorn, started as a user starts it, through rotations under load."""
+"""gunicorn through token rotations under load."""
 
 import contextlib
 import json
@@ -11,13 +11,13 @@ import pytest
 from tests.helpers.programs import (
     BIN,
     Load,
-    asking,
-    assert_no_herd,
+    assert_no_stampede,
+    fetcher,
     get,
     shared_sessions,
     started,
-    until,
-    until_no_connection,
+    wait_until,
+    wait_until_disconnected,
 )
 from tests.helpers.sessions import open_session
 
@@ -35,7 +35,7 @@ SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
 
 
 def gunicorn(tmp_path, database, *options, workers=WORKERS, is_warm=False):
-    """Return the command line that serves the site, and its environment."""
+    """Return the command that serves the site, and its environment."""
     command = [
         str(BIN / "gunicorn"),
         "tests.projects.site.wsgi",
@@ -44,7 +44,7 @@ def gunicorn(tmp_path, database, *options, workers=WORKERS, is_warm=False):
         *options,
     ]
     own = {"SITE_DATABASE": json.dumps(database), "SITE_IS_WARM": "1" * is_warm}
-    # Newer ones have a socket in the home directory.
+    # Newer versions create a socket in the home directory.
     return command, own | {"HOME": str(tmp_path)}
 
 
@@ -57,91 +57,91 @@ def gunicorn(tmp_path, database, *options, workers=WORKERS, is_warm=False):
         pytest.param([*THREADS, "--preload"], POOL, True, id="gthread-preload-pool"),
     ],
 )
-def test_workers_live_through_rotations(busy, tmp_path, options, database, is_warm):
-    """Each has sockets and credentials of its own, and ends without a trace."""
+def test_workers_answer_through_rotations(busy, tmp_path, options, database, is_warm):
+    """Each has its own sessions and credentials, and leaves none behind."""
     command, own = gunicorn(tmp_path, database, *options, is_warm=is_warm)
     with started(command, **busy.env, **own) as server:
         [port] = server.wait_for(PORT)
-        with Load(asking(int(port), "/facts/")) as load:
-            load.until_rotated(WORKERS)
+        with Load(fetcher(int(port), "/facts/")) as load:
+            load.wait_until_rotated(WORKERS)
 
         assert load.failures == []
         assert shared_sessions(load.answers) == set()
-        assert_no_herd(busy, load, WORKERS + is_warm)
+        assert_no_stampede(busy, load, WORKERS + is_warm)
         assert server.end() == 0
-    until_no_connection(busy)
+    wait_until_disconnected(busy)
 
 
 def test_workers_are_replaced_under_load(busy, tmp_path):
-    """Whether they end themselves or are killed: their sessions end with them."""
+    """Their sessions end with them, whether they exit or are killed."""
     options = ["--preload", "--max-requests=15"]
     command, own = gunicorn(tmp_path, KEPT, *options, is_warm=True)
     with started(command, **busy.env, **own) as server:
         [port] = server.wait_for(PORT)
-        ask = asking(int(port), "/facts/")
+        ask = fetcher(int(port), "/facts/")
         with Load(ask) as load:
-            load.until(lambda: len(load.credentials()) >= 2 * WORKERS)
+            load.wait_until(lambda: len(load.credentials()) >= 2 * WORKERS)
         killed = ask()["pid"]
         os.kill(killed, signal.SIGKILL)
         server.wait_for(rf"(?i)(worker) \(pid: ?{killed}\) was sent SIGKILL")
         with Load(ask) as second:
-            second.until(lambda: len(second.credentials()) >= WORKERS)
+            second.wait_until(lambda: len(second.credentials()) >= WORKERS)
 
         assert load.failures + second.failures == []
         assert killed not in second.credentials()
         assert shared_sessions(load.answers + second.answers) == set()
         assert server.end() == 0
-    until_no_connection(busy)
+    wait_until_disconnected(busy)
 
 
 @pytest.fixture
 def gevent_server(busy, tmp_path):
-    """Give the port of one gevent worker with a pool."""
+    """Yield the port of one gevent worker with a pool."""
     pytest.importorskip("gevent")
     command, own = gunicorn(tmp_path, POOL, "-k", "gevent", workers=1)
     with started(command, **busy.env, **own) as server:
         [port] = server.wait_for(PORT)
         yield int(port)
         assert server.end() == 0
-    until_no_connection(busy)
+    wait_until_disconnected(busy)
 
 
-def test_greenlets_live_through_rotations(busy, gevent_server):
-    """They share a pool, whose threads are greenlets, and one credential."""
-    with Load(asking(gevent_server, "/facts/")) as load:
-        load.until_rotated(1)
+def test_greenlets_answer_through_rotations(busy, gevent_server):
+    """They share one credential and one pool, whose threads are greenlets."""
+    with Load(fetcher(gevent_server, "/facts/")) as load:
+        load.wait_until_rotated(1)
 
     assert load.failures == []
-    assert_no_herd(busy, load, 1)
+    assert_no_stampede(busy, load, 1)
     assert busy.counters()["logins"] < len(load.answers)
 
 
-def test_a_query_that_waits_holds_up_no_other_greenlet(busy, gevent_server):
-    """Psycopg waits for the server's answer as gevent wants it."""
+def test_waiting_query_does_not_block_other_greenlets(busy, gevent_server):
+    """Psycopg waits for the server with gevent's functions."""
     waiting = threading.Thread(target=get, args=(gevent_server, f"/wait/?lock={LOCK}"))
     with open_session(busy) as session:
         session.execute("SELECT pg_advisory_lock(%s)", [LOCK])
         waiting.start()
-        until(lambda: session.execute(WAITING).fetchone()[0])
+        wait_until(lambda: session.execute(WAITING).fetchone()[0])
 
-        assert asking(gevent_server, "/facts/")()["issued"] == 1
+        assert fetcher(gevent_server, "/facts/")()["issued"] == 1
         assert waiting.is_alive()
         session.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
     waiting.join()
 
 
-def test_a_silent_workspace_holds_up_no_other_greenlet(busy, gevent_server):
-    """The thread of the request to it is a greenlet, and so is who waits for it."""
+def test_silent_workspace_does_not_block_other_greenlets(busy, gevent_server):
+    """The thread of the request is a greenlet, and so is its caller."""
 
     def ask():
-        # Whether it is answered in the end is not what this is about.
+        # The result of this request does not matter.
         with contextlib.suppress(AssertionError):
             get(gevent_server, "/facts/")
 
     waiting = threading.Thread(target=ask)
     with busy.fault("api-silent"):
         waiting.start()
-        until(lambda: busy.counters()["requests"])
+        wait_until(lambda: busy.counters()["requests"])
 
         assert get(gevent_server, "/pong/") == b"pong"
         assert waiting.is_alive()

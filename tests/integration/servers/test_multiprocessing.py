@@ -1,4 +1,4 @@
-"""Programs that share their work out by multiprocessing, through rotations."""
+"""Programs that use multiprocessing, through token rotations."""
 
 import contextlib
 import json
@@ -8,7 +8,7 @@ from tests.helpers.programs import (
     ROTATES_WITHIN,
     shared_sessions,
     started,
-    until_no_connection,
+    wait_until_disconnected,
 )
 
 METHODS = ["spawn", "forkserver", "fork"]
@@ -16,10 +16,10 @@ CRUNCH = [sys.executable, "-m", "tests.projects.site.crunch"]
 KEPT = json.dumps({"CONN_MAX_AGE": None})
 
 
-def test_processes_live_through_rotations(busy):
-    """Whatever starts them, each has its own session, and the parent keeps its own."""
+def test_processes_work_through_rotations(busy):
+    """With each start method; each process has its own session."""
     with contextlib.ExitStack() as stack:
-        # All at once, for most of it is waiting for credentials to end.
+        # At the same time: most of the time they wait for credentials to expire.
         programs = [
             stack.enter_context(
                 started([*CRUNCH, method], **busy.env, SITE_DATABASE=KEPT)
@@ -27,11 +27,11 @@ def test_processes_live_through_rotations(busy):
             for method in METHODS
         ]
         for program in programs:
-            assert program.wait(ROTATES_WITHIN) == 0, program.told
+            assert program.wait(ROTATES_WITHIN) == 0, program.output
             answers = [json.loads(line) for line in program.lines if line[:1] == "{"]
 
             assert len({facts["pid"] for facts in answers}) == 3
             assert shared_sessions(answers) == set()
             first, last = answers[0], answers[-1]
             assert (first["pid"], first["session"]) == (last["pid"], last["session"])
-    until_no_connection(busy)
+    wait_until_disconnected(busy)

@@ -1,4 +1,4 @@
-"""uWSGI without threads, started as a user starts it, through rotations under load."""
+"""uWSGI without threads, through token rotations under load."""
 
 import json
 import sys
@@ -8,11 +8,11 @@ import pytest
 from tests.helpers.programs import (
     BIN,
     Load,
-    asking,
-    assert_no_herd,
+    assert_no_stampede,
+    fetcher,
     shared_sessions,
     started,
-    until_no_connection,
+    wait_until_disconnected,
 )
 
 WORKERS = 2
@@ -30,16 +30,16 @@ KEPT = {"CONN_MAX_AGE": None}
 
 
 @pytest.mark.skipif(not (BIN / "uwsgi").exists(), reason="needs pyuwsgi")
-def test_workers_of_a_warm_master_live_through_rotations(busy):
-    """Although uWSGI forks without telling Python, and lets threads run by chance."""
+def test_workers_of_a_warm_master_answer_through_rotations(busy):
+    """UWSGI forks without Python's fork hooks, and runs threads only occasionally."""
     own = {"SITE_DATABASE": json.dumps(KEPT), "SITE_IS_WARM": "1"}
     with started(COMMAND, **busy.env, **own) as server:
         [port] = server.wait_for(r"bound to TCP address 127\.0\.0\.1:(\d+)")
-        with Load(asking(int(port), "/facts/")) as load:
-            load.until_rotated(WORKERS)
+        with Load(fetcher(int(port), "/facts/")) as load:
+            load.wait_until_rotated(WORKERS)
 
         assert load.failures == []
         assert shared_sessions(load.answers) == set()
-        assert_no_herd(busy, load, WORKERS + 1)
+        assert_no_stampede(busy, load, WORKERS + 1)
         assert server.end() == 0
-    until_no_connection(busy)
+    wait_until_disconnected(busy)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from django_lakebase.handshake import SSL_REQUEST
-from tests.helpers.tls import shake
+from tests.helpers.tls import shake_hands_with
 
 
 @contextlib.contextmanager
@@ -38,4 +38,4 @@ def test_server_without_tls_raises_the_message_of_libpq(answer, said):
         answering(answer) as port,
         pytest.raises(psycopg.OperationalError, match=said),
     ):
-        shake("ep-x.example.com", port)
+        shake_hands_with("ep-x.example.com", port)
