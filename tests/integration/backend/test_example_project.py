@@ -74,8 +74,8 @@ def short_demo():
 def site(lakebase):
     """Yield the port of the page; Ctrl-C then stops the demo without a traceback."""
     with started(*DEMO, **lakebase.env) as process:
-        told = iter(process.stdout.readline, "")
-        found = (re.search(r"http://127\.0\.0\.1:(\d+)/", line) for line in told)
+        lines = iter(process.stdout.readline, "")
+        found = (re.search(r"http://127\.0\.0\.1:(\d+)/", line) for line in lines)
         port = next((int(match[1]) for match in found if match), None)
         assert port, process.stderr.read()
         yield port

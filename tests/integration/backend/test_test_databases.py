@@ -97,8 +97,8 @@ def test_test_database_uses_name_and_template_of_settings(shop, prepared):
     databases = {"default": {"ENGINE": "django_lakebase", "TEST": test}}
 
     refused = shop.run(*MANAGE, databases=databases)
-    mend = sql_in_output(refused, r"ALTER DATABASE .*? IS_TEMPLATE true;")
-    shop.sql(mend, user=shop.local.facts["owner"])
+    hint = sql_in_output(refused, r"ALTER DATABASE .*? IS_TEMPLATE true;")
+    shop.sql(hint, user=shop.local.facts["owner"])
     run = shop.run(*MANAGE, databases=databases)
 
     assert refused.status == 2

@@ -92,7 +92,7 @@ def test_output_has_no_colour_without_a_terminal(check):
 
 
 @pytest.mark.parametrize(
-    ("fault", "settings", "failing", "mend"),
+    ("fault", "settings", "failing", "hint"),
     [
         ("api-down", {}, "sdk-login", "DATABRICKS_HOST"),
         ("secret-revoked", {}, "sdk-login", "DATABRICKS_CLIENT_SECRET"),
@@ -105,7 +105,7 @@ def test_output_has_no_colour_without_a_terminal(check):
     ],
 )
 def test_fault_fails_its_step_and_skips_the_later_ones(
-    check, local, fault, settings, failing, mend
+    check, local, fault, settings, failing, hint
 ):
     with local.fault(fault, **settings):
         status, out = check("--format", "json")
@@ -116,7 +116,7 @@ def test_fault_fails_its_step_and_skips_the_later_ones(
     assert [steps[step]["status"] for step in STEPS] == (
         ["ok"] * at + ["fail"] + ["skipped"] * (len(STEPS) - at - 1)
     )
-    assert any(word in steps[failing]["mend"] for word in mend.split("|"))
+    assert any(word in steps[failing]["mend"] for word in hint.split("|"))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def unregistered(monkeypatch):
 
 @pytest.mark.parametrize("block", BLOCKS[:2], ids=["dj-database-url", "django-environ"])
 @pytest.mark.parametrize("query", ["", "?pool=true", "?pool=false", "?pool=1"])
-def test_a_project_with_a_url_alone_connects(block, query, new_wrapper, monkeypatch):
+def test_project_with_only_a_url_connects(block, query, new_wrapper, monkeypatch):
     """All else is in the environment; pool is a switch, however it is written."""
     monkeypatch.setenv("DATABASE_URL", f"lakebase:///{query}")
     settings: dict[str, Any] = {}

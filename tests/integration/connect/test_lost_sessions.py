@@ -145,8 +145,8 @@ def test_reopening_is_logged_counted_and_signalled_once(
     new_wrapper, local, reopened, caplog
 ):
     caplog.set_level(logging.INFO, "django_lakebase")
-    wrapper = new_wrapper("told")
-    before = events.tally("told").reopened
+    wrapper = new_wrapper("observed")
+    before = events.tally("observed").reopened
     fetch_value(wrapper, "SELECT 1")
     lose(wrapper, local)
     caplog.clear()
@@ -154,13 +154,13 @@ def test_reopening_is_logged_counted_and_signalled_once(
     fetch_value(wrapper, "SELECT 1")
 
     [record] = caplog.records
-    assert (record.levelname, record.lakebase_alias) == ("INFO", "told")
+    assert (record.levelname, record.lakebase_alias) == ("INFO", "observed")
     assert record.lakebase_endpoint == local.env["ENDPOINT_NAME"]
     [heard] = reopened
-    assert heard["alias"] == "told"
+    assert heard["alias"] == "observed"
     assert heard["endpoint"] == local.env["ENDPOINT_NAME"]
     assert heard["seconds"] > 0
-    assert events.tally("told").reopened == before + 1
+    assert events.tally("observed").reopened == before + 1
 
 
 def test_healthy_idle_session_costs_no_query(new_wrapper, monkeypatch):

@@ -31,7 +31,7 @@ def failure_of(wrapper):
 
 
 @pytest.mark.parametrize(
-    ("fault", "settings", "failure_id", "mend"),
+    ("fault", "settings", "failure_id", "hint"),
     [
         ("api-down", {}, "api-unreachable", "DATABRICKS_HOST"),
         ("api-5xx", {"status": 503}, "api-unreachable", "DATABRICKS_HOST"),
@@ -51,13 +51,13 @@ def failure_of(wrapper):
     ],
 )
 def test_fault_of_the_service_raises_its_failure_and_hint(
-    new_wrapper, local, fault, settings, failure_id, mend
+    new_wrapper, local, fault, settings, failure_id, hint
 ):
     with local.fault(fault, **settings):
         error = failure_of(new_wrapper(OPTIONS={"connect_budget": 2}))
 
     assert error.failure_id == failure_id
-    assert mend in str(error)
+    assert hint in str(error)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def broken():
 
 @pytest.fixture
 def connect(broken, local, new_wrapper):
-    """Give a function that makes a connection to the broken."""
+    """Yield a function that makes a connection to the broken Lakebase."""
 
     def make(**settings):
         base = settings_for(broken)

@@ -484,12 +484,12 @@ NAMES_A_SETTING = re.compile(
 
 def test_each_failure_has_a_tested_hint_or_a_reason():
     """A hint that names a setting needs its own case."""
-    mends = {failure_id for _, _, failure_id, _, _ in FAULTS}
+    with_fault = {failure_id for _, _, failure_id, _, _ in FAULTS}
     cases = {case.id for case in CASES} | set(ELSEWHERE)
     carried_out = cases | {
         row.id
         for row in FAILURES
-        if row.id in mends
+        if row.id in with_fault
         and (ROLE in row.mend or not NAMES_A_SETTING.search(row.mend))
     }
 
@@ -851,8 +851,8 @@ def test_hint_creates_the_role_of_an_identity_with_quotes(broken):
     user = """pat"o'hara@lakebase.test"""
     facts = {"user": user, "database": "databricks_postgres"}
 
-    _, mend = words(table()["wrong-user"], facts)
-    [sql] = re.findall("run: (ALTER ROLE .*;)", mend)
+    _, hint = words(table()["wrong-user"], facts)
+    [sql] = re.findall("run: (ALTER ROLE .*;)", hint)
     run_as_owner(broken, 'CREATE ROLE "pat""o\'hara@lakebase.test" LOGIN')
     run_as_owner(broken, sql.replace("Then, in the database:", ""))
     with open_session(broken, user=user) as session:

@@ -49,14 +49,14 @@ def arguments_of(received, name):
 
 @pytest.mark.parametrize("pool", [False, {"min_size": 1, "max_size": 1}])
 def test_connection_opened_signal_has_expiry_and_durations(new_wrapper, received, pool):
-    wrapper = new_wrapper("told", OPTIONS={"pool": pool})
+    wrapper = new_wrapper("observed", OPTIONS={"pool": pool})
     fetch_value(wrapper, "SELECT 1")
 
     [issued] = arguments_of(received, "credential_issued")
     [opened] = arguments_of(received, "connection_opened")
     assert issued["endpoint"] == opened["connect"].endpoint
     assert issued["expires_at"] == opened["expires_at"]
-    assert opened["connect"].alias == "told"
+    assert opened["connect"].alias == "observed"
     assert opened["connect"].attempts == 1
     assert opened["connect"].seconds > issued["seconds"] > 0
 
@@ -65,7 +65,7 @@ def test_connection_retried_signal_is_sent_before_connection_opened(
     new_wrapper, local, received
 ):
     """With the failure that caused the retry, and the action."""
-    wrapper = new_wrapper("told")
+    wrapper = new_wrapper("observed")
     cache_token(wrapper, local.issue(local.facts["service_principal"], ttl=-5))
 
     fetch_value(wrapper, "SELECT 1")
@@ -83,7 +83,7 @@ def test_connection_failed_signal_has_the_failure_id_of_the_error(
         local.fault("no-workspace-access"),
         pytest.raises(LakebaseError) as caught,
     ):
-        fetch_value(new_wrapper("told"), "SELECT 1")
+        fetch_value(new_wrapper("observed"), "SELECT 1")
 
     [of_credential] = arguments_of(received, "credential_failed")
     [of_connection] = arguments_of(received, "connection_failed")
@@ -93,7 +93,7 @@ def test_connection_failed_signal_has_the_failure_id_of_the_error(
 
 
 def test_signals_contain_no_secret(new_wrapper, local, received):
-    wrapper = new_wrapper("told")
+    wrapper = new_wrapper("observed")
     token = cache_token(
         wrapper, local.issue(local.facts["service_principal"], ttl=-5)
     ).token
@@ -113,7 +113,7 @@ def test_failing_signal_receiver_does_not_break_the_connection(new_wrapper, capl
     """Django logs its error."""
 
     def broken(**arguments):
-        raise RuntimeError("a dashboard's own trouble")
+        raise RuntimeError("the receiver failed")
 
     signals.connection_opened.connect(broken)
     try:
@@ -121,13 +121,13 @@ def test_failing_signal_receiver_does_not_break_the_connection(new_wrapper, capl
     finally:
         signals.connection_opened.disconnect(broken)
 
-    assert "a dashboard's own trouble" in caplog.text
+    assert "the receiver failed" in caplog.text
 
 
 def test_log_records_have_alias_endpoint_and_failure_id(new_wrapper, local, caplog):
     """For collectors of JSON logs."""
     caplog.set_level(logging.DEBUG, "django_lakebase")
-    wrapper = new_wrapper("told")
+    wrapper = new_wrapper("observed")
     cache_token(wrapper, local.issue(local.facts["service_principal"], ttl=-5))
 
     fetch_value(wrapper, "SELECT 1")
@@ -135,7 +135,7 @@ def test_log_records_have_alias_endpoint_and_failure_id(new_wrapper, local, capl
     ours = [r for r in caplog.records if r.name == "django_lakebase"]
     assert all(record.lakebase_endpoint for record in ours)
     [retry] = [r for r in ours if getattr(r, "lakebase_failure", "")]
-    assert (retry.lakebase_alias, retry.levelname) == ("told", "DEBUG")
+    assert (retry.lakebase_alias, retry.levelname) == ("observed", "DEBUG")
     assert retry.lakebase_failure == "token-expired"
 
 

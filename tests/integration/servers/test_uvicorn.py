@@ -29,8 +29,8 @@ def test_async_views_answer_through_rotations(busy):
 
         assert load.failures == []
         assert_no_stampede(busy, load, 1)
-        # Each request has had another thread, and none a connection of its own.
+        # Each request had another thread, and none opened its own connection.
         assert busy.counters()["logins"] < len(load.answers)
-        # It ends itself by the signal that it got, when all is done.
+        # uvicorn ends with the signal that it received, after its shutdown.
         assert server.end() in (0, -signal.SIGTERM)
     wait_until_disconnected(busy)

@@ -1,4 +1,4 @@
-"""The model's admin."""
+"""The admin of the model."""
 
 from django.contrib import admin
 

@@ -1,10 +1,10 @@
-"""One small model."""
+"""A model for tests."""
 
 from django.db import models
 
 
 class Note(models.Model):
-    """A line of text."""
+    """A note with one line of text."""
 
     text = models.CharField(max_length=100)
     written_at = models.DateTimeField(auto_now_add=True)

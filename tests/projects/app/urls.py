@@ -1,4 +1,4 @@
-"""The admin, and a page that reads."""
+"""The admin, and a page that reads from the database."""
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
@@ -8,7 +8,7 @@ from .models import Note
 
 
 def count(request: HttpRequest) -> HttpResponse:
-    """Answer with the number of notes."""
+    """Return the number of notes."""
     return HttpResponse(str(Note.objects.count()))
 
 

@@ -1,4 +1,4 @@
-"""The one model."""
+"""A model with a geographic field."""
 
 from django.contrib.gis.db import models
 

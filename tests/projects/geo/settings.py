@@ -1,4 +1,4 @@
-"""A project for GeoDjango, whose settings are as bare as any other's."""
+"""Minimal settings of a project that uses GeoDjango."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The app, which warms a process up that others are forked from."""
+"""The app, which may connect before the server forks its workers."""
 
 import os
 
@@ -6,13 +6,13 @@ from django.apps import AppConfig
 
 
 class SiteConfig(AppConfig):
-    """Queries while Django starts, as projects do though they should not."""
+    """An app that queries while Django starts, which Django discourages."""
 
     name = "tests.projects.site"
     label = "site"
 
     def ready(self) -> None:
-        """Leave a connection open where the environment says so."""
+        """Leave a connection open if the environment says so."""
         if os.environ.get("SITE_IS_WARM"):
             from example_project.notes.models import Note
 

@@ -1,4 +1,4 @@
-"""What uvicorn loads."""
+"""The ASGI application."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What Celery's worker loads; its broker is a folder."""
+"""The Celery application, whose broker is a folder."""
 
 import os
 from pathlib import Path
@@ -15,14 +15,14 @@ app.conf.broker_transport_options = {
     "data_folder_in": str(FOLDER / "queue"),
     "data_folder_out": str(FOLDER / "queue"),
     "control_folder": str(FOLDER / "control"),
-    # Seconds between two looks.
+    # Seconds between polls.
     "polling_interval": 0.05,
 }
 
 
 @app.task(name="facts")
 def facts() -> dict[str, object]:
-    """Tell the facts of the process that works."""
+    """Return the facts of the worker process."""
     from .views import tell
 
     return tell()
@@ -30,7 +30,7 @@ def facts() -> dict[str, object]:
 
 @app.task(name="read")
 def read() -> dict[str, object]:
-    """Tell the same of a process that needs no tables."""
+    """Return the facts of a process that needs no tables."""
     from example_project.notes.facts import gather
 
     return {"pid": os.getpid(), "session": gather().session}
@@ -38,7 +38,7 @@ def read() -> dict[str, object]:
 
 @worker_init.connect
 def fetch_before_forking(**_: object) -> None:
-    """Warm the parent up where the environment says so."""
+    """Open a connection in the parent if the environment says so."""
     if os.environ.get("SITE_WARMS_UP"):
         from django_lakebase import warm
 

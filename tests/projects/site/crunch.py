@@ -1,7 +1,7 @@
 """
-A program that shares its work out by multiprocessing, and prints what each saw.
+A program that uses multiprocessing, and prints the facts of each process.
 
-``python -m tests.projects.site.crunch spawn``: two processes, three credentials each.
+``python -m tests.projects.site.crunch spawn`` starts two, with three credentials each.
 """
 
 import json
@@ -18,13 +18,13 @@ PROCESSES, CREDENTIALS = 2, 3
 
 
 def say(facts: dict[str, Any]) -> None:
-    """Print *facts* in one piece: the others print to the same pipe."""
+    """Print *facts* in one write: other processes print to the same pipe."""
     sys.stdout.write(f"{json.dumps(facts)}\n")
     sys.stdout.flush()
 
 
 def crunch(settings: dict[str, Any], params: dict[str, Any]) -> None:
-    """Work until so many credentials were seen, by the parent's settings."""
+    """Query until the given number of credentials was used."""
     django.setup()
     from django.db import close_old_connections, connection
 
@@ -38,7 +38,7 @@ def crunch(settings: dict[str, Any], params: dict[str, Any]) -> None:
         seen.add(facts["expires_at"])
         say(facts)
         time.sleep(0.05)
-    # What a child was given as parameters logs in with its own current token.
+    # Connection parameters from the parent log in with the child's current token.
     import psycopg
 
     with psycopg.connect(**params):
@@ -48,7 +48,7 @@ def crunch(settings: dict[str, Any], params: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Warm up, share the work out, and go on working."""
+    """Connect, start the child processes, and continue to query."""
     django.setup()
     from django.db import connection
 
@@ -57,7 +57,7 @@ def main() -> int:
     say(tell())
     context: Any = multiprocessing.get_context(sys.argv[1])
     params = connection.get_connection_params()
-    # Django's own adapters cannot be pickled.
+    # The adapters of Django cannot be pickled.
     del params["context"]
     given = connection.settings_dict, params
     children = [context.Process(target=crunch, args=given) for _ in range(PROCESSES)]

@@ -1,4 +1,4 @@
-"""A project that real servers run: bare, and set by the environment."""
+"""Minimal settings for real servers; variables change them."""
 
 import json
 import os
@@ -7,7 +7,7 @@ SECRET_KEY = "only for tests"
 ALLOWED_HOSTS = ["127.0.0.1"]
 USE_TZ = True
 ROOT_URLCONF = "tests.projects.site.urls"
-# As in {"CONN_MAX_AGE": 600}.
+# For example {"CONN_MAX_AGE": 600}.
 OWN = json.loads(os.environ.get("SITE_DATABASE", "{}"))
 DATABASES = {"default": {"ENGINE": "django_lakebase", **OWN}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

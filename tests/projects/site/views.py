@@ -1,4 +1,4 @@
-"""Pages that tell who answered, and through which session."""
+"""Views that return which process and which server session has answered."""
 
 import os
 import uuid
@@ -13,7 +13,7 @@ from example_project.notes.models import Note
 
 
 def tell() -> dict[str, Any]:
-    """Write a row, read it back, and tell the facts of this process."""
+    """Write a row, read it back, and return the facts of this process."""
     text = str(uuid.uuid4())
     written = Note.objects.create(text=text)
     assert Note.objects.get(pk=written.pk).text == text
@@ -27,24 +27,24 @@ def tell() -> dict[str, Any]:
 
 
 def facts(request: HttpRequest) -> JsonResponse:
-    """Answer in the server's own thread."""
+    """Return the facts in the thread of the server."""
     return JsonResponse(tell())
 
 
 async def facts_async(request: HttpRequest) -> JsonResponse:
-    """Answer from an event loop: by the ORM's own methods, then in a thread."""
+    """Return the facts in an event loop, with the async ORM and then in a thread."""
     written = await Note.objects.acreate(text="asynchronous")
     await written.adelete()
     return JsonResponse(await sync_to_async(tell)())
 
 
 def pong(request: HttpRequest) -> HttpResponse:
-    """Answer without the database."""
+    """Return without using the database."""
     return HttpResponse("pong")
 
 
 def wait(request: HttpRequest) -> HttpResponse:
-    """Answer as soon as nobody else holds the lock of that number."""
+    """Return when the advisory lock *number* is free."""
     with connection.cursor() as cursor:
         number = int(request.GET["lock"])
         cursor.execute("SELECT pg_advisory_lock_shared(%s)", [number])

@@ -1,4 +1,4 @@
-"""What gunicorn and uWSGI load."""
+"""The WSGI application."""
 
 import os
 

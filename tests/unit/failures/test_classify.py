@@ -185,10 +185,10 @@ def test_hints_for_native_logins_do_not_mention_tokens(text):
     )
     failure = explain(OSError(text), Source.SERVER, native=True)
 
-    told = str(explained(SettingsError, failure, "it", target.facts()))
+    message = str(explained(SettingsError, failure, "it", target.facts()))
 
     for words in ("databricks_create_role", "made just now", "clock", "identity"):
-        assert words not in told or failure.id == "token-early"
+        assert words not in message or failure.id == "token-early"
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -196,14 +196,14 @@ def test_names_in_the_sql_of_hints_are_quoted(native):
     """Single or double quotes are doubled."""
     facts = {"user": "o'h\"ara", "database": 'd"b', "name": 't"n', "template": 't"t'}
     rows = [row for row in FAILURES if row.native in (None, native)]
-    told = [explained(SettingsError, row, "it", facts).mend for row in rows]
-    sql = [mend for mend in told if re.search("CREATE|GRANT|ALTER", mend)]
+    hints = [explained(SettingsError, row, "it", facts).mend for row in rows]
+    sql = [hint for hint in hints if re.search("CREATE|GRANT|ALTER", hint)]
 
     assert len(sql) > 3
-    for mend in sql:
-        assert not re.search(r"""'h"a|d"b|t"n|t"t""", without_escaped_quotes(mend))
-    assert any("""CREATE DATABASE "t""n";""" in mend for mend in sql)
-    assert any("""ALTER DATABASE "t""t" """ in mend for mend in sql)
+    for hint in sql:
+        assert not re.search(r"""'h"a|d"b|t"n|t"t""", without_escaped_quotes(hint))
+    assert any("""CREATE DATABASE "t""n";""" in hint for hint in sql)
+    assert any("""ALTER DATABASE "t""t" """ in hint for hint in sql)
 
 
 def without_escaped_quotes(text):
@@ -256,9 +256,9 @@ def test_failures_that_lakebase_check_wait_repeats():
 
 
 def test_only_rejected_tokens_are_refreshed():
-    renewed = {failure.id for failure in FAILURES if failure.then is Then.RENEW}
+    refreshed = {failure.id for failure in FAILURES if failure.then is Then.RENEW}
 
-    assert renewed == {"token-expired", "token-refused"}
+    assert refreshed == {"token-expired", "token-refused"}
 
 
 @pytest.mark.parametrize(

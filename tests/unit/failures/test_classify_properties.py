@@ -34,12 +34,14 @@ def test_any_error_is_recognised(errors, source, native, data):
     target = Target(alias="default", label='DATABASES["default"]', login=None)
 
     failure = explain(errors[0], source, native=native)
-    told = explained(LakebaseError, failure, target.label, target.facts(seen=errors[0]))
+    shown = explained(
+        LakebaseError, failure, target.label, target.facts(seen=errors[0])
+    )
 
     assert failure in FAILURES
     assert len(list(chain(errors[0]))) <= 8
     assert retry_after(errors[0]) == 0
-    assert str(told).startswith('DATABASES["default"]: ')
+    assert str(shown).startswith('DATABASES["default"]: ')
 
 
 @given(TEXTS, TOKENS, TEXTS, SOURCES)
@@ -48,15 +50,15 @@ def test_token_in_an_error_is_never_shown(before, token, after, source):
     error = OSError(f"{before} {token} {after}")
     target = Target(alias="default", label='DATABASES["default"]', login=None)
 
-    def told(seen):
+    def shown(seen):
         facts = target.facts(seen=seen)
         found = explained(LakebaseError, explain(error, source), target.label, facts)
         return f"{found} {found.finding} {found.mend}"
 
     # The random token may contain a word of the hint, such as DATABRICKS_HOST.
-    known = f"{told('')} {before} {after}"
+    known = f"{shown('')} {before} {after}"
     pieces = {token[i : i + 12] for i in range(len(token) - 11)}
-    assert not [p for p in pieces if p in told(error) and p not in known]
+    assert not [p for p in pieces if p in shown(error) and p not in known]
 
 
 @given(st.text())
