@@ -212,6 +212,19 @@ class CredentialCache:
         """Cache *credential*, a newly issued one with which a login has succeeded."""
         self._keep(credential)
 
+    def is_refreshing(self) -> bool:
+        """Return whether a request for a new credential is running."""
+        return self._refresh.is_running()
+
+    def join(self, timeout: float) -> None:
+        """Wait until the thread of the latest request has ended; see `SingleFlight`."""
+        self._refresh.join(timeout)
+
+    @property
+    def retry_at(self) -> datetime | None:
+        """When the next request may start after a failure (aware, UTC)."""
+        return self._retry_at
+
     @property
     def last_exception(self) -> BaseException | None:
         """The exception of the last refresh, or None if it succeeded."""

@@ -161,6 +161,11 @@ class SingleFlight(Generic[T]):
         if call is not None:
             call.join(timeout)
 
+    def is_running(self) -> bool:
+        """Return whether the latest call is running."""
+        call = self._call
+        return call is not None and call.is_running()
+
     def _has_abandoned_call(self) -> bool:
         call = self._abandoned
         return call is not None and call.is_running() and call.age() < ABANDONED_LIMIT

@@ -221,7 +221,7 @@ def overrides(options: Mapping[str, Any]) -> dict[str, str]:
     """
     if options.get("service"):
         return {}
-    params = dict(_overrides())
+    params = dict(_overrides(keywords()))
     if options.get("sslcert"):
         params["sslcertmode"] = "allow"
     if options.get("sslcrldir"):
@@ -238,9 +238,9 @@ def overrides(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 @functools.cache
-def _overrides() -> dict[str, str]:
+def _overrides(known: frozenset[str]) -> dict[str, str]:
     params = {v.keyword: v.value for v in VARIABLES if v.value is not None}
-    if "sslcertmode" not in keywords():  # libpq 15 and older.
+    if "sslcertmode" not in known:  # libpq 15 and older.
         params["sslcert"] = NO_FILE
     return params
 
@@ -290,11 +290,11 @@ def certificates(target: Target) -> str:
 @functools.cache
 def _certificate_file(sslrootcert: str, ssl_cert_file: str) -> str:
     if sslrootcert == "system":
-        return _system_bundle(ssl_cert_file)
+        return system_bundle(ssl_cert_file)
     return str(Path(sslrootcert or NO_FILE).expanduser())
 
 
-def _system_bundle(ssl_cert_file: str) -> str:
+def system_bundle(ssl_cert_file: str) -> str:
     """
     Return the file of the public certificate authorities.
 

@@ -14,8 +14,8 @@ from databricks.sdk.errors.base import DatabricksError
 from psycopg import errors
 
 from django_lakebase.local.faults.registry import FAULTS
+from tests.helpers.programs import until_no_connection
 from tests.local.conftest import Api
-from tests.servers.programs import until_no_connection
 
 
 def refusal(dial, **own):
