@@ -18,7 +18,7 @@ from . import credentials
 from .auth import RequestAuthenticator
 from .credentials import CredentialHandlers
 from .errors import ApiError, invalid, no_such_api
-from .middleware import FaultInjector, reset
+from .fault_injection import FaultInjector, reset
 from .urls import PREFIX, Router
 
 # Prefixes of paths that need no token.

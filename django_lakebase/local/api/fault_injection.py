@@ -1,6 +1,7 @@
 """The middleware that makes the API fail as the faults say."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 
 from aiohttp import web
@@ -10,7 +11,6 @@ from django_lakebase.local.gateway import messages
 
 from . import credentials
 from .errors import ApiError
-from .rate_limit import RateLimiter
 
 MALFORMED = {
     "html": ("text/html", "<html><title>Sign in</title><body>Sign in</body></html>"),
@@ -71,6 +71,23 @@ class FaultInjector:
             await self._faults.wait_until_cleared("api-silent")
             return True
         return self._faults.get("api-down") is not None
+
+
+class RateLimiter:
+    """A bucket of requests for each principal, filled at a steady rate."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def allow(self, principal: str, per_second: float) -> bool:
+        """Take a request of *principal* out of its bucket, if there is one in it."""
+        now, capacity = self._now(), max(1.0, per_second)
+        tokens, at = self._buckets.get(principal, (capacity, now))
+        tokens = min(capacity, tokens + (now - at) * per_second)
+        is_enough = tokens >= 1
+        self._buckets[principal] = tokens - is_enough, now
+        return is_enough
 
 
 def reset(request: web.Request) -> web.Response:
