@@ -100,7 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > MAX_PORT:
         raise argparse.ArgumentTypeError(
-            f'"{text}" is not a port from 0 to {MAX_PORT}.'
+            f'"{text}" is not a port number from 0 to {MAX_PORT}.'
         )
     return int(text)
 
@@ -128,7 +128,7 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="DIR",
-        help="keep the data in DIR (default: delete the data at the end)",
+        help="keep the data in DIR between runs (default: delete it at the end)",
     )
     add(
         "--postgres",
@@ -169,9 +169,9 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         "--dialect",
         choices=("likely", "proxy", "postgres"),
         default="likely",
-        help="layer that rejects an expired token, a missing role and another "
-        "identity's token, which could not be confirmed for the service: the most "
-        "likely one for each (default), or always the proxy or PostgreSQL",
+        help="which layer rejects an expired token, a missing role or another "
+        "identity's token, as the service's behaviour is unconfirmed: the most likely "
+        "layer for each (default), always the proxy, or always PostgreSQL",
     )
     add(
         "--suspend-after",
@@ -337,7 +337,7 @@ class _StopSignals:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        # The terminal sends the signals of Ctrl-C and Ctrl-\\ to the whole foreground
+        # The terminal sends the signals of Ctrl-C and Ctrl-\ to the whole foreground
         # process group, so the command has already received them.
         is_from_key = number in (signal.SIGINT, signal.SIGQUIT)
         if is_from_key and _is_foreground():

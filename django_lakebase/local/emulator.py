@@ -280,7 +280,7 @@ def clean_environment(environment: dict[str, str]) -> dict[str, str]:
     """
     Return *environment* without variables for another database or workspace.
 
-    If it names an HTTP proxy, ``no_proxy`` is extended by the emulator's address.
+    If it names an HTTP proxy, add the emulator's address to ``no_proxy``.
     """
     kept = {k: v for k, v in environment.items() if not k.startswith(VARIABLE_PREFIXES)}
     if any(name.lower() in ("http_proxy", "all_proxy") for name in kept):

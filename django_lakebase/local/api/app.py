@@ -2,8 +2,8 @@
 The web application of the API that the unmodified databricks-sdk uses.
 
 How it works. A request is counted, then fails if a fault applies to it, then is
-authenticated, and then goes to its handler. Requests for the emulator's own admin API
-(``/_local/``) skip these steps and go directly to their handlers.
+authenticated (unless it is a login), and then goes to its handler. Requests for the
+emulator's own admin API (``/_local/``) skip these steps: no fault applies to them.
 """
 
 from collections import Counter

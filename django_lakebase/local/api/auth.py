@@ -46,8 +46,8 @@ class RequestAuthenticator:
         if scheme != "Bearer" or not token:
             text = "Credential was not sent or was of an unsupported type for this API."
             raise ApiError(401, "UNAUTHENTICATED", text)
-        given = token.encode(errors="replace")
-        if secrets.compare_digest(given, self._state.owner_token.encode()):
+        encoded = token.encode(errors="replace")
+        if secrets.compare_digest(encoded, self._state.owner_token.encode()):
             request["identity"] = self._state.owner
             return
         invalid_token = ApiError(401, "UNAUTHENTICATED", "Invalid access token.")
@@ -67,7 +67,7 @@ class RequestAuthenticator:
             raise ApiError(403, "PERMISSION_DENIED", text)
 
     def find_principal(self, request: web.Request) -> str:
-        """Return the caller of *request* without checking a secret, or ``""``."""
+        """Return the caller that *request* names, or ``""``; checks no client secret."""
         basic = _parse_basic(request)
         if basic is not None:
             return basic[0]
@@ -106,12 +106,12 @@ class RequestAuthenticator:
 
     async def _issue_token(self, request: web.Request) -> web.Response:
         form = await request.post()
-        given = _parse_basic(request) or (
+        client_login = _parse_basic(request) or (
             form.get("client_id"),
             form.get("client_secret"),
         )
         state = self._state
-        is_valid = given == (state.client_id, state.client_secret)
+        is_valid = client_login == (state.client_id, state.client_secret)
         if not is_valid or self._faults.get("secret-revoked") is not None:
             body = {
                 "error": "invalid_client",

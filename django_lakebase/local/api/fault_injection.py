@@ -81,7 +81,7 @@ class RateLimiter:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def allow(self, principal: str, per_second: float) -> bool:
-        """Return whether *principal* may send a request now, and count it."""
+        """Return whether *principal* may send a request now; if so, count it."""
         now, capacity = self._now(), max(1.0, per_second)
         tokens, filled_at = self._buckets.get(principal, (capacity, now))
         tokens = min(capacity, tokens + (now - filled_at) * per_second)

@@ -16,8 +16,8 @@ from aiohttp import web
 
 from .errors import ApiError, invalid, required
 
-# Role ids have at least four characters.
 ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+# Role ids have at least four characters.
 ROLE_ID = re.compile(r"[a-z][a-z0-9-]{3,62}")
 DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
 MAX_PAGE_SIZE = 100
