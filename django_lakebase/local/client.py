@@ -15,14 +15,14 @@ from typing import Any
 
 # Prefixes of environment variables that may point to another database or workspace.
 VARIABLE_PREFIXES = ("DATABRICKS_", "ARM_", "PG", "LAKEBASE_", "ENDPOINT_NAME")
-# The id of the parent process: ``start`` stops when that process ends, even by SIGKILL.
+# Variable with a process id: ``start`` stops when that process ends, even by SIGKILL.
 PARENT_VARIABLE = "LAKEBASE_LOCAL_PARENT"
 # Seconds.
 TIMEOUT, STOP_TIMEOUT = 10.0, 30.0
 
 
 class ClientError(Exception):
-    """The emulator could not start, could not be reached, or rejected a request."""
+    """The emulator could not be started or reached, or it rejected a request."""
 
 
 def call(url: str, method: str, path: str, body: object = None) -> Any:
@@ -89,7 +89,7 @@ class LocalLakebase:
 
     @classmethod
     def running(cls, url: str) -> "LocalLakebase":
-        """Return the local Lakebase at *url*, which started this process."""
+        """Return the local Lakebase at *url*; this process must have its variables."""
         env = {k: v for k, v in os.environ.items() if k.startswith(VARIABLE_PREFIXES)}
         return cls(env, call(url, "GET", "facts"))
 
