@@ -332,7 +332,7 @@ def test_the_page_shows_the_state(local):
     assert local.facts["host"] in text
     assert "<dt>api-slow</dt><dd>ms=1.0, path=credentials" in text
     assert "<dt>refusals</dt><dd>0</dd>" in text
-    assert "&#x27;" not in text.partition("Counters")[2].partition("Faults")[0]
+    assert "&#x27;" not in text.partition("Counters")[2].partition("Available")[0]
     for name in FAULTS:
         assert name in text
     for secret in ("owner_token", "native_password"):

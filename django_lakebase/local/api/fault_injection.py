@@ -1,6 +1,7 @@
-"""The middleware that makes the API fail as the faults say."""
+"""Failures and delays of the API while faults are on."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 
 from aiohttp import web
@@ -10,7 +11,6 @@ from django_lakebase.local.gateway import messages
 
 from . import credentials
 from .errors import ApiError
-from .rate_limit import RateLimiter
 
 MALFORMED = {
     "html": ("text/html", "<html><title>Sign in</title><body>Sign in</body></html>"),
@@ -23,9 +23,9 @@ MALFORMED = {
 
 class FaultInjector:
     """
-    Answers in place of the API while a fault is on.
+    Responds in place of the API while a fault is on.
 
-    *find_principal* returns who makes a request.
+    *find_principal* returns the caller of a request.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class FaultInjector:
         self._rate_limiter = RateLimiter()
 
     async def respond(self, request: web.Request) -> web.Response | None:
-        """Return the answer to a request that is to fail, or None; raises ApiError."""
+        """Return the response of a fault, or None if none applies; raises ApiError."""
         if await self._is_silent(request):
             return reset(request)
         blocked = self._faults.get("ip-blocked")
@@ -63,7 +63,7 @@ class FaultInjector:
         )
 
     async def _is_silent(self, request: web.Request) -> bool:
-        """Wait as the faults say; return whether the request gets no answer at all."""
+        """Delay the request if a fault says so; return whether to send no response."""
         slow = self._faults.get("api-slow")
         if slow is not None and _applies(slow, request):
             await asyncio.sleep(float(slow["ms"]) / 1000)
@@ -73,8 +73,25 @@ class FaultInjector:
         return self._faults.get("api-down") is not None
 
 
+class RateLimiter:
+    """A token bucket for each principal, which holds one second's requests at most."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def allow(self, principal: str, per_second: float) -> bool:
+        """Return whether *principal* may send a request now; if so, count it."""
+        now, capacity = self._now(), max(1.0, per_second)
+        tokens, filled_at = self._buckets.get(principal, (capacity, now))
+        tokens = min(capacity, tokens + (now - filled_at) * per_second)
+        is_enough = tokens >= 1
+        self._buckets[principal] = tokens - is_enough, now
+        return is_enough
+
+
 def reset(request: web.Request) -> web.Response:
-    """Reset the connection of *request*; return a response that nobody receives."""
+    """Reset the connection of *request*; the returned response is never sent."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response(status=503)
@@ -85,9 +102,9 @@ def _applies(options: Mapping[str, Value], request: web.Request) -> bool:
 
 
 def _throttle(options: Mapping[str, Value]) -> web.Response:
-    answer = ApiError(429, "REQUEST_LIMIT_EXCEEDED", "Too many requests.").response()
-    answer.headers["Retry-After"] = f"{float(options['retry_after']):.0f}"
-    return answer
+    response = ApiError(429, "REQUEST_LIMIT_EXCEEDED", "Too many requests.").response()
+    response.headers["Retry-After"] = f"{float(options['retry_after']):.0f}"
+    return response
 
 
 def _fail(options: Mapping[str, Value]) -> web.Response:
