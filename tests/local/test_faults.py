@@ -26,7 +26,7 @@ def test_a_fault_is_read_from_a_command_line():
     ("text", "said"),
     [
         ("no-such", "api-down"),
-        ("latency:sm=5", "it has: ms"),
+        ("latency:sm=5", "Its options: ms"),
         ("latency:ms=fast", "not a number"),
         ("latency:ms", "key=value"),
     ],
