@@ -14,7 +14,7 @@ from databricks.sdk.errors.base import DatabricksError
 from psycopg import errors
 
 from django_lakebase.local.faults.registry import FAULTS
-from tests.helpers.programs import until_no_connection
+from tests.helpers.programs import wait_until_disconnected
 from tests.local.conftest import Api
 
 
@@ -208,7 +208,7 @@ def test_a_moved_endpoint(api, dial, local):
 def test_too_many_connections(dial, local):
     """Beyond the limit."""
     # Those of earlier tests may still be closing.
-    until_no_connection(local)
+    wait_until_disconnected(local)
     with local.fault("too-many-connections", limit=1), dial():
         assert "remaining connection slots are reserved" in refusal(dial)
     dial().close()

@@ -50,7 +50,7 @@ def test_options_and_steps_of_lakebase_check_are_documented():
     parser = CommandParser(add_help=False)
     Command().add_arguments(parser)
     options = set(re.findall(r"(?<!\w)--[\w-]+", parser.format_help()))
-    source = (TOP / "django_lakebase/diagnosis.py").read_text()
+    source = (TOP / "django_lakebase/diagnosis/steps.py").read_text()
     steps = re.findall(r'\("([a-z-]+)", self\._', source)
 
     assert len(steps) == 10
@@ -65,11 +65,21 @@ def test_system_checks_are_the_sections_of_their_page():
     assert sections == sorted(set(re.findall(r'"(lakebase\.[EW]\d+)"', source)))
 
 
+def test_each_system_check_has_an_anchor():
+    checks = set(re.findall(r"\n### lakebase\.(\w+)\n", page("checks")))
+
+    assert checks
+    missing = [
+        c for c in checks if f"(lakebase-{c.lower()})=\n### " not in page("checks")
+    ]
+    assert missing == []
+
+
 def test_signals_stats_metrics_and_spans_are_documented():
-    text = (TOP / "docs/howto/observe.md").read_text()
+    text = page("observability")
     source = (TOP / "django_lakebase/telemetry.py").read_text()
     named = set(re.findall(r'"((?:lakebase|db)\.[a-z_.]+)"', source))
-    named |= {name for name in vars(signals) if name.islower() and name[0] != "_"}
+    named |= {name for name in vars(signals) if name.islower() and name[0] not in "@_"}
     named |= {field.name for field in dataclasses.fields(Stats)}
     shortened = {"lakebase.pool.connections.idle", "lakebase.pool.connections.waiting"}
 

@@ -140,7 +140,7 @@ def test_connection_kept_after_an_idle_hour_logs_no_warning(new_wrapper, caplog)
 
 def warnings(caplog):
     """Return the warnings that a connection is kept."""
-    return [r.message for r in caplog.records if "is kept longer" in r.message]
+    return [r.message for r in caplog.records if "is kept beyond" in r.message]
 
 
 def test_new_connections_work_during_an_outage_while_the_credential_is_valid(

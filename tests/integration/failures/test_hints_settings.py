@@ -41,8 +41,8 @@ class Case:
 
     *settings* and *variables* cause the failure, on top of an environment that
     connects. *followed* maps a setting or variable, spelled as in the hint, to its new
-    value; *next_failure* is the next error, or empty for a connection. *older* is the failure
-    with older SDKs. Words in braces are facts of the local Lakebase.
+    value; *next_failure* is the next error, or empty for a connection. *older* is the
+    failure with older SDKs. Names in braces are facts of the local Lakebase.
     """
 
     id: str

@@ -31,9 +31,9 @@ def facts() -> dict[str, object]:
 @app.task(name="read")
 def read() -> dict[str, object]:
     """Return the facts of a process that needs no tables."""
-    from example_project.notes.facts import gather
+    from example_project.notes.facts import collect_facts
 
-    return {"pid": os.getpid(), "session": gather().session}
+    return {"pid": os.getpid(), "session": collect_facts().session}
 
 
 @worker_init.connect

@@ -8,7 +8,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from example_project.notes.facts import gather
+from example_project.notes.facts import collect_facts
 from example_project.notes.models import Note
 
 
@@ -17,7 +17,7 @@ def tell() -> dict[str, Any]:
     text = str(uuid.uuid4())
     written = Note.objects.create(text=text)
     assert Note.objects.get(pk=written.pk).text == text
-    facts = gather()
+    facts = collect_facts()
     return {
         "pid": os.getpid(),
         "session": facts.session,

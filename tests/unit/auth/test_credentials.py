@@ -32,7 +32,7 @@ class Service:
 
     def __init__(self, clock):
         self.clock, self.calls, self.error = clock, 0, None
-        self.life = timedelta(hours=1)
+        self.lifetime = timedelta(hours=1)
         self.gate = threading.Event()
         self.gate.set()
         self.answered = threading.Semaphore(0)
@@ -46,7 +46,7 @@ class Service:
                 raise self.error
             now = self.clock.now
             return Credential(
-                token=f"token {number}", issued_at=now, expires_at=now + self.life
+                token=f"token {number}", issued_at=now, expires_at=now + self.lifetime
             )
         finally:
             self.answered.release()
@@ -180,7 +180,7 @@ def test_failed_refresh_keeps_the_credential_and_logs_its_remaining_lifetime(
     assert cache.get() is first
     settle(cache)
 
-    assert "down; the one in use is good for 1200 s" in caplog.text
+    assert "down; the current one is valid for 1200 s" in caplog.text
 
 
 def test_pauses_between_failed_refreshes_grow(cache, service, clock):
@@ -359,11 +359,11 @@ def test_get_raises_after_its_timeout(cache, service):
 
 def test_lifetime_above_an_hour_is_cut_and_logged_as_clock_skew(cache, service, caplog):
     """The clock of this machine is behind: the server's expiry comes sooner."""
-    service.life = timedelta(hours=5)
+    service.lifetime = timedelta(hours=5)
 
     credential = cache.get()
 
-    assert credential.life == timedelta(hours=1)
+    assert credential.lifetime == timedelta(hours=1)
     assert "behind the service's" in caplog.text
 
 
@@ -371,7 +371,7 @@ def test_credential_that_arrives_expired_is_used_once_and_logged_as_clock_skew(
     cache, service, caplog
 ):
     """The clock of this machine is ahead: the server may still accept the token."""
-    service.life = timedelta(seconds=-5)
+    service.lifetime = timedelta(seconds=-5)
 
     cache.get()
     cache.get()
@@ -383,10 +383,10 @@ def test_credential_that_arrives_expired_is_used_once_and_logged_as_clock_skew(
 def test_expiry_count_and_last_error_are_available_without_a_request(
     cache, service, clock
 ):
-    assert (cache.expires_at, cache.error, cache.last_error) == (
+    assert (cache.expires_at, cache.last_exception, cache.last_error) == (
         None,
         None,
-        "not yet answered",
+        "",
     )
     cache.get()
     assert cache.expires_at == START + timedelta(hours=1)
@@ -398,4 +398,4 @@ def test_expiry_count_and_last_error_are_available_without_a_request(
         cache.get()
 
     assert cache.last_error == "down"
-    assert cache.error is service.error
+    assert cache.last_exception is service.error

@@ -87,7 +87,7 @@ class CacheMachine(RuleBasedStateMachine):
     def is_fresh(self):
         if self.known is None:
             return False
-        life = self.known.life
+        life = self.known.lifetime
         return self.known.left(self.now) > min(MARGIN, life * MARGIN_SHARE)
 
     @rule(seconds=st.sampled_from([0.1, 1, 29, 61, 600, 1799, 1801, 2700, 3541, 3600]))
@@ -97,7 +97,7 @@ class CacheMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.known is not None)
     @rule(share=st.sampled_from([0.4, 0.6, 0.8, 0.97]))
     def share_of_lifetime_passes(self, share):
-        self.now = max(self.now, self.known.issued_at + self.known.life * share)
+        self.now = max(self.now, self.known.issued_at + self.known.lifetime * share)
 
     @rule(jitter=st.floats(0, 1))
     def jitter_changes(self, jitter):
@@ -180,7 +180,7 @@ class CacheMachine(RuleBasedStateMachine):
     def refresh_starts_in_the_last_quarter(self):
         """Unless the pause after a failure lasts."""
         if not self.is_fresh() or self.now < self.known.issued_at + (
-            self.known.life * LATEST_REFRESH
+            self.known.lifetime * LATEST_REFRESH
         ):
             return
         self.cache.ready()

@@ -56,7 +56,7 @@ def test_call_that_exceeds_the_time_limit_is_abandoned(monkeypatch):
     with pytest.raises(CallError):
         single.wait(0.01)
     single.start().started -= 1
-    monkeypatch.setattr(singleflight, "CALL_BOUND", 0.0)
+    monkeypatch.setattr(singleflight, "CALL_TIMEOUT", 0.0)
 
     second = single.start()
     assert second.done.wait(10)
@@ -70,7 +70,7 @@ def test_only_one_abandoned_thread_at_a_time(monkeypatch):
     gate = threading.Event()
     single = SingleFlight(lambda: gate.wait(10), prepare=no_preparation)
     first = single.start()
-    monkeypatch.setattr(singleflight, "CALL_BOUND", -1.0)
+    monkeypatch.setattr(singleflight, "CALL_TIMEOUT", -1.0)
 
     second, third = single.start(), single.start()
     gate.set()

@@ -102,7 +102,7 @@ def test_workspace_in_settings_ignores_login_and_user_of_the_environment():
     found = target(OPTIONS={"workspace": {"profile": "prod"}})
 
     assert found.user == ""
-    assert found.login.words == 'the workspace of profile "prod"'
+    assert found.login.name == 'the workspace of profile "prod"'
     assert found.login.arguments == {"profile": "prod"}
 
 
@@ -308,7 +308,7 @@ def test_other_host_ignores_the_endpoint_of_the_environment():
     """The hint names only variables that apply."""
     text = settings_error(HOST="ep-o.example.com")
 
-    assert 'HOST is "ep-o.example.com", and no endpoint is named for it' in text
+    assert 'HOST is "ep-o.example.com", but no endpoint is configured for it' in text
     assert 'Set OPTIONS["endpoint"]' in text
     assert "Set ENDPOINT_NAME" not in text
     # The hint offers two ways.
