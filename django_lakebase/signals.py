@@ -1,5 +1,5 @@
 """
-Django signals for credentials and connections; docs/howto/observe.md lists them.
+Django signals for credentials and connections; docs/reference/observability.md lists them.
 
 A signal is sent in the thread where the event happens, which for credentials is mostly
 a background thread of the engine. If a receiver raises an exception, Django logs it and
