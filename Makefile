@@ -50,21 +50,21 @@ test: $(VENV)/local,test
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 django-suite: $(VENV)/local
-	$(BIN)/python -m tests.django_suite --django $(DJANGO) $(if $(POOL),--pool) \
+	$(BIN)/python -m tools.django_suite --django $(DJANGO) $(if $(POOL),--pool) \
 		$(ARGS) $(LABELS)
 
 # Half of the time without a pool, half with one.
 chaos: $(VENV)/local
-	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --share 2 $(SEED:%=--seed %)
-	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --share 2 $(SEED:%=--seed %) --pool
+	$(BIN)/python -m tools.chaos --seconds $(SECONDS) --share 2 $(SEED:%=--seed %)
+	$(BIN)/python -m tools.chaos --seconds $(SECONDS) --share 2 $(SEED:%=--seed %) --pool
 
 soak: SECONDS = 3600
 soak: $(VENV)/local
-	$(BIN)/python -m tests.chaos.soak --seconds $(SECONDS)
+	$(BIN)/python -m tools.chaos.soak --seconds $(SECONDS)
 
 fleet: $(VENV)/local
-	$(BIN)/python -m tests.chaos.fleet
-	$(BIN)/python -m tests.chaos.simulation
+	$(BIN)/python -m tools.chaos.thundering_herd
+	$(BIN)/python -m tools.chaos.simulation
 
 packages: packages-newest packages-lts
 
@@ -72,14 +72,14 @@ packages: packages-newest packages-lts
 packages-newest packages-lts:
 	@$(MAKE) --no-print-directory VENV=.venv-$@ .venv-$@/local,test,$@
 	@.venv-$@/bin/lakebase-local run --token-ttl 5 -- \
-		.venv-$@/bin/python -m tests.packages $(ARGS)
+		.venv-$@/bin/python -m tools.packages $(ARGS)
 
 # An environment of its own: what is measured beside us brings forty packages.
 bench:
 	@$(MAKE) --no-print-directory VENV=$(VENV)-bench figures
 
 figures: $(VENV)/local,bench
-	$(BIN)/python -m tests.bench --write $(ARGS)
+	$(BIN)/python -m benchmarks --write $(ARGS)
 
 # The tests are typed too, and import what they need.
 lint: $(STAMPS:%=$(VENV)/local,test,lint)

@@ -1,0 +1,9 @@
+"""A project whose migrations are linted."""
+
+from tests.settings import *
+
+INSTALLED_APPS += [
+    "django_migration_linter",
+    "tools.packages.django_migration_linter.shop",
+]
+DATABASES = {"default": {"ENGINE": "django_lakebase.postgresql"}}
