@@ -1,50 +1,47 @@
-"""The two engines of the comparison, and the local Lakebase that both connect to."""
+"""The two backends of a comparison, and the local Lakebase that both connect to."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from typing import Any
 
-from django_lakebase import pool, workspace
+from django_lakebase import pool
+from django_lakebase.auth import registry
 from django_lakebase.local.client import FOREIGN, LocalLakebase
 
-OURS = "django_lakebase"
+LAKEBASE = "django_lakebase"
 STOCK = "django.db.backends.postgresql"
 
 
 @contextlib.contextmanager
-def lakebase(*options: str) -> Iterator[LocalLakebase]:
-    """Start a local Lakebase, and have the environment lead to it."""
-    kept = {k: v for k, v in os.environ.items() if k.startswith(FOREIGN)}
-    for name in kept:
+def running_lakebase(*options: str) -> Iterator[LocalLakebase]:
+    """Run a local Lakebase, and point the environment at it."""
+    saved = {k: v for k, v in os.environ.items() if k.startswith(FOREIGN)}
+    for name in saved:
         del os.environ[name]
     try:
         with LocalLakebase.start(*options) as local:
             os.environ.update(local.env)
-            forget()
+            registry.reset()
             yield local
             for name in local.env:
                 os.environ.pop(name, None)
     finally:
-        forget()
-        os.environ.update(kept)
+        registry.reset()
+        os.environ.update(saved)
 
 
-def forget() -> None:
-    """Forget all credentials and clients, as a new process would."""
-    workspace._accesses.clear()
-    workspace._clients.clear()
-
-
-def ours(alias: str = "ours", **settings: Any) -> Any:
+def lakebase_connection(alias: str = "lakebase", **settings: Any) -> Any:
     """Return a connection of this project's engine, configured by the environment."""
-    return _wrapper(OURS, alias, settings)
+    return _new_connection(LAKEBASE, alias, settings)
 
 
-def stock(local: LocalLakebase, alias: str = "stock", **settings: Any) -> Any:
-    """Return a connection of Django's own engine, given a token just now."""
+def stock_connection(
+    local: LocalLakebase, alias: str = "stock", **settings: Any
+) -> Any:
+    """Return a connection of Django's own backend with a newly issued token."""
     facts = local.facts
-    place = {
+    login = {
         "NAME": facts["database"],
         "USER": facts["service_principal"],
         "PASSWORD": local.issue(facts["service_principal"]),
@@ -57,10 +54,10 @@ def stock(local: LocalLakebase, alias: str = "stock", **settings: Any) -> Any:
         "sslrootcert": facts["ca_file"],
         **settings.pop("OPTIONS", {}),
     }
-    return _wrapper(STOCK, alias, {**place, **settings, "OPTIONS": options})
+    return _new_connection(STOCK, alias, {**login, **settings, "OPTIONS": options})
 
 
-def _wrapper(engine: str, alias: str, settings: dict[str, Any]) -> Any:
+def _new_connection(engine: str, alias: str, settings: dict[str, Any]) -> Any:
     from django.db import connections
     from django.utils.module_loading import import_string
 
@@ -70,17 +67,17 @@ def _wrapper(engine: str, alias: str, settings: dict[str, Any]) -> Any:
     return import_string(f"{engine}.base.DatabaseWrapper")(configured[alias], alias)
 
 
-def close(*wrappers: Any) -> None:
-    """Close connections, and their pools."""
-    for wrapper in wrappers:
-        wrapper.close()
-        if wrapper.settings_dict["OPTIONS"].get("pool"):
-            wrapper.close_pool()
-        pool.close_pools(wrapper.alias)
+def close(*connections: Any) -> None:
+    """Close connections and their pools."""
+    for connection in connections:
+        connection.close()
+        if connection.settings_dict["OPTIONS"].get("pool"):
+            connection.close_pool()
+        pool.close_pools(connection.alias)
 
 
-def query(wrapper: Any) -> None:
-    """Run the smallest query."""
-    with wrapper.cursor() as cursor:
+def run_query(connection: Any) -> None:
+    """Run the smallest possible query."""
+    with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
         cursor.fetchone()

@@ -1,9 +1,9 @@
 """
-A fresh process, as the bench starts it: how long until its first query, and why.
+A process that the startup benchmark starts: it measures the way to its first query.
 
     python -m benchmarks.child_process fresh | forked | forked-warm | forked-warmed-up
 
-Its DATABASES are the variable BENCH_DATABASES, in JSON. It prints JSON.
+The variable BENCH_DATABASES holds its DATABASES as JSON. It prints its results as JSON.
 """
 
 import json
@@ -18,10 +18,10 @@ WORKERS = 4
 marks: list[tuple[str, float]] = []
 
 
-def mark(name: str) -> None:
-    """Note that the step *name* has ended."""
-    # The clock of all processes of a Linux machine.
-    marks.append((name, time.monotonic()))
+def mark(step: str) -> None:
+    """Record the time at which *step* ended."""
+    # On Linux all processes share this clock, so the parent can subtract its own times.
+    marks.append((step, time.monotonic()))
 
 
 def set_up() -> Any:
@@ -39,7 +39,7 @@ def set_up() -> Any:
     return connection
 
 
-def first_query(connection: Any) -> None:
+def run_first_query(connection: Any) -> None:
     """Connect and run a query."""
     connection.connect()
     mark("connect")
@@ -48,64 +48,66 @@ def first_query(connection: Any) -> None:
     mark("query")
 
 
-def fetch(connection: Any) -> None:
-    """Take the steps to a credential one by one, which a connect takes together."""
-    from django_lakebase import workspace
+def fetch_credential(connection: Any) -> None:
+    """Fetch the credential in separate steps, which connect() takes in one."""
+    from django_lakebase.auth import registry, sdk, workspace
 
-    workspace.import_sdk()
-    mark("SDK's import")
+    sdk.import_sdk()
+    mark("SDK import")
     target = connection.get_target()
     workspace.log_in(target.login)
     mark("workspace login")
-    workspace.access_to(target).credentials.get()
+    registry.access_to(target).credentials.get()
     mark("credential")
 
 
 def memory() -> float:
-    """Return the megabytes of this process, shared pages shared out (PSS)."""
+    """Return this process's memory in MB, with its share of shared pages (PSS)."""
     for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
     return 0.0
 
 
-def fresh() -> dict[str, Any]:
-    """Return the steps of a fresh process, and its memory."""
+def measure_fresh() -> dict[str, Any]:
+    """Return the steps of a new process and its memory."""
     connection = set_up()
     if hasattr(connection, "get_target"):
-        fetch(connection)
-    first_query(connection)
+        fetch_credential(connection)
+    run_first_query(connection)
     return {"marks": marks, "megabytes": memory()}
 
 
-def forked(parent: str) -> dict[str, Any]:
+def measure_forked(parent: str) -> dict[str, Any]:
     """
-    Return the same of workers whose parent has loaded the project.
+    Return the seconds and memory of workers whose parent has loaded the project.
 
-    As gunicorn does with --preload. A *parent* that is "forked-warm" has run a query
-    too, and one that is "forked-warmed-up" has called warm().
+    This is what gunicorn does with --preload. With *parent* "forked-warm" the parent
+    has also run a query, with "forked-warmed-up" it has called warm().
     """
     connection = set_up()
     if parent == "forked-warm":
-        first_query(connection)
+        run_first_query(connection)
         connection.close()
     elif parent == "forked-warmed-up":
         from django_lakebase import warm
 
         warm()
     workers = [Worker(connection) for _ in range(WORKERS)]
-    spans = [worker.hear() for worker in workers]
-    # Now all are there and have done the same.
+    # Memory is read when all workers exist and have run their query.
     for worker in workers:
-        worker.say("weigh")
-    megabytes = [worker.hear() for worker in workers]
+        worker.send("memory")
+    megabytes = [worker.receive() for worker in workers]
     for worker in workers:
-        worker.end()
-    return {"seconds": spans, "megabytes": sum(megabytes) / WORKERS}
+        worker.stop()
+    return {
+        "seconds": [worker.seconds for worker in workers],
+        "megabytes": sum(megabytes) / WORKERS,
+    }
 
 
 class Worker:
-    """A forked child that runs a query, and tells how long that took."""
+    """A forked child that runs a query; *seconds* is how long that took."""
 
     def __init__(self, connection: Any) -> None:
         to_child, from_parent = os.pipe()
@@ -115,31 +117,30 @@ class Worker:
         self._in, self._out = to_parent, from_parent
         if self._pid == 0:
             self._in, self._out = to_child, from_child
-            first_query(connection)
-            self.say(time.monotonic() - started)
+            run_first_query(connection)
+            self.send(time.monotonic() - started)
             os.read(self._in, 10)
-            self.say(memory())
+            self.send(memory())
             os.read(self._in, 10)
             os._exit(0)
-        # One after the other: two cores would only make them wait for each other.
-        self._span = float(os.read(self._in, 50))
+        # Waits here, so that workers run sequentially and do not compete for cores.
+        self.seconds = self.receive()
 
-    def hear(self) -> float:
-        """Return the number that the child says."""
-        span, self._span = self._span, 0.0
-        return span or float(os.read(self._in, 50))
+    def receive(self) -> float:
+        """Wait for the next number from the child and return it."""
+        return float(os.read(self._in, 50))
 
-    def say(self, what: object) -> None:
-        """Tell the other side."""
-        os.write(self._out, str(what).encode())
+    def send(self, value: object) -> None:
+        """Send *value* as text to the other process."""
+        os.write(self._out, str(value).encode())
 
-    def end(self) -> None:
-        """Let the child end."""
-        self.say("end")
+    def stop(self) -> None:
+        """Let the child exit."""
+        self.send("stop")
         os.waitpid(self._pid, 0)
 
 
 if __name__ == "__main__":
     mark("interpreter")
-    way = sys.argv[1]
-    print(json.dumps(fresh() if way == "fresh" else forked(way)))
+    mode = sys.argv[1]
+    print(json.dumps(measure_fresh() if mode == "fresh" else measure_forked(mode)))

@@ -1,4 +1,4 @@
-"""A connection that was kept, and that a suspend has cut meanwhile."""
+"""Benchmark of persistent connections: liveness checks, and cuts while idle."""
 
 import statistics
 from collections.abc import Iterator
@@ -8,101 +8,115 @@ from typing import Any
 from django.db import Error
 
 from benchmarks import backends
-from benchmarks.measurement import Figure, compared, in_words, seconds, turns
+from benchmarks.measurement import (
+    Measurement,
+    compare,
+    format_seconds,
+    measure,
+    measure_alternately,
+)
 from django_lakebase.local.client import LocalLakebase
 
 ROUNDS, CUTS = 200, 12
-IN_A_ROUND = 20
+REQUESTS_PER_ROUND = 20
 
 
 @dataclass
-class Kind:
-    """An engine with its settings, and what became of its requests."""
+class Client:
+    """A persistent connection of one backend, and its number of failed requests."""
 
-    words: str
-    wrapper: Any
+    name: str
+    connection: Any
     failed: int = 0
 
     def request(self) -> None:
-        """Do what Django does at a request's two ends, and one query between."""
-        self.wrapper.close_if_unusable_or_obsolete()
-        # Django resets this at each request.
-        self.wrapper.health_check_done = False
-        backends.query(self.wrapper)
-        self.wrapper.close_if_unusable_or_obsolete()
+        """Run one query, and what Django does at the start and end of a request."""
+        self.connection.close_if_unusable_or_obsolete()
+        # Django resets this at the start of each request.
+        self.connection.health_check_done = False
+        backends.run_query(self.connection)
+        self.connection.close_if_unusable_or_obsolete()
 
-    def requests(self) -> None:
-        """Do so some times."""
-        for _ in range(IN_A_ROUND):
+    def request_round(self) -> None:
+        """Run the requests of one round."""
+        for _ in range(REQUESTS_PER_ROUND):
             self.request()
 
-    def survive(self) -> None:
-        """Do so, counting a failure as such."""
+    def request_after_cut(self) -> None:
+        """Run one request, and count it if it fails."""
         try:
             self.request()
         except Error:
             self.failed += 1
 
 
-def idle(*, quick: bool) -> Iterator[Figure]:
-    """Compare the cost of looking, and what happens after a cut."""
+Clients = tuple[Client, Client, Client]
+
+
+def idle(*, quick: bool) -> Iterator[Measurement]:
+    """Compare the cost of liveness checks, and the first request after a cut."""
     scale = 4 if quick else 1
-    with backends.lakebase() as local:
-        kinds = _kinds(local)
+    with backends.running_lakebase() as local:
+        clients = _new_clients(local)
         for latency in (0, 1):
-            yield from _costs(local, kinds, latency, ROUNDS // scale)
-        yield from _cuts(local, kinds, CUTS // scale)
-        backends.close(*(kind.wrapper for kind in kinds))
+            yield from _compare_checks(local, clients, latency, ROUNDS // scale)
+        yield from _measure_cuts(local, clients, CUTS // scale)
+        backends.close(*(client.connection for client in clients))
 
 
-def _kinds(local: LocalLakebase) -> tuple[Kind, Kind, Kind]:
-    kept: dict[str, Any] = {"CONN_MAX_AGE": None}
-    checked = {**kept, "CONN_HEALTH_CHECKS": True}
+def _new_clients(local: LocalLakebase) -> Clients:
+    persistent: dict[str, Any] = {"CONN_MAX_AGE": None}
+    checked = {**persistent, "CONN_HEALTH_CHECKS": True}
     return (
-        Kind("django_lakebase", backends.ours(**kept)),
-        Kind("stock", backends.stock(local, **kept)),
-        Kind(
-            "stock with CONN_HEALTH_CHECKS", backends.stock(local, "checked", **checked)
+        Client("django_lakebase", backends.lakebase_connection(**persistent)),
+        Client("stock", backends.stock_connection(local, **persistent)),
+        Client(
+            "stock with CONN_HEALTH_CHECKS",
+            backends.stock_connection(local, "checked", **checked),
         ),
     )
 
 
-def _costs(
-    local: LocalLakebase, kinds: tuple[Kind, Kind, Kind], latency: int, rounds: int
-) -> Iterator[Figure]:
-    for kind in kinds:
-        kind.wrapper.close()
+def _compare_checks(
+    local: LocalLakebase, clients: Clients, latency: int, rounds: int
+) -> Iterator[Measurement]:
+    for client in clients:
+        client.connection.close()
     if latency:
         local.set_fault("latency", ms=latency)
-    taken = turns([kind.requests for kind in kinds], rounds // (4 if latency else 1))
+    seconds = measure_alternately(
+        [client.request_round for client in clients], rounds // (4 if latency else 1)
+    )
     local.clear_faults()
-    what = f"a query on a kept connection, {latency} ms round trip, over stock"
-    yield compared(what, taken[:2])
-    yield compared(f"{what} with CONN_HEALTH_CHECKS", (taken[0], taken[2]))
+    name = f"a query on a persistent connection, {latency} ms round trip, ours / stock"
+    yield compare(name, seconds[:2])
+    yield compare(f"{name} with CONN_HEALTH_CHECKS", (seconds[0], seconds[2]))
 
 
-def _cuts(
-    local: LocalLakebase, kinds: tuple[Kind, Kind, Kind], times: int
-) -> Iterator[Figure]:
-    taken: list[list[float]] = [[] for _ in kinds]
-    fresh: list[float] = []
+def _measure_cuts(
+    local: LocalLakebase, clients: Clients, times: int
+) -> Iterator[Measurement]:
+    after_cut: list[list[float]] = [[] for _ in clients]
+    new_connection: list[float] = []
     for _ in range(times):
-        for kind in kinds:
-            kind.wrapper.close()
-            kind.request()
-        # The endpoint is awake again at once: waking is not what is measured.
+        for client in clients:
+            client.connection.close()
+            client.request()
+        # The endpoint resumes immediately: the time to wake up is not measured.
         with local.fault("suspend", wake=0):
             pass
-        for kind, into in zip(kinds, taken, strict=True):
-            into.append(seconds(kind.survive))
-        kinds[0].wrapper.close()
-        fresh.append(seconds(kinds[0].request))
-    for kind, times_of in zip(kinds, taken, strict=True):
-        span = in_words(statistics.median(times_of))
-        yield Figure(
-            what=f"the first request after a suspend: {kind.words}",
-            figure=f"{kind.failed} of {times} failed, {span}",
-            goal="none fails" if kind is kinds[0] else "",
-            is_met=not kind.failed if kind is kinds[0] else None,
+        for client, seconds in zip(clients, after_cut, strict=True):
+            seconds.append(measure(client.request_after_cut))
+        clients[0].connection.close()
+        new_connection.append(measure(clients[0].request))
+    for client, seconds in zip(clients, after_cut, strict=True):
+        median = format_seconds(statistics.median(seconds))
+        yield Measurement(
+            name=f"the first request after a suspend: {client.name}",
+            value=f"{client.failed} of {times} failed, {median}",
+            goal="none fails" if client is clients[0] else "",
+            is_met=not client.failed if client is clients[0] else None,
         )
-    yield compared("replacing the cut connection, over opening one", (taken[0], fresh))
+    yield compare(
+        "replacing a cut connection / opening one", (after_cut[0], new_connection)
+    )

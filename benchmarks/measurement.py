@@ -1,4 +1,4 @@
-"""How the bench measures: turn by turn, ratios with their spread, values for pages."""
+"""Timing functions, and the measurements that the report is built from."""
 
 import statistics
 import time
@@ -8,121 +8,123 @@ from dataclasses import dataclass
 
 Work = Callable[[], object]
 
-# The first rounds fill caches.
-UNCOUNTED = 3
+# The first rounds fill caches and are not counted.
+WARM_UP_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A ratio of medians, and the middle half of the rounds' own ratios."""
+    """A ratio of medians, with the interquartile range of the ratios per round."""
 
-    middle: float
+    value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        # Three digits that say something, below one hundredth too.
-        return f"{self.middle:.3g} ({self.low:.3g} to {self.high:.3g})"
+        # Three significant digits, also for ratios below one hundredth.
+        return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
+class Measurement:
     """
-    One line of the report.
+    One row of the report.
 
-    *is_met* is None where there is no goal; *ratio* is what a picture can draw.
+    *is_met* is None if there is no goal. The chart shows measurements that have a
+    *ratio*, and *limit* (the largest ratio that meets the goal) as a mark.
     """
 
-    what: str
-    figure: str
+    name: str
+    value: str
     goal: str = ""
     is_met: bool | None = None
     ratio: Ratio | None = None
-    most: float | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A part that was not measured, and why."""
+    """A benchmark that did not run or did not finish, and the reason."""
 
-    why: str
+    reason: str
+    is_error: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A stretch of time of a way that is measured step by step, in milliseconds."""
+    """One step of a process's startup with one backend, in milliseconds."""
 
-    way: str
+    backend: str
     name: str
     milliseconds: float
 
 
-def seconds(work: Work) -> float:
-    """Return how long *work* takes."""
+def measure(work: Work) -> float:
+    """Return the seconds that *work* takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
-def turns(
-    ways: Sequence[Work], rounds: int, after: Work = lambda: None
+def measure_alternately(
+    works: Sequence[Work], rounds: int, after: Work = lambda: None
 ) -> list[list[float]]:
     """
-    Return the seconds that each of *ways* takes in each of *rounds*.
+    Return the seconds that each of *works* takes in each of *rounds*.
 
-    Turn by turn, so that noise hits all of them; who begins changes each round.
-    *after* each of them something is done that does not count.
+    Every round runs all of them, so that noise affects them alike, and each round
+    starts with the next one. *after* runs after each of them and is not timed.
     """
-    taken: list[list[float]] = [[] for _ in ways]
-    for number in range(rounds + UNCOUNTED):
-        first = number % len(ways)
-        for place in (*range(first, len(ways)), *range(first)):
-            taken[place].append(seconds(ways[place]))
+    seconds: list[list[float]] = [[] for _ in works]
+    for number in range(rounds + WARM_UP_ROUNDS):
+        first = number % len(works)
+        for index in (*range(first, len(works)), *range(first)):
+            seconds[index].append(measure(works[index]))
             after()
-    return [times[UNCOUNTED:] for times in taken]
+    return [times[WARM_UP_ROUNDS:] for times in seconds]
 
 
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
-    """Return the ratio of *ours* to *theirs*, which were taken round by round."""
-    each = [a / b for a, b in zip(ours, theirs, strict=True)]
-    low, _, high = statistics.quantiles(each, n=4)
+def measure_in_threads(work: Work, times: int, threads: int) -> float:
+    """
+    Return the seconds that *threads* threads take for *times* calls of *work*.
+
+    Raises the first error that a call raised.
+    """
+    with ThreadPoolExecutor(threads) as executor:
+        started = time.perf_counter()
+        for future in [executor.submit(work) for _ in range(times)]:
+            future.result()
+        return time.perf_counter() - started
+
+
+def ratio_of(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """Return the ratio of *ours* to *theirs*, which were measured round by round."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    low, _, high = statistics.quantiles(ratios, n=4)
     return Ratio(statistics.median(ours) / statistics.median(theirs), low, high)
 
 
-def compared(
-    what: str, taken: Sequence[Sequence[float]], most: float | None = None
-) -> Figure:
-    """Return the figure of what was *taken* by us and by another; at *most* is good."""
-    ours, theirs = taken
-    found = ratio(ours, theirs)
+def compare(
+    name: str, seconds: Sequence[Sequence[float]], limit: float | None = None
+) -> Measurement:
+    """Return the ratio of our times to the other ones; at most *limit* is the goal."""
+    ours, theirs = seconds
+    ratio = ratio_of(ours, theirs)
     medians = statistics.median(ours), statistics.median(theirs)
-    return Figure(
-        what=what,
-        figure=f"{found}: {in_words(medians[0])} and {in_words(medians[1])}",
-        goal=f"<= {most:g}" if most else "",
-        is_met=None if most is None else found.middle <= most,
-        ratio=found,
-        most=most,
+    return Measurement(
+        name=name,
+        value=f"{ratio}: {format_seconds(medians[0])} and {format_seconds(medians[1])}",
+        goal=f"<= {limit:g}" if limit else "",
+        is_met=None if limit is None else ratio.value <= limit,
+        ratio=ratio,
+        limit=limit,
     )
 
 
-def in_words(span: float) -> str:
-    """Return *span*, in seconds, with the unit that suits it."""
-    if span >= 1:
-        return f"{span:.1f} s"
-    if span >= 0.001:
-        return f"{span * 1e3:.1f} ms"
-    return f"{span * 1e6:.0f} microseconds"
-
-
-def in_threads(work: Work, times: int, threads: int) -> float:
-    """
-    Return how long *times* calls of *work* take in all *threads* together.
-
-    Raises the first error that a call has raised.
-    """
-    with ThreadPoolExecutor(threads) as workers:
-        started = time.perf_counter()
-        for done in [workers.submit(work) for _ in range(times)]:
-            done.result()
-        return time.perf_counter() - started
+def format_seconds(seconds: float) -> str:
+    """Return *seconds* as text, in the unit that suits the size."""
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    if seconds >= 0.001:
+        return f"{seconds * 1e3:.1f} ms"
+    return f"{seconds * 1e6:.0f} microseconds"

@@ -1,4 +1,4 @@
-"""What else a Python project could use: the same work, side by side."""
+"""Benchmark of connection pools that Python projects can use without Django."""
 
 import importlib
 import logging
@@ -15,42 +15,55 @@ from psycopg_pool import ConnectionPool
 
 from benchmarks import backends
 from benchmarks.measurement import (
-    Figure,
+    Measurement,
     Skipped,
-    compared,
-    in_threads,
-    in_words,
-    seconds,
+    compare,
+    format_seconds,
+    measure,
+    measure_in_threads,
 )
+from django_lakebase.auth import registry
 from django_lakebase.local.client import LocalLakebase
 
-# databricks-ai-bridge connects to this port, whatever the endpoint's is.
+# databricks-ai-bridge always connects to this port.
 PORT = 5432
 CONNECTIONS, THREADS, QUERIES, ROUNDS = 10, 16, 3000, 7
-SHORT_LIFE = 5
-OURS, SAMPLE, BRIDGE = "django_lakebase", "the sample's pattern", "databricks-ai-bridge"
+# Seconds.
+SHORT_LIFETIME = 5
+LAKEBASE, SAMPLE, BRIDGE = (
+    "django_lakebase",
+    "the service's sample code",
+    "databricks-ai-bridge",
+)
 
-OpenPool = Callable[..., Any]
+NewPool = Callable[..., Any]
 
 
-def others(*, quick: bool) -> Iterator[Figure | Skipped]:
-    """Compare pools that open, lend and outlive their first token."""
-    why = _unfit()
-    if why:
-        yield Skipped(why)
+def other_pools(*, quick: bool) -> Iterator[Measurement | Skipped]:
+    """Compare opening a pool, querying through it, and token expiry."""
+    reason = _missing_requirement()
+    if reason:
+        yield Skipped(reason)
         return
-    # They tell on a logger what we measure.
+    # The pools log the failed connections that this benchmark counts.
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
     options = "--pg-port", str(PORT), "--libpq"
-    with backends.lakebase(*options) as local, local.fault("api-slow", ms=150):
-        yield from _opening(local, 2 if quick else ROUNDS)
-        yield from _lending(QUERIES // (10 if quick else 1), 3 if quick else ROUNDS)
-    with backends.lakebase(*options, "--token-ttl", str(SHORT_LIFE)) as local:
-        yield from _outliving(local)
+    with (
+        backends.running_lakebase(*options) as local,
+        local.fault("api-slow", ms=150),
+    ):
+        yield from _compare_opening(local, 2 if quick else ROUNDS)
+        yield from _compare_queries(
+            QUERIES // (10 if quick else 1), 3 if quick else ROUNDS
+        )
+    with backends.running_lakebase(
+        *options, "--token-ttl", str(SHORT_LIFETIME)
+    ) as local:
+        yield from _measure_expiry(local)
 
 
-def _unfit() -> str:
-    """Return why this cannot be measured here, or nothing."""
+def _missing_requirement() -> str:
+    """Return why this benchmark cannot run here, or ""."""
     try:
         importlib.import_module("databricks_ai_bridge.lakebase")
     except ImportError as exc:
@@ -64,30 +77,30 @@ def _unfit() -> str:
             probe.bind(("127.0.0.1", PORT))
         except OSError as exc:
             return (
-                f"databricks-ai-bridge connects to port {PORT} alone, and that is "
-                f"taken here ({exc.strerror})"
+                f"databricks-ai-bridge can connect only to port {PORT}, which is "
+                f"already in use ({exc.strerror})"
             )
     return ""
 
 
-# The three pools, opened from nothing: no client, no token.
+# The three pools, each opened with no cached client and no cached token.
 
 
-def ours(**options: Any) -> Any:
+def new_lakebase_pool(**options: Any) -> Any:
     """Return the pool of this project's engine."""
-    backends.forget()
-    pool = backends.ours(OPTIONS={"pool": options}).pool
+    registry.reset()
+    pool = backends.lakebase_connection(OPTIONS={"pool": options}).pool
     pool.open()
     return pool
 
 
-def sample(**options: Any) -> Any:
-    """Return a pool by the service's own pattern: a credential per connection."""
+def new_sample_pool(**options: Any) -> Any:
+    """Return a pool as in the service's samples: one credential per connection."""
     from databricks.sdk import WorkspaceClient
 
     workspace = WorkspaceClient()
 
-    class FreshConnection(psycopg.Connection[Any]):
+    class CredentialConnection(psycopg.Connection[Any]):
         @classmethod
         def connect(cls, conninfo: str = "", **params: Any) -> Any:
             credential = workspace.postgres.generate_database_credential(
@@ -98,7 +111,7 @@ def sample(**options: Any) -> Any:
     return ConnectionPool(
         f"host={os.environ['PGHOST']} port={PORT} user={os.environ['PGUSER']} "
         f"dbname={os.environ['PGDATABASE']} sslmode=require",
-        connection_class=FreshConnection,
+        connection_class=CredentialConnection,
         kwargs={"autocommit": True},
         max_lifetime=2700,
         open=True,
@@ -106,7 +119,7 @@ def sample(**options: Any) -> Any:
     )
 
 
-def bridge(**options: Any) -> Any:
+def new_bridge_pool(**options: Any) -> Any:
     """Return the pool of databricks-ai-bridge."""
     module = importlib.import_module("databricks_ai_bridge.lakebase")
     return module.LakebasePool(
@@ -115,91 +128,103 @@ def bridge(**options: Any) -> Any:
     ).pool
 
 
-POOLS: dict[str, OpenPool] = {OURS: ours, SAMPLE: sample, BRIDGE: bridge}
+POOLS: dict[str, NewPool] = {
+    LAKEBASE: new_lakebase_pool,
+    SAMPLE: new_sample_pool,
+    BRIDGE: new_bridge_pool,
+}
 
 
-def _opening(local: LocalLakebase, rounds: int) -> Iterator[Figure]:
-    taken: dict[str, list[float]] = {name: [] for name in POOLS}
+def _compare_opening(local: LocalLakebase, rounds: int) -> Iterator[Measurement]:
+    seconds: dict[str, list[float]] = {name: [] for name in POOLS}
     fetched: dict[str, int] = {}
     for _ in range(rounds + 1):
-        for name, new in POOLS.items():
+        for name, new_pool in POOLS.items():
             local.reset_counters()
-            taken[name].append(seconds(partial(_open_and_close, new)))
+            seconds[name].append(measure(partial(_open_and_close, new_pool)))
             fetched[name] = local.counters()["credentials_issued"]
     for name in (SAMPLE, BRIDGE):
-        yield compared(
-            f"{CONNECTIONS} connections opened, {fetched[OURS]} and {fetched[name]} "
-            f"credentials fetched, over {name}",
-            (taken[OURS][1:], taken[name][1:]),
+        yield compare(
+            f"opening {CONNECTIONS} connections ({fetched[LAKEBASE]} and "
+            f"{fetched[name]} credentials fetched), ours / {name}",
+            (seconds[LAKEBASE][1:], seconds[name][1:]),
         )
 
 
-def _opened(new: OpenPool) -> Any:
-    pool = new(min_size=CONNECTIONS, max_size=CONNECTIONS)
+def _open(new_pool: NewPool) -> Any:
+    pool = new_pool(min_size=CONNECTIONS, max_size=CONNECTIONS)
     pool.wait(60)
     return pool
 
 
-def _open_and_close(new: OpenPool) -> None:
-    _opened(new).close()
+def _open_and_close(new_pool: NewPool) -> None:
+    _open(new_pool).close()
 
 
-def _lending(times: int, rounds: int) -> Iterator[Figure]:
-    taken: dict[str, list[float]] = {name: [] for name in POOLS}
-    with ExitStack() as opened:
+def _compare_queries(times: int, rounds: int) -> Iterator[Measurement]:
+    seconds: dict[str, list[float]] = {name: [] for name in POOLS}
+    with ExitStack() as stack:
         pools: dict[str, Any] = {}
-        for name, new in POOLS.items():
-            pools[name] = _opened(new)
-            opened.callback(pools[name].close)
+        for name, new_pool in POOLS.items():
+            pools[name] = _open(new_pool)
+            stack.callback(pools[name].close)
         for _ in range(rounds + 1):
             for name, pool in pools.items():
-                taken[name].append(in_threads(partial(_query, pool), times, THREADS))
+                query = partial(_query, pool)
+                seconds[name].append(measure_in_threads(query, times, THREADS))
     for name in (SAMPLE, BRIDGE):
-        yield compared(
-            f"{times:,} times a query on a lent connection, {THREADS} threads, over "
-            f"{name}",
-            (taken[OURS][1:], taken[name][1:]),
+        yield compare(
+            f"{times:,} queries through the pool, {THREADS} threads, ours / {name}",
+            (seconds[LAKEBASE][1:], seconds[name][1:]),
         )
 
 
 def _query(pool: Any) -> None:
-    lent: AbstractContextManager[Any] = pool.connection()
-    with lent as connection:
+    checkout: AbstractContextManager[Any] = pool.connection()
+    with checkout as connection:
         connection.execute("SELECT 1").fetchone()
 
 
-def _outliving(local: LocalLakebase) -> Iterator[Figure]:
-    """Ask each pool for a connection after the life of its first token."""
-    for name, new in POOLS.items():
-        pool = new(min_size=1, max_size=1, timeout=10)
+def _measure_expiry(local: LocalLakebase) -> Iterator[Measurement]:
+    """Query through each pool after its first token has expired."""
+    for name, new_pool in POOLS.items():
+        pool = new_pool(min_size=1, max_size=1, timeout=10)
         try:
             _query(pool)
-            time.sleep(SHORT_LIFE + 1)
+            time.sleep(SHORT_LIFETIME + 1)
             local.reset_counters()
             local.set_fault("cut", which="all")
-            # One that was cut is found out by its first query.
-            outcomes = [_outcome(pool) for _ in range(3)]
+            # A pool notices a cut connection when the first query fails.
+            outcomes = [_try_query(pool) for _ in range(3)]
             refused = local.counters()["refusals"]
         finally:
             pool.close()
-        words = [f"{'served' if well else 'failed'} in {t}" for well, t in outcomes]
-        yield Figure(
-            what=f"three requests after a cut, past the token's {SHORT_LIFE} s: {name}",
-            figure=f"{', '.join(words)}; {refused} logins refused",
-            goal="all served" if name == OURS else "",
-            is_met=all(well for well, _ in outcomes) if name == OURS else None,
+        texts = [
+            f"{'served' if is_served else 'failed'} in {format_seconds(seconds)}"
+            for is_served, seconds in outcomes
+        ]
+        yield Measurement(
+            name=f"three requests after a cut, with the token of {SHORT_LIFETIME} s "
+            f"expired: {name}",
+            value=f"{', '.join(texts)}; {refused} logins refused",
+            goal="all served" if name == LAKEBASE else "",
+            is_met=(
+                all(is_served for is_served, _ in outcomes)
+                if name == LAKEBASE
+                else None
+            ),
         )
 
 
-def _outcome(pool: Any) -> tuple[bool, str]:
-    well = True
+def _try_query(pool: Any) -> tuple[bool, float]:
+    is_served = True
 
-    def ask() -> None:
-        nonlocal well
+    def query() -> None:
+        nonlocal is_served
         try:
             _query(pool)
-        except Exception:  # noqa: BLE001 - each has errors of its own.
-            well = False
+        except Exception:  # noqa: BLE001 - each pool raises different errors.
+            is_served = False
 
-    taken = in_words(seconds(ask))
-    return well, taken
+    seconds = measure(query)
+    return is_served, seconds

@@ -1,4 +1,4 @@
-"""Requests through a pool: Django's own, and ours."""
+"""Benchmark of requests through the engine's pool and through Django's."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -12,80 +12,83 @@ from django.test.client import FakePayload
 from django.urls import path
 
 from benchmarks import backends
-from benchmarks.measurement import Figure, compared, turns
+from benchmarks.measurement import Measurement, compare, measure_alternately
 
 POOL = {"min_size": 2, "max_size": 2}
-# Requests in a round, so that a round is longer than the clock's and kernel's moods.
-IN_A_ROUND = 20
+# Enough that a round is long compared with clock resolution and scheduling noise.
+REQUESTS_PER_ROUND = 20
 ROUNDS = 400
-MOST = 1.02
+LIMIT = 1.02
 
 
-def pools(*, quick: bool) -> Iterator[Figure]:
-    """Compare a request through our pool to one through Django's."""
+def pool(*, quick: bool) -> Iterator[Measurement]:
+    """Compare a request through the engine's pool to one through Django's."""
     rounds = ROUNDS // (40 if quick else 1)
-    with backends.lakebase() as local:
-        wrappers = [
-            backends.ours(OPTIONS={"pool": POOL}),
-            backends.stock(local, OPTIONS={"pool": POOL}),
+    with backends.running_lakebase() as local:
+        pair = [
+            backends.lakebase_connection(OPTIONS={"pool": POOL}),
+            backends.stock_connection(local, OPTIONS={"pool": POOL}),
         ]
         try:
-            for wrapper in wrappers:
-                connections[wrapper.alias] = wrapper
-            with override_settings(ROOT_URLCONF=_serving(wrappers)):
-                ways = [_requesting(wrapper.alias) for wrapper in wrappers]
-                taken = turns(ways, rounds)
-                yield compared("a request through the pool, one query", taken, MOST)
-            taken = turns([_borrowing(wrapper) for wrapper in wrappers], rounds)
-            yield compared("checkout, SELECT 1 and return alone", taken)
+            for connection in pair:
+                connections[connection.alias] = connection
+            with override_settings(ROOT_URLCONF=_url_patterns(pair)):
+                requests = [_requests_to(connection.alias) for connection in pair]
+                seconds = measure_alternately(requests, rounds)
+                yield compare("a request through the pool, one query", seconds, LIMIT)
+            checkouts = [_checkouts_of(connection) for connection in pair]
+            seconds = measure_alternately(checkouts, rounds)
+            yield compare("only checkout, SELECT 1 and return", seconds)
         finally:
-            for wrapper in wrappers:
-                backends.close(wrapper)
-                del connections[wrapper.alias]
+            for connection in pair:
+                backends.close(connection)
+                del connections[connection.alias]
 
 
-def _serving(wrappers: list[Any]) -> tuple[Any, ...]:
-    """Return the addresses of a site that runs one query for each wrapper."""
+def _url_patterns(pair: list[Any]) -> tuple[Any, ...]:
+    """Return the URLs of a site that runs one query on each connection."""
 
-    def view(wrapper: Any) -> Callable[[HttpRequest], HttpResponse]:
-        def answer(request: HttpRequest) -> HttpResponse:
-            backends.query(wrapper)
-            return HttpResponse("well")
+    def view_for(connection: Any) -> Callable[[HttpRequest], HttpResponse]:
+        def view(request: HttpRequest) -> HttpResponse:
+            backends.run_query(connection)
+            return HttpResponse("ok")
 
-        return answer
+        return view
 
-    return tuple(path(wrapper.alias, view(wrapper)) for wrapper in wrappers)
+    return tuple(path(connection.alias, view_for(connection)) for connection in pair)
 
 
-def _requesting(address: str) -> Callable[[], None]:
-    """Return the work of some requests, as a WSGI server makes them."""
+def _requests_to(url: str) -> Callable[[], None]:
+    """Return a function that makes one round of requests, as a WSGI server does."""
     handler = WSGIHandler()
     environ = {
         "REQUEST_METHOD": "GET",
-        "PATH_INFO": f"/{address}",
+        "PATH_INFO": f"/{url}",
         "SERVER_NAME": "localhost",
         "SERVER_PORT": "80",
         "wsgi.url_scheme": "http",
     }
 
     def requests() -> None:
-        for _ in range(IN_A_ROUND):
-            answer = handler({**environ, "wsgi.input": FakePayload()}, _start_response)
-            assert b"".join(answer) == b"well"
-            answer.close()
+        for _ in range(REQUESTS_PER_ROUND):
+            response = handler(
+                {**environ, "wsgi.input": FakePayload()}, _start_response
+            )
+            assert b"".join(response) == b"ok"
+            response.close()
 
     return requests
 
 
-def _start_response(*told: object) -> Callable[[bytes], object]:
-    """Take the status and the headers, which nobody reads."""
+def _start_response(*_: object) -> Callable[[bytes], object]:
+    """Ignore the status and the headers."""
     return io.BytesIO().write
 
 
-def _borrowing(wrapper: Any) -> Callable[[], None]:
-    def work() -> None:
-        for _ in range(IN_A_ROUND):
-            backends.query(wrapper)
-            wrapper.close()
+def _checkouts_of(connection: Any) -> Callable[[], None]:
+    def checkouts() -> None:
+        for _ in range(REQUESTS_PER_ROUND):
+            backends.run_query(connection)
+            connection.close()
 
-    return work
+    return checkouts

@@ -1,4 +1,4 @@
-"""What a process pays: its import, its first query, its memory."""
+"""Benchmark of what each process costs: imports, first query and memory."""
 
 import json
 import os
@@ -11,7 +11,14 @@ from functools import partial
 from typing import Any
 
 from benchmarks import backends
-from benchmarks.measurement import Figure, Ratio, Step, compared, in_words, ratio, turns
+from benchmarks.measurement import (
+    Measurement,
+    Step,
+    compare,
+    format_seconds,
+    measure_alternately,
+    ratio_of,
+)
 from django_lakebase.local.client import LocalLakebase
 
 ROUNDS = 12
@@ -21,46 +28,48 @@ IMPORT_MODULE = (
 )
 FORKED = {
     "forked": "a worker forked by a parent that has loaded the project",
-    "forked-warm": "a worker forked by a parent that has run a query too",
+    "forked-warm": "a worker forked by a parent that has also run a query",
     "forked-warmed-up": "a worker forked by a parent that has called warm()",
 }
 
 
-def imports(*, quick: bool) -> Iterator[Figure]:
-    """Compare the import of the engine to that of Django's own."""
+def imports(*, quick: bool) -> Iterator[Measurement]:
+    """Compare importing the engine to importing Django's own backend."""
     ours: list[float] = []
     theirs: list[float] = []
-    _import_time("django_lakebase.base")
+    # The first import compiles the modules.
+    _import_seconds("django_lakebase.base")
     for _ in range(20 // (4 if quick else 1)):
-        ours.append(_import_time("django_lakebase.base"))
-        theirs.append(_import_time("django.db.backends.postgresql.base"))
-    # Of the fastest of each: noise only ever adds.
-    more = (min(ours) - min(theirs)) * 1000
-    found = ratio(ours, theirs)
-    yield Figure(
-        what="import of the engine, over stock",
-        figure=f"{found}, {more:+.0f} ms",
+        ours.append(_import_seconds("django_lakebase.base"))
+        theirs.append(_import_seconds("django.db.backends.postgresql.base"))
+    # The minimum, because noise can only add time.
+    difference = (min(ours) - min(theirs)) * 1000
+    ratio = ratio_of(ours, theirs)
+    yield Measurement(
+        name="importing the engine / stock",
+        value=f"{ratio}, {difference:+.0f} ms",
         goal="<= +15 ms",
-        is_met=more <= 15,
-        ratio=found,
+        is_met=difference <= 15,
+        ratio=ratio,
     )
-    sdk = statistics.median(_import_time("databricks.sdk") for _ in range(5))
-    yield Figure(
-        what="import of databricks-sdk, which a process needs at its first credential",
-        figure=f"{in_words(sdk)}, {_share_of_services():.0%} of it its service modules",
+    sdk = statistics.median(_import_seconds("databricks.sdk") for _ in range(5))
+    yield Measurement(
+        name="importing databricks-sdk, for a process's first credential",
+        value=f"{format_seconds(sdk)}, of which {_service_share():.0%} for its service "
+        "modules",
     )
 
 
-def _import_time(module: str) -> float:
-    """Return the seconds that a new process takes to import *module*, compiled."""
+def _import_seconds(module: str) -> float:
+    """Return the seconds that a new process takes to import *module*."""
     return float(_python("-c", IMPORT_MODULE.format(module)).stdout)
 
 
-def _share_of_services() -> float:
-    """Return the share of the SDK's import that goes to its modules of services."""
-    told = _python("-X", "importtime", "-c", "import databricks.sdk").stderr
+def _service_share() -> float:
+    """Return the share of the SDK's import time that its service modules take."""
+    report = _python("-X", "importtime", "-c", "import databricks.sdk").stderr
     total = services = 0
-    for line in told.splitlines():
+    for line in report.splitlines():
         own, cumulative, name = line.removeprefix("import time:").split("|")
         if name.strip().startswith("databricks.sdk.service"):
             services += int(own)
@@ -69,77 +78,82 @@ def _share_of_services() -> float:
     return services / total
 
 
-def processes(*, quick: bool) -> Iterator[Figure | Step]:
-    """Compare fresh processes, and forked ones, up to their first query."""
+def startup(*, quick: bool) -> Iterator[Measurement | Step]:
+    """Compare new and forked processes up to their first query."""
     rounds = ROUNDS // (4 if quick else 1)
-    with backends.lakebase() as local:
-        children = [Children({"ENGINE": backends.OURS}), Children(_stock(local))]
-        spans = turns([partial(child.run, "fresh") for child in children], rounds)
-        yield compared("a fresh process, to its first query", spans)
-        for child, way in zip(children, ("django_lakebase", "stock"), strict=True):
-            for name, milliseconds in child.steps():
-                yield Step(way, name, milliseconds)
-        yield _weighed("fresh process", children, "fresh")
-        for how, words in FORKED.items():
+    with backends.running_lakebase() as local:
+        pair = [
+            ChildProcesses({"ENGINE": backends.LAKEBASE}),
+            ChildProcesses(_stock_settings(local)),
+        ]
+        seconds = measure_alternately(
+            [partial(children.run, "fresh") for children in pair], rounds
+        )
+        yield compare("a new process, until its first query", seconds)
+        for children, backend in zip(pair, ("django_lakebase", "stock"), strict=True):
+            for name, milliseconds in children.steps():
+                yield Step(backend, name, milliseconds)
+        yield _compare_memory("a new process", pair, "fresh")
+        for mode, description in FORKED.items():
             for _ in range(max(2, rounds // 4)):
-                for child in children:
-                    child.run(how)
-            taken = [child.spans(how) for child in children]
-            yield compared(f"{words}, to its first query", taken)
-            yield _weighed(words, children, how)
+                for children in pair:
+                    children.run(mode)
+            seconds = [children.seconds(mode) for children in pair]
+            yield compare(f"{description}, until its first query", seconds)
+            yield _compare_memory(description, pair, mode)
 
 
-class Children:
-    """The processes of one engine, and what they told."""
+class ChildProcesses:
+    """The processes of one backend, and the results that they have printed."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         databases = {"default": settings}
         self._environment = {**os.environ, "BENCH_DATABASES": json.dumps(databases)}
-        self.told: dict[str, list[dict[str, Any]]] = {}
+        self._results: dict[str, list[dict[str, Any]]] = {}
 
-    def run(self, how: str) -> None:
-        """Run one to its end."""
+    def run(self, mode: str) -> None:
+        """Run a process until it exits."""
         started = time.monotonic()
-        out = _python(
-            "-m", "benchmarks.child_process", how, env=self._environment
-        ).stdout
-        answer = json.loads(out)
-        answer["started"] = started
-        self.told.setdefault(how, []).append(answer)
+        child = _python("-m", "benchmarks.child_process", mode, env=self._environment)
+        result = json.loads(child.stdout)
+        result["started"] = started
+        self._results.setdefault(mode, []).append(result)
 
     def steps(self) -> Iterator[tuple[str, float]]:
-        """Return the steps of a fresh one: names and median milliseconds."""
-        taken: dict[str, list[float]] = {}
-        for answer in self.told["fresh"]:
-            before = answer["started"]
-            for name, ended_at in answer["marks"]:
-                taken.setdefault(name, []).append((ended_at - before) * 1000)
-                before = ended_at
-        yield from ((name, statistics.median(spans)) for name, spans in taken.items())
+        """Yield each step of a new process with its median milliseconds."""
+        milliseconds: dict[str, list[float]] = {}
+        for result in self._results["fresh"]:
+            previous = result["started"]
+            for name, ended_at in result["marks"]:
+                milliseconds.setdefault(name, []).append((ended_at - previous) * 1000)
+                previous = ended_at
+        for name, values in milliseconds.items():
+            yield name, statistics.median(values)
 
-    def spans(self, how: str) -> list[float]:
-        """Return the seconds that workers took."""
-        return [span for answer in self.told[how] for span in answer["seconds"]]
+    def seconds(self, mode: str) -> list[float]:
+        """Return the seconds until the first query of each worker."""
+        return [span for result in self._results[mode] for span in result["seconds"]]
 
-    def megabytes(self, how: str) -> list[float]:
-        """Return their memory."""
-        return [float(answer["megabytes"]) for answer in self.told[how]]
+    def megabytes(self, mode: str) -> list[float]:
+        """Return the memory of each process."""
+        return [float(result["megabytes"]) for result in self._results[mode]]
 
 
-def _weighed(words: str, children: list[Children], how: str) -> Figure:
-    ours, theirs = (child.megabytes(how) for child in children)
-    found: Ratio = ratio(ours, theirs)
-    middles = statistics.median(ours), statistics.median(theirs)
-    return Figure(
-        what=f"memory (PSS) of {words}, over stock",
-        figure=f"{middles[0] - middles[1]:+.0f} MB: {middles[0]:.0f} and "
-        f"{middles[1]:.0f} MB",
-        ratio=found,
+def _compare_memory(
+    description: str, pair: list[ChildProcesses], mode: str
+) -> Measurement:
+    ours, theirs = (children.megabytes(mode) for children in pair)
+    medians = statistics.median(ours), statistics.median(theirs)
+    return Measurement(
+        name=f"memory (PSS) of {description}, ours / stock",
+        value=f"{medians[0] - medians[1]:+.0f} MB: {medians[0]:.0f} and "
+        f"{medians[1]:.0f} MB",
+        ratio=ratio_of(ours, theirs),
     )
 
 
-def _stock(local: LocalLakebase) -> dict[str, Any]:
-    settings = backends.stock(local).settings_dict
+def _stock_settings(local: LocalLakebase) -> dict[str, Any]:
+    settings = backends.stock_connection(local).settings_dict
     names = ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS")
     return {name: settings[name] for name in names}
 

@@ -1,183 +1,194 @@
-"""The page of the figures, docs/benchmarks.md: values in, Markdown out."""
+"""The benchmark page, docs/benchmarks.md, as Markdown and charts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import charts
-from benchmarks.measurement import Figure, Skipped, Step
+from benchmarks.measurement import Measurement, Skipped, Step
 
-Result = Figure | Step | Skipped
+Result = Measurement | Step | Skipped
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A heading and what is said below it."""
+class Section:
+    """The heading of a benchmark, and the text above its table."""
 
     heading: str
-    prose: str
+    text: str
 
 
-OPENING = """\
+INTRODUCTION = """\
 # Benchmarks
 
-For whoever wants to know what the engine costs, beside Django's own and beside what \
-else there is.
+This page shows what the engine costs compared with Django's own PostgreSQL backend \
+and with other connection pools.
 
-Measured by `make bench`, which writes this page: {machine}.
+`make bench` measured the results and wrote this page: {machine}.
 Everything ran on one machine over the loopback interface, against \
-[the local Lakebase](reference/local.md), so seconds say little and ratios much: each \
-figure compares two ways turn by turn in one run. It is the ratio of their medians, \
-with the middle half of the rounds' own ratios in brackets, then the two medians; \
-below 1 the engine is the quicker one. *Stock* is Django's own PostgreSQL engine, \
-given a fresh token as its PASSWORD: the same login on the wire.
+[the local Lakebase](reference/local.md), so the ratios mean more than the absolute \
+times. Each ratio compares two alternatives that took turns in the same run: it is the \
+ratio of their medians, with the interquartile range of the ratios per round in \
+parentheses, followed by the two medians. Below 1 the engine is faster. *Stock* is \
+Django's own PostgreSQL backend with a newly issued token as its `PASSWORD`, so that \
+both log in the same way.
 
 ![Each ratio as a dot on a logarithmic axis, with its spread and its goal]\
 (charts/ratios.svg)
 
-A dot left of 1 means that the engine is the quicker one; the upright mark is the goal.
+A dot to the left of 1 means that the engine is faster; the vertical mark is the goal.
 """
 
-# Heading and prose of each part; goals that are missed are spoken of here.
-PARTS = {
-    "connect": Part(
-        "A connect with a cached credential",
-        "The time zone travels in the startup packet, where stock asks for it in a "
-        "query of its own: one round trip fewer. Round trips are counted by a relay "
-        "between the client and the gateway, as flights: what the client sends after "
-        "it has heard something. The farewell at the end is one of them.",
+# The text of a section also explains a missed goal.
+SECTIONS = {
+    "connect": Section(
+        "Connecting with a cached credential",
+        "The engine sends the time zone in the startup packet, where stock sets it "
+        "with a query, so the engine needs one round trip fewer. A relay between "
+        "client and gateway counts the round trips: each begins when the client sends "
+        "something after it has received something. The Terminate message that closes "
+        "the connection counts as one.",
     ),
-    "many": Part(
-        "Many connects, few credentials",
-        "Three lives could do with three credentials, if each were used to its end. "
-        "It is renewed between half and three quarters of its life instead, so that a "
-        "workspace that is down for a while is not noticed, and that is what is left "
-        "of this goal: three whole lives take four to six, whatever the connects.",
+    "token-lifetimes": Section(
+        "Many connections, few credentials",
+        "Three lifetimes need only three credentials if each is used until it "
+        "expires. The engine misses this goal because it refreshes a credential "
+        "between 50 % and 75 % of its lifetime, so that a short outage of the "
+        "workspace goes unnoticed. Three full lifetimes take four to six credentials, "
+        "however many connections are opened.",
     ),
-    "herd": Part(
-        "One cache, or a fetch for each connection",
-        "The workspace takes 150 ms for each credential here.",
+    "shared-cache": Section(
+        "A shared cache or one fetch per connection",
+        "The workspace takes 150 ms for each credential in this benchmark.",
     ),
-    "rotation": Part(
-        "The slowest connects across a rotation",
-        "Blocks of 1,000 connects, one of every two with a rotation in its middle, "
-        "while the workspace takes 150 ms. Nobody waits for it: a thread in the "
-        "background fetches. The p99.9 of a block is its slowest connect but one "
-        "in a thousand, so the spread is wide.",
+    "rotation": Section(
+        "The slowest connects during a refresh",
+        "Every second block of 1,000 connects has a refresh half-way, for which the "
+        "workspace takes 150 ms. No connect waits for it, because a background thread "
+        "fetches the credential. The p99.9 of a block is its slowest connect out of a "
+        "thousand, so the spread is wide.",
     ),
-    "pools": Part(
+    "pool": Section(
         "Requests through a pool",
-        "The request goes through Django's WSGI handler, with one query. The second "
-        "figure is what is left when everything of Django's but the connection is "
-        "taken away: the engine compares settings and environment with what it has "
-        "read, and looks at the socket, some 15 microseconds of the processor.",
+        "The request goes through Django's WSGI handler and runs one query. The second "
+        "row measures the checkout without the rest of Django, which shows the "
+        "engine's overhead of about 15 microseconds of CPU time: it checks whether "
+        "settings and environment have changed, and polls the socket.",
     ),
-    "others": Part(
-        "Beside other pools",
-        "Two things that a Python project could use without us: psycopg_pool with a "
-        "connection class that fetches a credential for each physical connection, as "
-        "the service's examples show, and the `LakebasePool` of databricks-ai-bridge, "
-        "which caches its token for 15 minutes. Same pool sizes, same queries; its "
-        "opening includes the look-up of its host and user. The workspace takes 150 ms "
-        "for a credential. The last rows give all three tokens that live for 5 "
-        "seconds, which the service never issues: its own live for an hour, four times "
-        "as long as that cache. They show what each does when a token ends before it "
-        "expects that.",
+    "other-pools": Section(
+        "Compared with other pools",
+        "A Python project can also use psycopg_pool with a connection class that "
+        "fetches a credential for each physical connection, as in the service's "
+        "samples, or the `LakebasePool` of databricks-ai-bridge, which caches its "
+        "token for 15 minutes. All pools have the same size and run the same queries. "
+        "The time that `LakebasePool` takes to open includes looking up its host and "
+        "user. The workspace takes 150 ms for a credential. In the last rows all three "
+        "pools get tokens that live for 5 seconds. The service never issues such "
+        "tokens: its own live for an hour, four times as long as that cache. These "
+        "rows show what each pool does when a token expires earlier than the pool "
+        "expects.",
     ),
-    "idle": Part(
-        "A kept connection that a suspend has cut",
-        "With `CONN_MAX_AGE=None`. The engine looks at the socket, without a round "
-        "trip, where Django asks whether to keep a connection; stock looks only with "
-        "`CONN_HEALTH_CHECKS`, by a query in each request.",
+    "idle": Section(
+        "A persistent connection that was cut by a suspend",
+        "All connections have `CONN_MAX_AGE=None`. When Django decides whether to keep "
+        "a connection, the engine polls its socket, which takes no round trip. Stock "
+        "checks a connection only with `CONN_HEALTH_CHECKS`, which runs a query in "
+        "each request.",
     ),
-    "processes": Part(
-        "The first query of a fresh process, and its memory",
-        "The SDK is imported when the first credential is needed, and that is where "
-        "time and memory go. It cannot be imported in parts: its package loads every "
-        "service of the platform, and the engine takes its login and one of them. "
-        "What a project can do is let a parent do it: with gunicorn's `preload_app`, "
-        "one query before the fork leaves the SDK and the credential to all workers. "
-        "Memory is the share of each process when pages are shared out (PSS), of "
-        "four workers where they are forked.",
+    "startup": Section(
+        "The first query of a new process, and its memory",
+        "The engine imports the SDK for the first credential, and this import takes "
+        "most of the time and memory. The SDK cannot be imported in part: it loads the "
+        "modules of all services of the platform, although the engine uses only the "
+        "login and one service. A parent can do this work for its workers: with "
+        "gunicorn's `preload_app`, one query before the fork gives the SDK and the "
+        "credential to all workers. Memory is the proportional set size (PSS), for "
+        "which shared pages are divided among the processes; for forked processes it "
+        "is the mean of four workers.",
     ),
-    "imports": Part(
-        "Import",
-        "What `import` costs before anything connects.",
+    "imports": Section(
+        "Imports",
+        "These are the costs of `import` before any connection is opened.",
     ),
-    "unreachable": Part("A workspace that never answers", ""),
-    "gateway": Part(
-        "The local gateway",
-        "What the emulator's gateway adds, beside a direct TLS connection to the same "
-        "PostgreSQL: for whoever measures a project of his own against it.",
+    "unreachable": Section("A workspace that never answers", ""),
+    "gateway": Section(
+        "The emulator's gateway",
+        "This is what the emulator's gateway adds to a direct TLS connection to the "
+        "same PostgreSQL server. It matters if you measure your own project against "
+        "the emulator.",
     ),
 }
 
+CHECK = """\
+## Check that it works
 
-ALTERNATIVE = "A bar for each engine, whose pieces are the steps to the first query"
+Run `make bench`, which takes ten minutes and uses a separate environment. It prints \
+the same results. `make bench ARGS='--only connect'` measures only one section.
+"""
+
+STEPS_ALTERNATIVE = (
+    "One bar for each backend, divided into the steps to the first query"
+)
 
 
 def write(results: Mapping[str, Sequence[Result]], machine: str, docs: Path) -> None:
-    """Write the page and its pictures into the folder *docs*."""
+    """Write the page and its charts to the folder *docs*."""
     (docs / "charts").mkdir(exist_ok=True)
-    everything = [result for part in results.values() for result in part]
-    figures = [result for result in everything if isinstance(result, Figure)]
-    steps = [result for result in everything if isinstance(result, Step)]
-    (docs / "charts" / "ratios.svg").write_text(charts.ratios(figures))
+    all_results = [result for section in results.values() for result in section]
+    measurements = [r for r in all_results if isinstance(r, Measurement)]
+    steps = [result for result in all_results if isinstance(result, Step)]
+    (docs / "charts" / "ratios.svg").write_text(charts.draw_ratios(measurements))
     if steps:
-        (docs / "charts" / "first-query.svg").write_text(charts.steps(steps))
-    (docs / "benchmarks.md").write_text(markdown(results, machine))
+        (docs / "charts" / "first-query.svg").write_text(charts.draw_steps(steps))
+    (docs / "benchmarks.md").write_text(render(results, machine))
 
 
-def markdown(results: Mapping[str, Sequence[Result]], machine: str) -> str:
-    """Return the page of *results*, part by part, measured on *machine*."""
-    parts = [OPENING.format(machine=machine)]
-    parts += [_part(name, results[name]) for name in PARTS if name in results]
-    parts.append(
-        "## Check that it works\n\nRun `make bench` (ten minutes; it makes an "
-        "environment of its own). It prints the same figures, and "
-        "`make bench ARGS='--only connect'` those of one part.\n"
-    )
+def render(results: Mapping[str, Sequence[Result]], machine: str) -> str:
+    """Return the page of the *results* by section, measured on *machine*."""
+    parts = [INTRODUCTION.format(machine=machine)]
+    parts += [_section(name, results[name]) for name in SECTIONS if name in results]
+    parts.append(CHECK)
     return "\n".join(parts)
 
 
-def _part(name: str, results: Sequence[Result]) -> str:
-    part = PARTS[name]
-    lines = [f"## {part.heading}", ""]
-    if part.prose:
-        lines += [part.prose, ""]
-    figures = [result for result in results if isinstance(result, Figure)]
-    if figures:
-        lines += ["| what | figure | goal |", "|---|---|---|"]
-        lines += [f"| {f.what} | {f.figure} | {goal(f)} |" for f in figures]
+def _section(name: str, results: Sequence[Result]) -> str:
+    section = SECTIONS[name]
+    lines = [f"## {section.heading}", ""]
+    if section.text:
+        lines += [section.text, ""]
+    measurements = [result for result in results if isinstance(result, Measurement)]
+    if measurements:
+        lines += ["| measurement | result | goal |", "|---|---|---|"]
+        lines += [f"| {m.name} | {m.value} | {goal(m)} |" for m in measurements]
         lines.append("")
     steps = [result for result in results if isinstance(result, Step)]
     if steps:
-        lines += _steps(steps)
+        lines += _steps_table(steps)
     for result in results:
         if isinstance(result, Skipped):
-            lines += [f"Not measured in this run: {result.why}.", ""]
+            lines += [f"Not measured in this run: {result.reason}.", ""]
     return "\n".join(lines)
 
 
-def _steps(steps: Sequence[Step]) -> list[str]:
-    ways = list(dict.fromkeys(step.way for step in steps))
-    taken = {(step.name, step.way): f"{step.milliseconds:.0f} ms" for step in steps}
+def _steps_table(steps: Sequence[Step]) -> list[str]:
+    backends = list(dict.fromkeys(step.backend for step in steps))
+    cells = {(s.name, s.backend): f"{s.milliseconds:.0f} ms" for s in steps}
     names = dict.fromkeys(step.name for step in steps)
     return [
-        f"![{ALTERNATIVE}](charts/first-query.svg)",
+        f"![{STEPS_ALTERNATIVE}](charts/first-query.svg)",
         "",
-        f"| step of a fresh process | {' | '.join(ways)} |",
-        "|---" * (len(ways) + 1) + "|",
+        f"| step of a new process | {' | '.join(backends)} |",
+        "|---" * (len(backends) + 1) + "|",
         *(
-            f"| {name} | {' | '.join(taken.get((name, way), '') for way in ways)} |"
+            f"| {name} | {' | '.join(cells.get((name, b), '') for b in backends)} |"
             for name in names
         ),
         "",
     ]
 
 
-def goal(figure: Figure) -> str:
-    """Return the goal of *figure*, and whether it was met."""
-    if figure.is_met is None:
-        return figure.goal
-    return f"{figure.goal}: {'met' if figure.is_met else '**missed**'}"
+def goal(measurement: Measurement) -> str:
+    """Return the goal of *measurement*, and whether it was met."""
+    if measurement.is_met is None:
+        return measurement.goal
+    return f"{measurement.goal}: {'met' if measurement.is_met else '**missed**'}"

@@ -1,10 +1,10 @@
 """
 A relay that counts round trips, without a packet filter and its privileges.
 
-It stands between a client and the gateway and moves bytes. What goes to the server
-after something came from it begins another flight: TCP's own packets, of which a
-flight may have several, would count the size of certificates and the mood of the
-kernel instead.
+The relay connects a client to the gateway and forwards bytes. A round trip begins when
+the client sends something after it has received something from the server. TCP packets
+would be the wrong unit: one flight may consist of several, and their number depends on
+the size of certificates and on the kernel.
 """
 
 import contextlib
@@ -14,57 +14,57 @@ import threading
 from collections.abc import Iterator
 
 
-class Relay:
-    """Moves the bytes of one client at a time, and counts its flights."""
+class RoundTripCounter:
+    """A relay that serves one client at a time and counts its round trips."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
-        self.flights = 0
-        self._over = threading.Event()
+        self._round_trips = 0
+        self._is_closed = threading.Event()
 
     @classmethod
     @contextlib.contextmanager
-    def to(cls, host: str, port: int) -> Iterator["Relay"]:
-        """Relay what comes to a port of its own to *port* of *host*."""
-        relay = cls((host, port))
-        thread = threading.Thread(target=relay._serve)
+    def relaying_to(cls, host: str, port: int) -> Iterator["RoundTripCounter"]:
+        """Listen on a free port, and forward its connections to *port* of *host*."""
+        counter = cls((host, port))
+        thread = threading.Thread(target=counter._serve)
         thread.start()
         try:
-            yield relay
+            yield counter
         finally:
-            # Wakes the accept() that a close alone would leave waiting.
-            relay._listener.shutdown(socket.SHUT_RDWR)
-            relay._listener.close()
+            # Closing a socket does not wake up accept(); shutting it down does.
+            counter._listener.shutdown(socket.SHUT_RDWR)
+            counter._listener.close()
             thread.join()
 
-    def taken(self) -> int:
-        """Return the flights of the client that has just closed; count anew."""
-        self._over.wait()
-        self._over.clear()
-        flights, self.flights = self.flights, 0
-        return flights
+    def take(self) -> int:
+        """Wait until the client has closed; return its round trips and start over."""
+        self._is_closed.wait()
+        self._is_closed.clear()
+        count, self._round_trips = self._round_trips, 0
+        return count
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
                 with client, socket.create_connection(self._address) as server:
-                    for one in (client, server):
-                        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    self._move(client, server)
-                self._over.set()
+                    for end in (client, server):
+                        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    self._forward(client, server)
+                self._is_closed.set()
 
-    def _move(self, client: socket.socket, server: socket.socket) -> None:
-        other = {client: server, server: client}
-        last = server
+    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+        peers = {client: server, server: client}
+        last_sender = server
         while True:
-            for source in select.select([client, server], [], [])[0]:
-                blob = source.recv(65536)
-                if not blob:
+            for sender in select.select([client, server], [], [])[0]:
+                data = sender.recv(65536)
+                if not data:
                     return
-                if source is client and last is server:
-                    self.flights += 1
-                last = source
-                other[source].sendall(blob)
+                if sender is client and last_sender is server:
+                    self._round_trips += 1
+                last_sender = sender
+                peers[sender].sendall(data)

@@ -1,96 +1,99 @@
-"""What make bench measures and writes, without its ten minutes."""
+"""The benchmarks, without their ten minutes."""
 
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from benchmarks import connect, report
 from benchmarks.measurement import (
-    UNCOUNTED,
-    Figure,
+    WARM_UP_ROUNDS,
+    Measurement,
     Ratio,
     Skipped,
     Step,
-    compared,
-    ratio,
-    turns,
+    compare,
+    measure_alternately,
+    ratio_of,
 )
+from django_lakebase.local.client import LocalLakebase
 
-RESULTS = {
+RESULTS: Mapping[str, Sequence[report.Result]] = {
     "connect": [
-        Figure(
-            what="connect, 10 ms round trip",
-            figure="0.83 (0.8 to 0.85): 60.0 ms and 72.0 ms",
+        Measurement(
+            name="connect, 10 ms round trip",
+            value="0.83 (0.8 to 0.85): 60.0 ms and 72.0 ms",
             goal="<= 0.9",
             is_met=True,
             ratio=Ratio(0.83, 0.8, 0.85),
-            most=0.9,
+            limit=0.9,
         )
     ],
-    "many": [Figure(what="many", figure="6 credentials", goal="3", is_met=False)],
-    "others": [Skipped("port 5432 is taken")],
-    "processes": [
-        Step("django_lakebase", "SDK's import", 900.0),
+    "token-lifetimes": [
+        Measurement(name="many", value="6 credentials", goal="3", is_met=False)
+    ],
+    "other-pools": [Skipped("port 5432 is already in use")],
+    "startup": [
+        Step("django_lakebase", "SDK import", 900.0),
         Step("django_lakebase", "connect", 9.0),
         Step("stock", "connect", 10.0),
     ],
 }
 
 
-def test_the_ways_take_turns_and_each_begins_as_often():
-    """Noise hits all of them, and who begins has no advantage."""
-    told = []
-    ways = [lambda: told.append("a"), lambda: told.append("b")]
+def test_alternating_works_start_equally_often():
+    calls: list[str] = []
+    works = [lambda: calls.append("a"), lambda: calls.append("b")]
 
-    taken = turns(ways, 7, after=lambda: told.append("."))
+    seconds = measure_alternately(works, 7, after=lambda: calls.append("."))
 
-    assert [len(times) for times in taken] == [7, 7]
-    assert "".join(told) == "a.b.b.a." * ((7 + UNCOUNTED) // 2)
-
-
-def test_a_figure_is_the_ratio_of_medians_with_its_spread():
-    """One slow round moves neither much."""
-    assert ratio([1.0, 1.0, 9.0, 1.0], [2.0, 2.0, 2.0, 2.0]).middle == 0.5
-    assert compared("x", ([1.0, 1.0], [2.0, 2.0]), 0.9).is_met is True
-    assert compared("x", ([2.0, 2.0], [2.0, 2.0]), 0.9).is_met is False
-    assert compared("x", ([2.0, 2.0], [2.0, 2.0])).is_met is None
+    assert [len(times) for times in seconds] == [7, 7]
+    assert "".join(calls) == "a.b.b.a." * ((7 + WARM_UP_ROUNDS) // 2)
 
 
-def test_the_page_holds_what_was_measured_and_what_was_missed():
-    """Values in, Markdown out."""
-    text = report.markdown(RESULTS, "2 cores of a machine")
+def test_comparison_is_the_ratio_of_medians_and_meets_its_limit_or_not():
+    # One slow round does not change the median.
+    assert ratio_of([1.0, 1.0, 9.0, 1.0], [2.0, 2.0, 2.0, 2.0]).value == 0.5
+    assert compare("x", ([1.0, 1.0], [2.0, 2.0]), 0.9).is_met is True
+    assert compare("x", ([2.0, 2.0], [2.0, 2.0]), 0.9).is_met is False
+    assert compare("x", ([2.0, 2.0], [2.0, 2.0])).is_met is None
 
-    assert "which writes this page: 2 cores of a machine." in text
+
+def test_page_contains_results_missed_goals_and_skipped_benchmarks():
+    text = report.render(RESULTS, "2 cores of a machine")
+
+    assert "wrote this page: 2 cores of a machine." in text
     assert "| 0.83 (0.8 to 0.85): 60.0 ms and 72.0 ms | <= 0.9: met |" in text
     assert "| many | 6 credentials | 3: **missed** |" in text
-    assert "Not measured in this run: port 5432 is taken." in text
-    assert "| SDK's import | 900 ms |  |\n| connect | 9 ms | 10 ms |" in text
+    assert "Not measured in this run: port 5432 is already in use." in text
+    assert "| SDK import | 900 ms |  |\n| connect | 9 ms | 10 ms |" in text
 
 
-def test_the_pictures_are_drawn_with_words(tmp_path):
-    """A picture that cannot be seen still says what it shows."""
+def test_charts_contain_their_values_as_text(tmp_path: Path):
     report.write(RESULTS, "a machine", tmp_path)
 
     assert (tmp_path / "benchmarks.md").exists()
-    for name, words in (
+    for name, label in (
         ("ratios", "connect, 10 ms round trip"),
         ("first-query", "connect: 9 ms (django_lakebase), 10 ms (stock)"),
     ):
-        picture = (tmp_path / "charts" / f"{name}.svg").read_text()
-        assert f">{words}</text>" in picture
+        chart = (tmp_path / "charts" / f"{name}.svg").read_text()
+        assert f">{label}</text>" in chart
 
 
-def test_a_connect_has_one_round_trip_fewer_than_stock(local, django_db_blocker):
-    """Counted on the wire: the time zone needs no query of its own."""
+def test_connecting_takes_one_round_trip_fewer_than_stock(
+    local: LocalLakebase, django_db_blocker
+):
+    """The time zone travels in the startup packet, so it needs no query."""
     with django_db_blocker.unblock():
-        figure = connect.round_trips(local)
+        measurement = connect.count_round_trips(local)
 
-    assert figure.is_met, figure.figure
+    assert measurement.is_met, measurement.value
 
 
-def test_a_part_can_be_measured_alone_and_quickly():
-    """End to end, in a process of its own."""
+def test_quick_run_of_one_benchmark_prints_its_results():
     out = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--quick", "--only", "pools"],
+        [sys.executable, "-m", "benchmarks", "--quick", "--only", "pool"],
         capture_output=True,
         text=True,
         check=True,

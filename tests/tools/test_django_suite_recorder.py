@@ -1,55 +1,63 @@
-"""The recorder, under unittest's own runner."""
+"""The recorder of Django's test suite, under unittest's own runner."""
 
 import io
 import unittest
+from pathlib import Path
 
-from tools.django_suite.comparison import Outcome, read
-from tools.django_suite.recorder import Record
+import pytest
+
+from tools.django_suite.comparison import Outcome, read_results
+from tools.django_suite.recorder import RecordingResult
 
 
 class Examples(unittest.TestCase):
-    """Tests of every kind, of which pytest runs none."""
+    """One test for each outcome; pytest does not collect them."""
 
     __test__ = False
 
-    def test_good(self):
+    def test_good(self) -> None:
         pass
 
-    def test_error(self):
+    def test_error(self) -> None:
         raise ValueError("first line\nsecond line")
 
-    def test_failure(self):
+    def test_failure(self) -> None:
         self.fail("no")
 
     @unittest.skip("why")
-    def test_skipped(self):
+    def test_skipped(self) -> None:
         pass
 
     @unittest.expectedFailure
-    def test_expected(self):
+    def test_expected(self) -> None:
         self.fail("known")
 
     @unittest.expectedFailure
-    def test_unexpected(self):
+    def test_unexpected(self) -> None:
         pass
 
-    def test_failed_part(self):
+    def test_failed_subtest(self) -> None:
         with self.subTest(part=1):
             self.fail("in part")
 
-    def test_skipped_part(self):
+    def test_skipped_subtest(self) -> None:
         with self.subTest(part=1):
             self.skipTest("in part")
 
 
-def test_each_outcome_of_a_test_is_written_down(tmp_path, monkeypatch):
-    """Failed and skipped parts count for their test, as other processes report them."""
+def test_recorder_writes_each_outcome_and_attributes_subtests_to_their_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     record = tmp_path / "record.jsonl"
     monkeypatch.setenv("DJANGO_SUITE_RECORD", str(record))
     suite = unittest.defaultTestLoader.loadTestsFromTestCase(Examples)
-    unittest.TextTestRunner(stream=io.StringIO(), resultclass=Record).run(suite)
+    runner = unittest.TextTestRunner(
+        stream=io.StringIO(),
+        resultclass=RecordingResult,  # type: ignore[arg-type]  # typeshed's stream type
+    )
+    runner.run(suite)
 
-    found = read(record.read_text().splitlines())
+    found = read_results(record.read_text().splitlines())
     assert {test.rpartition(".test_")[2]: found[test] for test in found} == {
         "good": Outcome("ok"),
         "error": Outcome("error", "ValueError: first line"),
@@ -57,6 +65,6 @@ def test_each_outcome_of_a_test_is_written_down(tmp_path, monkeypatch):
         "skipped": Outcome("skipped", "why"),
         "expected": Outcome("expected failure"),
         "unexpected": Outcome("unexpected success"),
-        "failed_part": Outcome("failure", "AssertionError: in part"),
-        "skipped_part": Outcome("skipped", "in part"),
+        "failed_subtest": Outcome("failure", "AssertionError: in part"),
+        "skipped_subtest": Outcome("skipped", "in part"),
     }

@@ -1,12 +1,12 @@
-"""What two runs of the same tests have in common, and what not; pure."""
+"""Comparison of two runs of the same tests, without I/O."""
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-# Of the outcomes of one test and its parts, the first counts.
-ORDER = (
+# From worst to best: a test has the worst outcome of all its parts.
+STATUSES = (
     "error",
     "failure",
     "unexpected success",
@@ -14,18 +14,18 @@ ORDER = (
     "expected failure",
     "ok",
 )
-BAD = ORDER[:3]
-# No outcome: the test is not in this run.
+BAD = STATUSES[:3]
+# The status of a test that one of the runs did not contain.
 ABSENT = "not run"
 
 
 class UnfinishedError(Exception):
-    """A run ended before its tests did."""
+    """A run ended before all its tests had run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a test; *detail* is the reason of a skip or failure."""
+    """The outcome of a test; *detail* is the reason of a skip or failure."""
 
     status: str
     detail: str = ""
@@ -34,7 +34,7 @@ class Outcome:
         return f"{self.status} ({self.detail})" if self.detail else self.status
 
     def equals(self, other: "Outcome") -> bool:
-        """Whether both are the same: skips with their reason, failures without."""
+        """Return whether statuses are equal, and for skips also the reasons."""
         is_skip = self.status == "skipped"
         return self.status == other.status and (
             not is_skip or self.detail == other.detail
@@ -44,31 +44,31 @@ class Outcome:
 Results = Mapping[str, Outcome]
 
 
-def read(lines: Iterable[str]) -> dict[str, Outcome]:
-    """Return the results in a recorder's *lines*; raises UnfinishedError."""
+def read_results(lines: Iterable[str]) -> dict[str, Outcome]:
+    """Return the results in a recorder's *lines*; raises `UnfinishedError`."""
     results: dict[str, Outcome] = {}
     is_finished = False
     for line in lines:
-        told = json.loads(line)
-        if told.get("finished"):
+        entry = json.loads(line)
+        if entry.get("finished"):
             is_finished = True
             continue
-        test, new = told["test"], Outcome(told["status"], told["detail"])
+        test, new = entry["test"], Outcome(entry["status"], entry["detail"])
         old = results.get(test, new)
-        results[test] = min(old, new, key=lambda o: ORDER.index(o.status))
+        results[test] = min(old, new, key=lambda o: STATUSES.index(o.status))
     if not is_finished:
         raise UnfinishedError
     return results
 
 
-def counts(results: Results) -> Counter[str]:
-    """Return how many tests had which outcome."""
+def count_statuses(results: Results) -> Counter[str]:
+    """Return the number of tests with each status."""
     return Counter(outcome.status for outcome in results.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A test that did not end in the same way in *ours* and *stock*."""
+    """The outcomes of one test on both backends."""
 
     test: str
     ours: Outcome
@@ -77,28 +77,32 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Two runs side by side; what is in none of the lists was the same and good."""
+    """
+    The result of comparing two runs.
 
-    differing: list[Difference]
-    # By design, with the reason.
-    designed: list[tuple[Difference, str]] = field(default_factory=list)
-    # The same failure on both.
-    shared: list[Difference] = field(default_factory=list)
+    Tests with the same good outcome in both runs are in none of the lists.
+    """
+
+    differences: list[Difference]
+    # Differences by design, with the reasons.
+    expected: list[tuple[Difference, str]] = field(default_factory=list)
+    # Tests that failed on both backends.
+    shared_failures: list[Difference] = field(default_factory=list)
 
 
-def compare(ours: Results, stock: Results, designed: Mapping[str, str]) -> Comparison:
-    """Compare *ours* with *stock*; *designed* has reasons for tests that may differ."""
-    nothing = Outcome(ABSENT)
-    ours, stock = _aligned(ours, stock), _aligned(stock, ours)
+def compare(ours: Results, stock: Results, expected: Mapping[str, str]) -> Comparison:
+    """Compare *ours* with *stock*; *expected* maps tests that may differ to reasons."""
+    absent = Outcome(ABSENT)
+    ours, stock = _align_classes(ours, stock), _align_classes(stock, ours)
     pairs = [
-        Difference(test, ours.get(test, nothing), stock.get(test, nothing))
+        Difference(test, ours.get(test, absent), stock.get(test, absent))
         for test in sorted({*ours, *stock})
     ]
     unequal = [pair for pair in pairs if not pair.ours.equals(pair.stock)]
     return Comparison(
-        differing=[pair for pair in unequal if pair.test not in designed],
-        designed=[(p, designed[p.test]) for p in unequal if p.test in designed],
-        shared=[
+        differences=[pair for pair in unequal if pair.test not in expected],
+        expected=[(p, expected[p.test]) for p in unequal if p.test in expected],
+        shared_failures=[
             pair
             for pair in pairs
             if pair.ours.equals(pair.stock) and pair.ours.status in BAD
@@ -106,27 +110,27 @@ def compare(ours: Results, stock: Results, designed: Mapping[str, str]) -> Compa
     )
 
 
-def _aligned(results: Results, others: Results) -> Results:
+def _align_classes(results: Results, others: Results) -> Results:
     """
-    Return *results* with the classes' own outcomes under the names of *others*.
+    Return *results* with class-level outcomes under the names that *others* uses.
 
-    What befalls a class before its first test bears its name in a single process;
-    among several, that of one of its tests.
+    A skip or an error in setUpClass is reported for the class if the tests run in a
+    single process, but for one of its tests if they run in several.
     """
     aligned = dict(results)
     for name in {*others} - {*results}:
-        its_class = label(name)
-        if its_class == name:
+        class_name = runner_label(name)
+        if class_name == name:
             continue
-        tests = (t for t in {*results} - {*others} if t.startswith(f"{its_class}."))
-        match = [t for t in tests if results[t].equals(others[name])]
-        if len(match) == 1:
-            aligned[name] = aligned.pop(match[0])
+        tests = (t for t in {*results} - {*others} if t.startswith(f"{class_name}."))
+        matches = [t for t in tests if results[t].equals(others[name])]
+        if len(matches) == 1:
+            aligned[name] = aligned.pop(matches[0])
     return aligned
 
 
-def label(test: str) -> str:
-    """Return what Django's runner calls *test*: a failed class stands for its tests."""
+def runner_label(test: str) -> str:
+    """Return the label with which Django's runner runs *test*, or its failed class."""
     for name in ("setUpClass (", "tearDownClass ("):
         if test.startswith(name):
             return test.removeprefix(name).removesuffix(")")

@@ -1,16 +1,16 @@
-"""The tests that end differently by design, and why."""
+"""Tests of Django's suite whose result differs by design, with the reasons."""
 
-DESIGNED = {
+EXPECTED_DIFFERENCES = {
     "backends.postgresql.tests.Tests.test_bypass_timezone_configuration": (
-        "the time zone travels in the startup packet, so RESET TIMEZONE leads back to "
-        "Django's time zone and not to the server's, and nothing is left to set"
+        "the engine sends the time zone in the startup packet, so RESET TIMEZONE "
+        "restores Django's time zone instead of the server's, and no query is needed"
     ),
     "backends.postgresql.tests.Tests.test_connect_pool": (
-        "a pool that is used up is a LakebaseError that names alias and setting; "
-        "psycopg_pool's PoolTimeout is its cause"
+        "if the pool is exhausted, the engine raises a LakebaseError that names the "
+        "alias and the setting; its cause is psycopg_pool's PoolTimeout"
     ),
     "backends.postgresql.tests.Tests.test_connect_role": (
-        "a role that cannot be assumed is a LakebaseError with its mend; psycopg's "
-        "error is its cause, and its text is quoted"
+        "if the role cannot be assumed, the engine raises a LakebaseError with a hint, "
+        "which quotes psycopg's error and has it as its cause"
     ),
 }

@@ -1,4 +1,4 @@
-"""Writes down what became of each test, in the parent of all test processes."""
+"""A test runner that records the outcome of each test in a file."""
 
 import json
 import os
@@ -9,65 +9,69 @@ from typing import Any
 from django.test.runner import DiscoverRunner
 
 
-class Record(unittest.TextTestResult):
-    """A result that also goes to a file, line by line."""
+class RecordingResult(unittest.TextTestResult):
+    """
+    A test result that also writes one line of JSON for each outcome.
 
-    def startTestRun(self) -> None:  # noqa: N802 - unittest's names, here and below.
+    With several test processes it is used in their parent, which gets all outcomes.
+    """
+
+    def startTestRun(self) -> None:  # noqa: N802 - the method names are unittest's.
         super().startTestRun()
         file = Path(os.environ["DJANGO_SUITE_RECORD"])
-        self._lines = file.open("w", buffering=1)
+        self._file = file.open("w", buffering=1)
 
     def stopTestRun(self) -> None:  # noqa: N802
-        self._lines.write(json.dumps({"finished": True}) + "\n")
-        self._lines.close()
+        self._file.write(json.dumps({"finished": True}) + "\n")
+        self._file.close()
         super().stopTestRun()
 
     def addSuccess(self, test: Any) -> None:  # noqa: N802
         super().addSuccess(test)
-        self._note(test, "ok")
+        self._record(test, "ok")
 
     def addError(self, test: Any, err: Any) -> None:  # noqa: N802
         super().addError(test, err)
-        self._note(test, "error", said(err))
+        self._record(test, "error", summarize(err))
 
     def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
         super().addFailure(test, err)
-        self._note(test, "failure", said(err))
+        self._record(test, "failure", summarize(err))
 
     def addSkip(self, test: Any, reason: str) -> None:  # noqa: N802
         super().addSkip(test, reason)
-        self._note(test, "skipped", str(reason))
+        self._record(test, "skipped", str(reason))
 
     def addExpectedFailure(self, test: Any, err: Any) -> None:  # noqa: N802
         super().addExpectedFailure(test, err)
-        self._note(test, "expected failure")
+        self._record(test, "expected failure")
 
     def addUnexpectedSuccess(self, test: Any) -> None:  # noqa: N802
         super().addUnexpectedSuccess(test)
-        self._note(test, "unexpected success")
+        self._record(test, "unexpected success")
 
     def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
         super().addSubTest(test, subtest, err)
         if err is not None:
             is_failure = issubclass(err[0], test.failureException)
-            self._note(test, "failure" if is_failure else "error", said(err))
+            self._record(test, "failure" if is_failure else "error", summarize(err))
 
-    def _note(self, test: Any, status: str, detail: str = "") -> None:
-        # Other processes report the skip of a part as one of its test.
+    def _record(self, test: Any, status: str, detail: str = "") -> None:
+        # A skipped subtest is attributed to its test, as test processes report it.
         whole = getattr(test, "test_case", test)
         line = {"test": whole.id(), "status": status, "detail": detail}
-        self._lines.write(json.dumps(line) + "\n")
+        self._file.write(json.dumps(line) + "\n")
 
 
-def said(err: Any) -> str:
-    """Return the last line of what a test raised, which is short enough for a table."""
+def summarize(err: Any) -> str:
+    """Return the exception's name and the first line of its text, shortened."""
     lines = str(err[1]).strip().splitlines() or [""]
     return f"{err[0].__name__}: {lines[0]}"[:300]
 
 
-class Recorder(DiscoverRunner):
-    """Django's test runner, with a record."""
+class RecordingRunner(DiscoverRunner):
+    """Django's test runner with a `RecordingResult`."""
 
     def get_resultclass(self) -> type[unittest.TextTestResult]:
         """Return the class that writes the record."""
-        return Record
+        return RecordingResult

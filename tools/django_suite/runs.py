@@ -1,4 +1,4 @@
-"""Runs of Django's tests, each with one backend, on one local Lakebase."""
+"""Runs of Django's tests with one backend, against one local Lakebase."""
 
 import json
 import os
@@ -14,20 +14,20 @@ import psycopg
 from django_lakebase.local.client import LocalLakebase
 from django_lakebase.local.emulator import clean
 
-from .comparison import Outcome, UnfinishedError, read
+from .comparison import Outcome, UnfinishedError, read_results
 from .source import CACHE, CHECKOUT, Source
 
-# PostgreSQL lets superusers alone make it; the service's list of extensions has it.
-UNTRUSTED = "bloom"
-# Django's own engines, by ours; the others' is its PostgreSQL one.
-TWINS = {"django_lakebase.postgis": "django.contrib.gis.db.backends.postgis"}
-# Seconds: longer than any run.
+# The service offers this extension, but in PostgreSQL only superusers can create it.
+UNTRUSTED_EXTENSION = "bloom"
+# Which of Django's backends to compare with; the default is its PostgreSQL backend.
+STOCK_ENGINES = {"django_lakebase.postgis": "django.contrib.gis.db.backends.postgis"}
+# Seconds; longer than any run.
 A_DAY = 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """A backend, its settings and variables, and in how many processes it is run."""
+    """A backend with its settings and variables, and the number of test processes."""
 
     name: str
     databases: dict[str, dict[str, Any]]
@@ -37,7 +37,7 @@ class Backend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a run gave, and what it cost."""
+    """The results of a run, and its seconds, logins and issued tokens."""
 
     results: dict[str, Outcome]
     seconds: float
@@ -45,32 +45,39 @@ class Run:
     tokens: int
 
 
-def furnish(local: LocalLakebase) -> None:
-    """Make what Django's tests want and an ordinary role may not make, or exit."""
-    socket = Path(local.facts["postgres_socket"])
-    port = socket.name.rpartition(".")[2]
+def create_extension(local: LocalLakebase) -> None:
+    """
+    Create the extension that Django's tests need and an ordinary role cannot create.
+
+    Exits if the server does not have it.
+    """
+    unix_socket = Path(local.facts["postgres_socket"])
+    port = unix_socket.name.rpartition(".")[2]
     with psycopg.connect(
-        host=str(socket.parent),
+        host=str(unix_socket.parent),
         port=port,
         user="cloud_admin",
         dbname="template1",
         autocommit=True,
     ) as superuser:
-        known = superuser.execute("SELECT name FROM pg_available_extensions")
-        if UNTRUSTED not in {name for (name,) in known}:
+        available = superuser.execute("SELECT name FROM pg_available_extensions")
+        if UNTRUSTED_EXTENSION not in {name for (name,) in available}:
             raise SystemExit(
-                f"This PostgreSQL has no extension {UNTRUSTED}, and Django's tests "
-                "need that and others. Install the system's server, from version 15 "
-                "on, with its contrib extensions (Debian: postgresql)."
+                f"This PostgreSQL server does not have the extension "
+                f"{UNTRUSTED_EXTENSION}, which Django's tests need, among others. "
+                "Install the system's server, version 15 or newer, with its contrib "
+                "extensions (Debian: postgresql)."
             )
-        superuser.execute(f"CREATE EXTENSION IF NOT EXISTS {UNTRUSTED}")
+        superuser.execute(f"CREATE EXTENSION IF NOT EXISTS {UNTRUSTED_EXTENSION}")
 
 
-def ours(engine: str, local: LocalLakebase, options: dict[str, Any], processes: int):
-    """Return our backend, which finds in the variables what its settings do not say."""
+def lakebase_backend(
+    engine: str, local: LocalLakebase, options: dict[str, Any], processes: int
+) -> Backend:
+    """Return this project's engine, configured by settings and environment."""
     env = local.env
-    # A test sets PASSWORD alone, for a native login; HOST and USER go with that.
-    own = {
+    # One test sets only PASSWORD, for a native login, which needs HOST and USER.
+    database = {
         "ENGINE": engine,
         "HOST": env["PGHOST"],
         "USER": env["PGUSER"],
@@ -82,19 +89,19 @@ def ours(engine: str, local: LocalLakebase, options: dict[str, Any], processes: 
     }
     return Backend(
         name=engine,
-        databases={"default": own, "other": {**own, "NAME": "other"}},
+        databases={"default": database, "other": {**database, "NAME": "other"}},
         variables=env,
         processes=processes,
     )
 
 
-def stock(
+def stock_backend(
     engine: str, local: LocalLakebase, options: dict[str, Any], processes: int
 ) -> Backend:
-    """Return Django's own, as the same role on the same gateway, with a long token."""
+    """Return Django's backend with the same role and gateway, and a token for a day."""
     env = local.env
-    own = {
-        "ENGINE": TWINS.get(engine, "django.db.backends.postgresql"),
+    database = {
+        "ENGINE": STOCK_ENGINES.get(engine, "django.db.backends.postgresql"),
         "HOST": env["PGHOST"],
         "PORT": env["PGPORT"],
         "USER": env["PGUSER"],
@@ -109,8 +116,8 @@ def stock(
     return Backend(
         name="stock",
         databases={
-            "default": {**own, "NAME": env["PGDATABASE"]},
-            "other": {**own, "NAME": "other"},
+            "default": {**database, "NAME": env["PGDATABASE"]},
+            "other": {**database, "NAME": "other"},
         },
         processes=processes,
     )
@@ -125,13 +132,13 @@ def run(
     stage: str,
 ) -> Run:
     """
-    Run the tests of *labels*, all without any; raises UnfinishedError.
+    Run the tests of *labels*, or all tests without labels; raises `UnfinishedError`.
 
-    The record stays, under a name with *stage*.
+    Keeps the record in the cache folder, under a name that contains *stage*.
     """
     local.reset_counters()
     started = time.monotonic()
-    # In a folder of its own: another run may be under way in the same checkout.
+    # In a temporary folder, because another run may use the same checkout.
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
         record = Path(folder) / "record.jsonl"
         _run_tests(backend, source, labels, record)
@@ -139,14 +146,14 @@ def run(
         if not record.exists():
             raise UnfinishedError
         with record.open() as lines:
-            results = read(lines)
+            results = read_results(lines)
         record.replace(CACHE / f"{source.version}-{backend.name}-{stage}.jsonl")
-    counted = local.counters()
+    counters = local.counters()
     return Run(
         results=results,
         seconds=seconds,
-        logins=counted["logins"],
-        tokens=counted["credentials_issued"],
+        logins=counters["logins"],
+        tokens=counters["credentials_issued"],
     )
 
 
@@ -159,7 +166,7 @@ def _run_tests(
         "DJANGO_SUITE_RECORD": str(record),
         "PYTHONPATH": str(CHECKOUT),
     }
-    # Its exit status says that a test failed, which is for the comparison to judge.
+    # The exit status only says whether a test failed, which the record shows, too.
     subprocess.run(
         [
             *(source.python, "runtests.py", "--noinput"),
