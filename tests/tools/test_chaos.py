@@ -1,26 +1,36 @@
-"""That chaos finds what it looks for, and a short run of it."""
+"""The checks of the chaos run, and two short runs."""
 
+import itertools
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tools.chaos import checker, consistency, report
-from tools.chaos.experiment import Plan, chaos, writing
-from tools.chaos.fault_injector import Happened
-from tools.chaos.faults import CUT, TROUBLES, Trouble
-from tools.chaos.hang_detector import CONNECTING, MARGIN, WORKING, Slot, Watchdog
-from tools.chaos.history import Journal, Outcome, Unit, read
-from tools.chaos.schedule import rounds
+from tools.chaos.experiment import Options, run_experiment, running_writers
+from tools.chaos.fault_injector import InjectedFault, Round
+from tools.chaos.faults import CUT, FAULTS, Fault
+from tools.chaos.hang_detector import (
+    CONNECTING,
+    MARGIN,
+    WORKING,
+    HangDetector,
+    ThreadState,
+)
+from tools.chaos.history import HistoryWriter, Operation, Outcome, read_histories
+from tools.chaos.schedule import generate_rounds
 
-DONE = Unit(
+ACKNOWLEDGED = Operation(
     key="k",
     writer=0,
     alias="default",
     kind="atomic",
     parts=2,
-    began=1.0,
+    started=1.0,
     ended=2.0,
     outcome=Outcome.ACKNOWLEDGED,
 )
@@ -28,179 +38,209 @@ BOTH = {("k", 0): 1, ("k", 1): 1}
 
 
 @pytest.mark.parametrize(
-    ("outcome", "rows", "said"),
+    ("outcome", "rows", "violation"),
     [
         (Outcome.ACKNOWLEDGED, BOTH, None),
         (Outcome.ACKNOWLEDGED, {}, "lost"),
-        (Outcome.ACKNOWLEDGED, {("k", 0): 1}, "torn"),
-        (Outcome.ACKNOWLEDGED, {**BOTH, ("k", 1): 2}, "doubled"),
+        (Outcome.ACKNOWLEDGED, {("k", 0): 1}, "partial"),
+        (Outcome.ACKNOWLEDGED, {**BOTH, ("k", 1): 2}, "duplicate"),
         (Outcome.UNKNOWN, BOTH, None),
         (Outcome.UNKNOWN, {}, None),
-        (Outcome.UNKNOWN, {("k", 0): 2, ("k", 1): 2}, "doubled"),
-        (Outcome.REFUSED, {}, None),
-        (Outcome.REFUSED, BOTH, "refused, and there"),
-        (Outcome.ACKNOWLEDGED, {**BOTH, ("other", 0): 1}, "from nowhere"),
+        (Outcome.UNKNOWN, {("k", 0): 2, ("k", 1): 2}, "duplicate"),
+        (Outcome.FAILED, {}, None),
+        (Outcome.FAILED, BOTH, "failed, but committed"),
+        (Outcome.ACKNOWLEDGED, {**BOTH, ("other", 0): 1}, "unknown key"),
     ],
 )
-def test_books_that_do_not_balance(outcome, rows, said):
-    """What a writer was told is once in the table, not at all, or either."""
-    wrong = consistency.balance([replace(DONE, outcome=outcome)], rows)
+def test_rows_that_contradict_an_outcome_are_violations(
+    outcome: Outcome, rows: consistency.RowCounts, violation: str | None
+):
+    violations = consistency.find_violations(
+        [replace(ACKNOWLEDGED, outcome=outcome)], rows
+    )
 
-    assert [text.partition(":")[0] for text in wrong] == ([said] if said else [])
+    assert [text.partition(":")[0] for text in violations] == (
+        [violation] if violation else []
+    )
 
 
-def test_a_row_that_was_lost_and_one_that_was_doubled_are_found(tmp_path):
-    """Planted in the table behind the writers' backs."""
-    plan = Plan(seconds=0, seed=1, processes=1, threads=2)
-    with writing(plan, tmp_path) as (local, writers):
+def test_deleted_row_and_duplicated_row_in_the_table_are_found(tmp_path: Path):
+    options = Options(seconds=0, seed=1, processes=1, threads=2)
+    with running_writers(options, tmp_path) as (local, writers):
         writers.await_ready()
-        late = writers.stop()
-        units, _ = read(tmp_path)
-        honest, inserts = consistency.count(local)
-        lost, doubled = sorted(key for key, part in honest if part == 0)[:2]
-        with consistency.dial(local) as session:
+        killed = writers.stop()
+        operations, _ = read_histories(tmp_path)
+        original, inserts = consistency.count_rows(local)
+        lost, duplicated = sorted(key for key, part in original if part == 0)[:2]
+        with consistency.connect_as_owner(local) as connection:
             role = local.facts["service_principal"]
-            session.execute(f'SET ROLE "{role}"')
-            session.execute("DELETE FROM chaos_entry WHERE key = %s", [lost])
-            session.execute(
+            connection.execute(f'SET ROLE "{role}"')
+            connection.execute("DELETE FROM chaos_entry WHERE key = %s", [lost])
+            connection.execute(
                 "INSERT INTO chaos_entry (key, part) SELECT key, part "
                 "FROM chaos_entry WHERE key = %s",
-                [doubled],
+                [duplicated],
             )
-        planted, _ = consistency.count(local)
+        manipulated, _ = consistency.count_rows(local)
 
-    assert late == 0
-    assert consistency.balance(units, honest) == []
-    assert inserts == sum(unit.parts for unit in units)
-    wrong = consistency.balance(units, planted)
-    assert sorted(text.split()[0] for text in wrong) == ["doubled:", "lost:"]
+    assert killed == 0
+    assert consistency.find_violations(operations, original) == []
+    assert inserts == sum(operation.parts for operation in operations)
+    violations = consistency.find_violations(operations, manipulated)
+    assert sorted(text.split()[0] for text in violations) == ["duplicate:", "lost:"]
 
 
 @pytest.mark.parametrize("pool", [False, True], ids=["plain", "pool"])
-def test_a_short_run(pool):
-    """Rows are written through a login refused, a cut and a workspace that is down."""
-    plan = Plan(
+def test_short_run_has_no_violations(pool: bool):
+    options = Options(
         seconds=3, seed=3, pool=pool, processes=2, threads=2, only="cut", pause=0.05
     )
 
-    verdict, happened, seconds = chaos(plan, lambda _: None)
+    result = run_experiment(options, lambda _: None)
 
-    assert verdict.wrong == []
-    assert any(unit.outcome == Outcome.ACKNOWLEDGED for unit in verdict.units)
-    assert "wrong: 0" in list(report.lines(verdict, happened, seconds))
-
-
-def judged(error, *, phase=CONNECTING, trouble):
-    """Return what is wrong with a unit that ended in *error* while *trouble* was on."""
-    known = {"chain": ["x.LakebaseError"], "id": "", "text": "", "traceback": ""}
-    known |= {"is_django": True, "shows_secret": False}
-    unit = replace(DONE, outcome=Outcome.REFUSED, phase=phase, error={**known, **error})
-    happened = Happened(troubles=[[trouble, 0.5, 3.0]], began=0.5, ended=3.0, well=3.5)
-    return checker.judge([unit], [], [happened], 3.0, ({}, 0)).wrong
+    assert result.verdict.violations == []
+    outcomes = [operation.outcome for operation in result.verdict.operations]
+    assert Outcome.ACKNOWLEDGED in outcomes
+    assert "violations: 0" in list(report.format_report(result))
 
 
-DOWN = Trouble(name="down", ids=frozenset({"api-unreachable"}))
-CUTS = Trouble(name="cuts", words=CUT)
+def round_with(fault: Fault, started: float, ended: float) -> Round:
+    """Return a round with one fault, half a second before all threads recovered."""
+    return Round(
+        faults=[InjectedFault(fault=fault, started=started, ended=ended)],
+        started=started,
+        ended=ended,
+        recovered=ended + 0.5,
+    )
+
+
+def error_with(**values: Any) -> dict[str, Any]:
+    """Return the record of an error."""
+    return {
+        "chain": ["x.LakebaseError"],
+        "id": "",
+        "text": "",
+        "traceback": "",
+        "is_django": True,
+        "shows_secret": False,
+        **values,
+    }
+
+
+DOWN = Fault(name="down", failure_ids=frozenset({"api-unreachable"}))
+CUTS = Fault(name="cuts", error_pattern=CUT)
 
 
 @pytest.mark.parametrize(
-    ("error", "phase", "trouble", "said"),
+    ("error", "phase", "fault", "violation"),
     [
         ({"id": "api-unreachable"}, CONNECTING, DOWN, ""),
-        ({"id": "waking"}, CONNECTING, DOWN, "misnamed"),
-        ({"id": "waking"}, CONNECTING, CUTS, "misnamed"),
+        ({"id": "waking"}, CONNECTING, DOWN, "unexpected error"),
+        ({"id": "waking"}, CONNECTING, CUTS, "unexpected error"),
         ({"text": "server closed the connection"}, WORKING, CUTS, ""),
-        ({"text": "server closed the connection"}, CONNECTING, CUTS, "misnamed"),
-        ({"text": "server closed the connection"}, WORKING, DOWN, "misnamed"),
+        (
+            {"text": "server closed the connection"},
+            CONNECTING,
+            CUTS,
+            "unexpected error",
+        ),
+        ({"text": "server closed the connection"}, WORKING, DOWN, "unexpected error"),
         (
             {"text": "terminating connection", "chain": ["x.InFailedSqlTransaction"]},
             WORKING,
             CUTS,
-            "misnamed",
+            "unexpected error",
         ),
-        ({"is_django": False}, CONNECTING, DOWN, "not an error for users"),
-        ({"shows_secret": True}, CONNECTING, DOWN, "not an error for users"),
+        ({"is_django": False}, CONNECTING, DOWN, "not a Django error"),
+        ({"shows_secret": True}, CONNECTING, DOWN, "not a Django error"),
     ],
 )
-def test_an_error_is_named_after_its_trouble(error, phase, trouble, said):
-    """Another name, an echo, or an error that is none of Django's is wrong."""
-    wrong = judged(error, phase=phase, trouble=trouble)
+def test_only_errors_that_an_active_fault_explains_are_allowed(
+    error: Mapping[str, Any], phase: str, fault: Fault, violation: str
+):
+    operation = replace(
+        ACKNOWLEDGED, outcome=Outcome.FAILED, phase=phase, error=error_with(**error)
+    )
+    rounds = [round_with(fault, 0.5, 3.0)]
 
-    assert [text.partition(" in ")[0].partition(":")[0] for text in wrong] == (
-        [said] if said else []
+    verdict = checker.check_run([operation], [], rounds, 3.0, ({}, 0))
+
+    found = [text.partition(" during ")[0] for text in verdict.violations]
+    assert [text.partition(",")[0] for text in found] == (
+        [violation] if violation else []
     )
 
 
-def test_an_error_after_all_are_well_is_wrong():
-    """No trouble is left to blame."""
-    unit = replace(DONE, began=9.0, error={"is_django": True, "shows_secret": False})
-    happened = Happened(troubles=[[DOWN, 0.5, 3.0]], began=0.5, ended=3.0, well=3.5)
+def test_error_after_recovery_is_a_violation():
+    operation = replace(ACKNOWLEDGED, started=9.0, error=error_with())
+    rounds = [round_with(DOWN, 0.5, 3.0)]
 
-    wrong = checker.judge([unit], [], [happened], 3.0, (BOTH, 2)).wrong
+    verdict = checker.check_run([operation], [], rounds, 3.0, (BOTH, 2))
 
-    assert [text.partition(":")[0] for text in wrong] == ["an error without a trouble"]
-
-
-def test_an_error_may_be_of_the_round_that_follows():
-    """Who began as one round ended meets the troubles of the next."""
-    error = {"id": "api-unreachable", "chain": ["x.LakebaseError"], "text": ""}
-    error |= {"is_django": True, "shows_secret": False}
-    unit = replace(DONE, began=3.4, ended=4.0, outcome=Outcome.REFUSED, error=error)
-    first = Happened(troubles=[[CUTS, 0.5, 3.0]], began=0.5, ended=3.0, well=3.5)
-    second = Happened(troubles=[[DOWN, 3.5, 5.0]], began=3.5, ended=5.0, well=5.5)
-
-    verdict = checker.judge([unit], [], [first, second], 3.0, ({}, 0))
-
-    assert verdict.wrong == []
-    assert [list(counted) for counted in verdict.errors] == [[], ["api-unreachable"]]
+    assert [text.partition(":")[0] for text in verdict.violations] == [
+        "an error without a fault"
+    ]
 
 
-def test_more_inserts_than_were_sent_are_a_replay():
-    """The sequence remembers also those that were rolled back."""
-    assert checker.judge([DONE], [], [], 3.0, (BOTH, 2)).wrong == []
+def test_error_of_an_operation_in_two_rounds_is_counted_in_the_one_that_explains_it():
+    operation = replace(
+        ACKNOWLEDGED,
+        started=3.4,
+        ended=4.0,
+        outcome=Outcome.FAILED,
+        error=error_with(id="api-unreachable"),
+    )
+    rounds = [round_with(CUTS, 0.5, 3.0), round_with(DOWN, 3.5, 5.0)]
 
-    [text] = checker.judge([DONE], [], [], 3.0, (BOTH, 3)).wrong
+    verdict = checker.check_run([operation], [], rounds, 3.0, ({}, 0))
 
-    assert text.startswith("replayed: 3 inserts were run, 2 sent")
-
-
-def test_who_waits_too_long_is_shown_with_his_stack():
-    """Once for each unit, and not for the machine's own delay."""
-    told = []
-    slot = Slot("0.0")
-    slot.thread = threading.current_thread()
-    dog = Watchdog([slot], 3.0, lambda **facts: told.append(facts))
-    slot.enter(CONNECTING, "k")
-    slot.since = time.monotonic() - 3.0 - MARGIN - 1
-    slot.late = dog.late - 2
-    dog.look(slot)
-    assert told == []
-
-    slot.late = dog.late
-    dog.look(slot)
-    dog.look(slot)
-
-    assert [facts["key"] for facts in told] == ["k"]
-    assert "test_who_waits_too_long" in str(told[0]["stacks"])
+    assert verdict.violations == []
+    assert [list(errors) for errors in verdict.errors] == [[], ["api-unreachable"]]
 
 
-def test_a_token_in_any_file_of_a_run_is_found(tmp_path):
-    """Journals, logs and what went to stderr."""
-    Journal(tmp_path / "0.journal").write("error", text="eyJhbGciOiJSUzI1NiJ9.eyJ")
-    (tmp_path / "0.log").write_text("all is well")
+def test_more_inserts_executed_than_sent_are_a_replay():
+    """The table's sequence also counts inserts that were rolled back."""
+    once = checker.check_run([ACKNOWLEDGED], [], [], 3.0, (BOTH, 2))
+    twice = checker.check_run([ACKNOWLEDGED], [], [], 3.0, (BOTH, 3))
 
-    assert len(checker.secrets_in(tmp_path)) == 1
+    assert once.violations == []
+    [text] = twice.violations
+    assert text.startswith("replayed: 3 inserts were executed, but only 2 were sent")
 
 
-def test_a_seed_gives_the_same_rounds_and_in_time_every_trouble():
-    """What went wrong once can be had again."""
+def test_hang_is_reported_once_with_its_stack_and_without_the_machine_delay():
+    reports: list[dict[str, Any]] = []
+    state = ThreadState("0.0")
+    state.thread = threading.current_thread()
+    detector = HangDetector([state], 3.0, lambda **values: reports.append(values))
+    state.enter(CONNECTING, "k")
+    state.since = time.monotonic() - 3.0 - MARGIN - 1
+    state.machine_delay = detector.machine_delay - 2
+    detector.check(state)
+    assert reports == []
 
-    def first(number, seed):
-        made = rounds(seed, 3.0, pool=True)
-        return [next(made) for _ in range(number)]
+    state.machine_delay = detector.machine_delay
+    detector.check(state)
+    detector.check(state)
 
-    alone = {plays[0].trouble.name for plays in first(2 * len(TROUBLES), 7)[::2]}
+    assert [values["key"] for values in reports] == ["k"]
+    assert "test_hang_is_reported_once" in str(reports[0]["stacks"])
+
+
+def test_token_in_a_file_of_the_run_is_found(tmp_path: Path):
+    history = HistoryWriter(tmp_path / "0.history")
+    history.write("error", text="eyJhbGciOiJSUzI1NiJ9.eyJ")
+    (tmp_path / "0.log").write_text("no secret")
+
+    assert len(checker.find_secrets(tmp_path)) == 1
+
+
+def test_schedule_depends_only_on_the_seed_and_contains_every_fault():
+    def first(number: int, seed: int) -> list[Any]:
+        return list(itertools.islice(generate_rounds(seed, 3.0, pool=True), number))
+
+    single = {rounds[0].fault.name for rounds in first(2 * len(FAULTS), 7)[::2]}
 
     assert first(20, 7) == first(20, 7)
     assert first(20, 7) != first(20, 8)
-    assert alone == {trouble.name for trouble in TROUBLES}
+    assert single == {fault.name for fault in FAULTS}

@@ -1,21 +1,20 @@
-"""Many processes over a day, from the cache's own code."""
+"""Many processes over a day, with the engine's own credential cache."""
 
 from tools.chaos.simulation import simulate
 
 
-def test_processes_that_start_together_part():
-    """After the start no second is busier than chance makes it."""
-    found = simulate(500, 4, per_second=0, every=2.0, seed=1)
+def test_processes_that_start_together_do_not_refresh_together():
+    summary = simulate(500, 4, per_second=0, interval=2.0, seed=1)
 
-    # 500 in a quarter of an hour is 0.6 a second: a tenth of a life for chance gave 8.
-    assert found.peak <= 6
-    assert (found.refused, found.errors) == (0, 0)
+    # 500 refreshes in a quarter of an hour are 0.6 per second. With a jitter of only a
+    # tenth of the lifetime, the peak was 8.
+    assert summary.peak <= 6
+    assert (summary.refused, summary.errors) == (0, 0)
 
 
-def test_all_are_served_within_a_limit():
-    """Nobody is forgotten, and once the start is over nobody is refused."""
-    found = simulate(300, 4, per_second=20, every=2.0, seed=1)
+def test_all_processes_are_served_despite_a_rate_limit():
+    summary = simulate(300, 4, per_second=20, interval=2.0, seed=1)
 
-    assert found.errors == 0
-    assert 300 / 20 - 1 < found.waited < 2 * 300 / 20
-    assert found.peak <= 20
+    assert summary.errors == 0
+    assert 300 / 20 - 1 < summary.longest_wait < 2 * 300 / 20
+    assert summary.peak <= 20

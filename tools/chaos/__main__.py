@@ -1,38 +1,44 @@
-"""Chaos: ``python -m tools.chaos --seconds 60 --seed 7 [--pool]``."""
+"""Inject faults while rows are written: ``make chaos``."""
 
 import argparse
 import secrets
 import sys
 
 from . import report
-from .experiment import Plan, chaos
+from .experiment import Options, run_experiment
 
 
-def main():
-    """Run, print the figures, and end with 1 where something is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--share", type=int, default=1, help="use 1/SHARE of it")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
-    parser.add_argument("--pool", action="store_true")
-    parser.add_argument("--processes", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=4, help="of each process")
-    parser.add_argument("--budget", type=float, default=3.0, help="connect_budget, s")
-    parser.add_argument("--only", default="", help="troubles with this in their names")
+def main() -> int:
+    """Run, print the report, and return 1 if there are violations."""
+    parser = argparse.ArgumentParser(prog="python -m tools.chaos", description=__doc__)
+    add = parser.add_argument
+    add("--seconds", type=float, default=60, help="duration (default: 60)")
+    add("--share", type=int, default=1, help="run for 1/SHARE of --seconds")
+    add(
+        "--seed",
+        type=int,
+        default=secrets.randbelow(10**6),
+        help="seed of the schedule (default: a random one, which is printed)",
+    )
+    add("--pool", action="store_true", help='set OPTIONS["pool"]')
+    add("--processes", type=int, default=4, help="writer processes (default: 4)")
+    add("--threads", type=int, default=4, help="threads per process (default: 4)")
+    add("--budget", type=float, default=3.0, help="connect_budget in seconds")
+    add("--only", default="", help="use only faults whose names contain this text")
     arguments = vars(parser.parse_args())
     arguments["seconds"] /= arguments.pop("share")
-    plan = Plan(**arguments)
-    way = "with a pool" if plan.pool else "without a pool"
+    options = Options(**arguments)
+    mode = "with a pool" if options.pool else "without a pool"
     print(
-        f"chaos, {way}: seed {plan.seed}, {plan.processes} processes of "
-        f"{plan.threads} threads, connect_budget {plan.budget:g} s",
+        f"chaos, {mode}: seed {options.seed}, {options.processes} processes with "
+        f"{options.threads} threads, connect_budget {options.budget:g} s",
         flush=True,
     )
-    verdict, happened, seconds = chaos(plan, lambda line: print(line, flush=True))
+    result = run_experiment(options, lambda line: print(line, flush=True))
     print()
-    for line in report.lines(verdict, happened, seconds):
+    for line in report.format_report(result):
         print(line)
-    return 1 if verdict.wrong else 0
+    return 1 if result.verdict.violations else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Name resolution inside a writer, which can be made to fail."""
+"""Name resolution inside a writer process, which can be made to fail."""
 
 import socket
+from typing import Any
 
 LOOPBACK = "127.0.0.1"
 FAILURES = {
@@ -10,24 +11,24 @@ FAILURES = {
 
 
 class Resolver:
-    """Stands where the operating system's does, for this process."""
+    """A replacement for socket.getaddrinfo() in this process."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._real = socket.getaddrinfo
-        self._failure = None
+        self._failure: tuple[int, str] | None = None
 
-    def install(self):
-        """Be asked from now on."""
-        socket.getaddrinfo = self
+    def install(self) -> None:
+        """Replace socket.getaddrinfo()."""
+        socket.getaddrinfo = self  # type: ignore[assignment]
 
-    def fail(self, how):
-        """Fail as *how* says, or "" for not at all."""
-        self._failure = FAILURES.get(how)
+    def set_failure(self, name: str) -> None:
+        """Fail with the failure *name* from now on, or with "" not at all."""
+        self._failure = FAILURES.get(name)
 
-    def __call__(self, host, *args, **kwargs):
+    def __call__(self, host: str | bytes, *args: Any, **kwargs: Any) -> Any:
         if self._failure is not None:
             raise socket.gaierror(*self._failure)
         name = host.decode() if isinstance(host, bytes) else str(host)
-        # The hosts of the local Lakebase are in no name server.
-        here = LOOPBACK if ".database." in name else host
-        return self._real(here, *args, **kwargs)
+        # No name server knows the host names of the local Lakebase.
+        address = LOOPBACK if ".database." in name else host
+        return self._real(address, *args, **kwargs)

@@ -1,148 +1,176 @@
-"""Plays the troubles to the writers, and waits for each thread to be well again."""
+"""The writer processes, and the injector that runs rounds of faults against them."""
 
 import contextlib
 import multiprocessing
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 
-from django_lakebase.local.client import call
+from django_lakebase.local.client import LocalLakebase, call
 
 from . import writer
-from .faults import NOW
+from .faults import NOW, Fault
+from .schedule import ScheduledFault
 
-# Seconds after a trouble's end within which all must write again.
-RECOVERS_WITHIN = 15.0
-READY_WITHIN = 60.0
+# Seconds after the end of a round within which all threads must write again.
+RECOVERY_TIMEOUT = 15.0
+COMMAND_TIMEOUT = 60.0
 PRELOADED = ["databricks.sdk", "django.db.models", "psycopg_pool", "tools.chaos.writer"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Happened:
-    """A round as it was: when each trouble began and ended, when all were well."""
+class InjectedFault:
+    """A fault and the monotonic times of its start and end."""
 
-    troubles: list[Any] = field(default_factory=list)
-    began: float = 0.0
+    fault: Fault
+    started: float
     ended: float = 0.0
-    well: float = 0.0
 
 
-class Writers:
+@dataclass(slots=True, kw_only=True)
+class Round:
+    """
+    A round that took place, in monotonic times.
+
+    *recovered* is when all threads had written again, or 0 if they did not in time.
+    """
+
+    faults: list[InjectedFault] = field(default_factory=list)
+    started: float = 0.0
+    ended: float = 0.0
+    recovered: float = 0.0
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the faults."""
+        return [injected.fault.name for injected in self.faults]
+
+
+class WriterProcesses:
     """The processes of writers."""
 
-    def __init__(self, specs):
-        # The server that forks them loads the SDK once, which takes a while.
+    def __init__(self, specs: Sequence[writer.Spec]) -> None:
+        # The fork server loads the SDK once for all processes, which takes a second.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self._progress = context.RawArray("d", sum(spec.threads for spec in specs))
-        self._pipes, self._processes = [], []
+        self._pipes: list[Connection] = []
+        self._processes: list[ForkServerProcess] = []
         for spec in specs:
-            mine, theirs = context.Pipe()
+            ours, theirs = context.Pipe()
             process = context.Process(
                 target=writer.main, args=(spec, self._progress, theirs)
             )
             process.start()
-            # With our end of theirs closed, the death of a process is an EOFError.
+            # With this copy closed, the death of the process raises EOFError here.
             theirs.close()
-            self._pipes.append(mine)
+            self._pipes.append(ours)
             self._processes.append(process)
 
-    def await_ready(self):
-        """Wait until all write; raises TimeoutError."""
+    def await_ready(self) -> None:
+        """Wait until every thread writes; raises TimeoutError."""
         for pipe in self._pipes:
-            if not pipe.poll(READY_WITHIN):
-                raise TimeoutError("a process of writers does not start")
+            if not pipe.poll(COMMAND_TIMEOUT):
+                raise TimeoutError("a writer process did not start")
             pipe.recv()
-        if not self.await_progress(time.monotonic(), READY_WITHIN):
-            raise TimeoutError("not every thread writes, with no trouble on")
+        if not self.await_progress(time.monotonic(), COMMAND_TIMEOUT):
+            raise TimeoutError("not every thread writes, although no fault is active")
 
-    def tell(self, order):
-        """Give all the *order*."""
+    def send(self, command: str) -> None:
+        """Send *command* to all processes, and wait until they have carried it out."""
         for pipe in self._pipes:
-            pipe.send(order)
+            pipe.send(command)
         for pipe in self._pipes:
-            if not pipe.poll(READY_WITHIN):
-                raise TimeoutError(f"a process of writers does not {order}")
+            if not pipe.poll(COMMAND_TIMEOUT):
+                raise TimeoutError(f"a writer process did not carry out {command!r}")
             pipe.recv()
 
-    def await_progress(self, since, seconds):
-        """Wait until every thread has written after *since*; return when, or 0."""
-        deadline = time.monotonic() + seconds
+    def await_progress(self, since: float, timeout: float) -> float:
+        """
+        Wait until every thread has written after *since*, a monotonic time.
+
+        Returns the time at which they have, or 0 after *timeout* seconds.
+        """
+        deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if min(self._progress) > since:
                 return time.monotonic()
             time.sleep(0.05)
         return 0.0
 
-    def stop(self):
-        """End all; return how many threads or processes did not end by themselves."""
-        late = 0
+    def stop(self) -> int:
+        """Stop all; return how many threads or processes had to be killed."""
+        killed = 0
         for pipe in self._pipes:
             with contextlib.suppress(OSError):
                 pipe.send("stop")
         for pipe, process in zip(self._pipes, self._processes, strict=True):
             try:
-                late += pipe.recv() if pipe.poll(READY_WITHIN) else 1
+                killed += pipe.recv() if pipe.poll(COMMAND_TIMEOUT) else 1
             except EOFError:
-                late += 1
-            process.join(1 if late else 10)
+                killed += 1
+            process.join(1 if killed else 10)
             if process.is_alive():
                 process.kill()
                 process.join()
             pipe.close()
             process.close()
         self._pipes, self._processes = [], []
-        return late
+        return killed
 
     @property
-    def pids(self):
-        """Their process ids."""
+    def pids(self) -> list[int | None]:
+        """The process ids."""
         return [process.pid for process in self._processes]
 
 
-class Conductor:
-    """Plays rounds."""
+class FaultInjector:
+    """Runs rounds of faults."""
 
-    def __init__(self, local, writers):
+    def __init__(self, local: LocalLakebase, writers: WriterProcesses) -> None:
         self._local, self._writers = local, writers
 
-    def play(self, plays):
-        """Play one round and wait for recovery; return what happened."""
-        happened = Happened(began=time.monotonic())
-        events = [(play.begins, True, play) for play in plays]
-        events += [(play.ends, False, play) for play in plays]
-        for moment, begins, play in sorted(events, key=lambda event: event[:2]):
-            time.sleep(max(0.0, happened.began + moment - time.monotonic()))
-            if begins:
-                # Before it begins: an error may be quicker than the answer to us.
-                happened.troubles.append([play.trouble, time.monotonic(), 0.0])
-                self._begin(play)
+    def run_round(self, scheduled: Iterable[ScheduledFault]) -> Round:
+        """Run one round and wait for recovery."""
+        round_ = Round(started=time.monotonic())
+        active: dict[str, InjectedFault] = {}
+        events = [(item.start, True, item) for item in scheduled]
+        events += [(item.end, False, item) for item in scheduled]
+        for offset, is_start, item in sorted(events, key=lambda event: event[:2]):
+            time.sleep(max(0.0, round_.started + offset - time.monotonic()))
+            if is_start:
+                # Recorded first: a writer may get an error before the call returns.
+                injected = InjectedFault(fault=item.fault, started=time.monotonic())
+                round_.faults.append(injected)
+                active[item.fault.name] = injected
+                self._start(item)
             else:
-                self._end(play)
-                [noted] = [t for t in happened.troubles if t[0] is play.trouble]
-                noted[2] = time.monotonic()
+                self._end(item.fault)
+                active[item.fault.name].ended = time.monotonic()
         self._local.clear_faults()
-        happened.ended = time.monotonic()
-        happened.well = self._writers.await_progress(happened.ended, RECOVERS_WITHIN)
-        return happened
+        round_.ended = time.monotonic()
+        round_.recovered = self._writers.await_progress(round_.ended, RECOVERY_TIMEOUT)
+        return round_
 
-    def _begin(self, play):
-        trouble = play.trouble
-        if trouble.fault:
-            settings = {
+    def _start(self, scheduled: ScheduledFault) -> None:
+        fault = scheduled.fault
+        if fault.emulator_fault:
+            options = {
                 key: time.time() if value == NOW else value
-                for key, value in trouble.settings.items()
+                for key, value in fault.options.items()
             }
-            self._local.set_fault(trouble.fault, **settings)
-        if play.forgets:
-            self._writers.tell("forget")
-        if trouble.order:
-            how = f" {play.lasts}" if trouble.order == "hog" else ""
-            self._writers.tell(trouble.order + how)
+            self._local.set_fault(fault.emulator_fault, **options)
+        if scheduled.drops_credentials:
+            self._writers.send("drop-credential")
+        if fault.command == "exhaust-pool":
+            self._writers.send(f"{fault.command} {scheduled.duration}")
+        elif fault.command:
+            self._writers.send(fault.command)
 
-    def _end(self, play):
-        trouble = play.trouble
-        if trouble.fault:
-            call(self._local.url, "DELETE", f"faults/{trouble.fault}")
-        if trouble.thing == "resolve":
-            self._writers.tell("resolve")
+    def _end(self, fault: Fault) -> None:
+        if fault.emulator_fault:
+            call(self._local.url, "DELETE", f"faults/{fault.emulator_fault}")
+        if fault.exclusive_key == "fail-dns":
+            self._writers.send("fail-dns")

@@ -1,43 +1,46 @@
 """
-The troubles: what is made to fail, and what an error may be called meanwhile.
+The faults, and the errors that users may get while each of them is active.
 
-Most are faults of the local Lakebase. The others are told to the writers (*order*):
-forks, killed threads, pools that are used up, names that nobody resolves.
+Most are faults of the local Lakebase. The others are commands to the writer processes:
+fork, kill a thread, exhaust the pool, fail to resolve names.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Moments that are known only when a trouble begins.
+# Stands for the time at which the fault begins, in seconds since 1970.
 NOW = "now"
-# Long enough that a fork or a kill falls into a fetch.
+# Long enough that a fork or a killed thread interrupts a fetch.
 SLOW = {"ms": 700}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
+class Fault:
     """
-    One thing that goes wrong for a while.
+    A fault that is active for a while.
 
-    *ids* are the rows of the table of failures that may be raised; empty where users
-    must be spared. *loses* is what may happen to open connections: their statements
-    end with *words*. With *forgets* the writers' credentials may be dropped first.
+    *failure_ids* are the rows of the failure table that users may get as errors; empty
+    if the engine must hide the fault. A fault that breaks open connections has an
+    *error_pattern* for the errors of their statements. With *drops_credentials* the
+    writers may lose their cached credentials when the fault begins.
     """
 
     name: str
-    fault: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    ids: frozenset[str] = frozenset()
-    words: str = ""
-    order: str = ""
-    forgets: bool = False
+    # A fault of the local Lakebase and its options.
+    emulator_fault: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    # A command to the writer processes.
+    command: str = ""
+    failure_ids: frozenset[str] = frozenset()
+    error_pattern: str = ""
+    drops_credentials: bool = False
     pool_only: bool = False
 
     @property
-    def thing(self) -> str:
-        """What cannot be used twice at a time."""
-        return self.fault or self.order.partition(" ")[0]
+    def exclusive_key(self) -> str:
+        """What two faults at the same time cannot share."""
+        return self.emulator_fault or self.command.partition(" ")[0]
 
 
 CUT = (
@@ -47,35 +50,53 @@ CUT = (
 )
 
 
-def _api(name, ids, fault=None, **settings):
-    return Trouble(
+def _api(name: str, ids: str, fault: str | None = None, **options: Any) -> Fault:
+    """Return a fault of the workspace API."""
+    return Fault(
         name=name,
-        fault=fault or name,
-        settings=settings,
-        ids=frozenset(ids.split()),
-        forgets=True,
+        emulator_fault=fault or name,
+        options=options,
+        failure_ids=frozenset(ids.split()),
+        drops_credentials=True,
     )
 
 
-def _login(name, ids, fault=None, words="", **settings):
-    return Trouble(
+def _login(
+    name: str, ids: str, fault: str | None = None, pattern: str = "", **options: Any
+) -> Fault:
+    """Return a fault of the server."""
+    return Fault(
         name=name,
-        fault=fault or name,
-        settings=settings,
-        ids=frozenset(ids.split()),
-        words=words,
+        emulator_fault=fault or name,
+        options=options,
+        failure_ids=frozenset(ids.split()),
+        error_pattern=pattern,
     )
 
 
-def _voice(voice, ids):
-    return _login(f"refuse {voice}", ids, "refuse-logins", voice=voice)
+def _command(name: str, ids: str, command: str, **attributes: Any) -> Fault:
+    """Return a fault that the writer processes cause."""
+    return Fault(
+        name=name, failure_ids=frozenset(ids.split()), command=command, **attributes
+    )
 
 
-def _told(name, ids, order, **own):
-    return Trouble(name=name, ids=frozenset(ids.split()), order=order, **own)
+# The texts of a refused login, and the failures they are recognised as.
+_MESSAGES = {
+    "jwt": "token-refused",
+    "expired": "token-expired",
+    "not-yet": "token-early",
+    "password": "token-refused",
+    "authorization": "external-authorization",
+    "control-plane": "waking",
+    "quota": "endpoint-unavailable",
+    "permit": "waking",
+    "slow": "waking",
+    "shutdown": "waking",
+    "german": "unexplained",
+}
 
-
-TROUBLES = (
+FAULTS = (
     _api("api-down", "api-unreachable"),
     _api("api-silent", "api-unreachable"),
     _api("api-slow", "api-unreachable", ms=900, path="all"),
@@ -98,12 +119,12 @@ TROUBLES = (
     _login("token-life", "token-expired", seconds=1),
     _api("clock-skew behind", "clock-skew token-expired", "clock-skew"),
     _api("clock-skew ahead", "clock-skew token-expired", "clock-skew", seconds=7200),
-    _login("suspend", "waking", words=CUT),
-    _login("suspend for long", "waking", "suspend", words=CUT, wake=60),
+    _login("suspend", "waking", pattern=CUT),
+    _login("suspend for long", "waking", "suspend", pattern=CUT, wake=60),
     _login("starting", "waking"),
     _login("starting for long", "waking", "starting", seconds=0),
-    _login("endpoint-disabled", "endpoint-disabled", words=CUT),
-    _login("endpoint-moved", "wrong-host", words=CUT),
+    _login("endpoint-disabled", "endpoint-disabled", pattern=CUT),
+    _login("endpoint-moved", "wrong-host", pattern=CUT),
     _login("role-missing", "role-missing"),
     _login("role-unlabelled", "wrong-user"),
     _login("no-grants", "permission-denied"),
@@ -111,33 +132,43 @@ TROUBLES = (
         "no-grants schema",
         "",
         "no-grants",
-        # PostgreSQL finds no table by its bare name in a schema without USAGE.
-        words=r"permission denied for (schema|table)|relation .* does not exist",
+        # Without USAGE on a schema, PostgreSQL does not find its tables by name.
+        pattern=r"permission denied for (schema|table)|relation .* does not exist",
         what="schema",
     ),
     _login("too-many-connections", "too-many-connections"),
-    _login("tokens so far refused", "", "refuse-logins", before=NOW),
-    _voice("jwt", "token-refused"),
-    _voice("expired", "token-expired"),
-    _voice("not-yet", "token-early"),
-    _voice("password", "token-refused"),
-    _voice("authorization", "external-authorization"),
-    _voice("control-plane", "waking"),
-    _voice("quota", "endpoint-unavailable"),
-    _voice("permit", "waking"),
-    _voice("slow", "waking"),
-    _voice("shutdown", "waking"),
-    _voice("german", "unexplained"),
-    _login("cut", "", words=CUT),
-    _login("cut idle", "", "cut", which="idle", words=CUT),
-    _login("cut busy", "", "cut", which="busy", words=CUT),
+    _login("existing tokens refused", "", "refuse-logins", before=NOW),
+    *(
+        _login(f"refuse {message}", failure_id, "refuse-logins", voice=message)
+        for message, failure_id in _MESSAGES.items()
+    ),
+    _login("cut", "", pattern=CUT),
+    _login("cut idle", "", "cut", which="idle", pattern=CUT),
+    _login("cut busy", "", "cut", which="busy", pattern=CUT),
     _login("stall", "pool-exhausted"),
     _login("latency", "", ms=40),
-    # Told to the writers.
-    _told("fork in a refresh", "", "fork warm", fault="api-slow", settings=SLOW),
-    _told("fork in a first fetch", "", "fork cold", fault="api-slow", settings=SLOW),
-    _told("thread killed in a fetch", "", "kill", fault="api-slow", settings=SLOW),
-    _told("pool exhausted", "pool-exhausted", "hog", pool_only=True),
-    _told("no names for a while", "waking api-unreachable", "resolve again"),
-    _told("no such name", "wrong-host api-unreachable", "resolve gone"),
+    _command(
+        "fork during a refresh",
+        "",
+        "fork keep-credential",
+        emulator_fault="api-slow",
+        options=SLOW,
+    ),
+    _command(
+        "fork during a first fetch",
+        "",
+        "fork drop-credential",
+        emulator_fault="api-slow",
+        options=SLOW,
+    ),
+    _command(
+        "thread killed during a fetch",
+        "",
+        "kill-fetch",
+        emulator_fault="api-slow",
+        options=SLOW,
+    ),
+    _command("pool exhausted", "pool-exhausted", "exhaust-pool", pool_only=True),
+    _command("DNS fails temporarily", "waking api-unreachable", "fail-dns again"),
+    _command("DNS name unknown", "wrong-host api-unreachable", "fail-dns gone"),
 )

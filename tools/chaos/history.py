@@ -1,68 +1,80 @@
 """
-What the writers know: a line of JSON for each unit that begins, and each that ends.
+The history of the writers: their operations and outcomes, as lines of JSON.
 
-A unit without an end (its process was killed) is one whose outcome is unknown.
+An operation is written when it begins and again when it ends. If its process is killed
+in between, its outcome stays unknown.
 """
 
 import json
 import os
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 
 class Outcome(StrEnum):
-    """What a writer knows of its unit."""
+    """What a writer knows about the outcome of its operation."""
 
     ACKNOWLEDGED = "acknowledged"
-    # Never sent, or rolled back for sure.
-    REFUSED = "refused"
-    # The answer to a statement or a COMMIT was lost.
+    # Never sent, or certainly rolled back.
+    FAILED = "failed"
+    # The response to a statement or a COMMIT was lost.
     UNKNOWN = "unknown"
 
 
 @dataclass(slots=True, kw_only=True)
-class Unit:
-    """A piece of work: *parts* rows under one key, all or none."""
+class Operation:
+    """
+    A transaction that inserts *parts* rows under one key, or a row in autocommit mode.
+
+    *started* and *ended* are seconds of the monotonic clock.
+    """
 
     key: str
     writer: int
     alias: str
     kind: str
     parts: int
-    began: float
+    started: float
     ended: float = 0.0
     outcome: str = Outcome.UNKNOWN
-    # Seconds until there was a connection, or none was given.
-    connecting: float = 0.0
-    # Seconds of it that are this machine's, which was busy.
-    late: float = 0.0
+    # Seconds until a connection was open, or connecting failed.
+    connect_seconds: float = 0.0
+    # Seconds during which the busy machine did not run even the hang detector.
+    machine_delay: float = 0.0
     phase: str = ""
     error: dict[str, Any] | None = None
 
 
-class Journal:
-    """Appends to one file, which several processes may share."""
+# A kind and its values, for lines that are not operations.
+Incident = tuple[str, dict[str, Any]]
 
-    def __init__(self, path):
+
+class HistoryWriter:
+    """Appends lines to one file, which several processes may share."""
+
+    def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def write(self, line, /, **values):
-        """Append one *line* of some sort."""
-        text = json.dumps({"line": line, **values}) + "\n"
+    def write(self, kind: str, /, **values: Any) -> None:
+        """Append one line of *kind*."""
+        text = json.dumps({"line": kind, **values}) + "\n"
+        # A single write, so that lines of several threads and processes never mix.
         os.write(self._file, text.encode())
 
 
-def read(folder):
-    """Return the units, and the lines of other kinds, of all journals in *folder*."""
-    units, others = {}, []
-    for path in sorted(folder.glob("*.journal")):
+def read_histories(folder: Path) -> tuple[list[Operation], list[Incident]]:
+    """Return the operations and the incidents of all histories in *folder*."""
+    operations: dict[str, Operation] = {}
+    incidents: list[Incident] = []
+    for path in sorted(folder.glob("*.history")):
         for line in path.read_text().splitlines():
             values = json.loads(line)
             kind = values.pop("line")
-            if kind == "unit":
-                unit = Unit(**values)
-                units[unit.key] = unit
+            if kind == "operation":
+                operation = Operation(**values)
+                operations[operation.key] = operation
             else:
-                others.append((kind, values))
-    return list(units.values()), others
+                incidents.append((kind, values))
+    return list(operations.values()), incidents

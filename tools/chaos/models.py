@@ -1,13 +1,13 @@
-"""The table that the writers write to."""
+"""The table that the writers insert into."""
 
 from django.db import models
 
 
 class Entry(models.Model):
     """
-    A row with its idempotency key.
+    A row with the key of its operation.
 
-    The key is not unique: a statement that ran twice must show.
+    The key is not unique, so that a statement which is executed twice leaves two rows.
     """
 
     key = models.CharField(max_length=40)

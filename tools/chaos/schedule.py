@@ -1,54 +1,75 @@
-"""What goes wrong when: rounds of troubles, drawn from a seed."""
+"""The schedule: rounds of faults, drawn from a seed."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from .faults import TROUBLES, Trouble
+from .faults import FAULTS, Fault
 
-# Shares of connect_budget that a trouble lasts: shorter than it, and longer.
+# A fault lasts between these multiples of connect_budget: shorter than it, or longer.
 SHORTEST, LONGEST = 0.3, 1.7
-MOST_AT_ONCE = 3
+MAX_SIMULTANEOUS = 3
+# How often the writers lose their credentials, for faults that allow it.
+DROP_PROBABILITY = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Play:
-    """A trouble in a round: seconds from its begin, and how long."""
+class ScheduledFault:
+    """A fault in a round; *start* and *end* are seconds from the start of the round."""
 
-    trouble: Trouble
-    begins: float
-    lasts: float
-    forgets: bool
+    fault: Fault
+    start: float
+    duration: float
+    drops_credentials: bool
 
     @property
-    def ends(self):
-        """Seconds from the begin of the round."""
-        return self.begins + self.lasts
+    def end(self) -> float:
+        """Seconds from the start of the round."""
+        return self.start + self.duration
 
 
-def rounds(seed, budget, *, pool, only=""):
-    """Yield rounds for ever: each trouble alone in turn with mixtures at random."""
-    chance = Random(f"chaos {seed}")  # noqa: S311
-    known = [t for t in TROUBLES if (pool or not t.pool_only) and only in t.name]
-    alone = list(known)
-    chance.shuffle(alone)
+def generate_rounds(
+    seed: int, budget: float, *, pool: bool, only: str = ""
+) -> Iterator[list[ScheduledFault]]:
+    """
+    Yield an endless sequence of rounds.
+
+    Rounds with a single fault, each in turn, alternate with random combinations.
+    """
+    random = Random(f"chaos {seed}")  # noqa: S311
+    faults = [f for f in FAULTS if (pool or not f.pool_only) and only in f.name]
+    if not faults:
+        raise ValueError(f"no fault has a name that contains {only!r}")
+    order = list(faults)
+    random.shuffle(order)
     while True:
-        for trouble in alone:
-            yield [_play(chance, trouble, budget, 0.0)]
-            if len(known) > 1:
-                yield _mixed(chance, known, budget)
+        for fault in order:
+            yield [_schedule(random, fault, budget, 0.0)]
+            if len(faults) > 1:
+                yield _combine(random, faults, budget)
 
 
-def _mixed(chance, known, budget):
-    plays, things = [], set()
-    for trouble in chance.sample(known, min(len(known), 2 * MOST_AT_ONCE)):
-        if trouble.thing not in things and len(plays) < MOST_AT_ONCE:
-            things.add(trouble.thing)
-            begins = chance.uniform(0, budget / 2) if plays else 0.0
-            plays.append(_play(chance, trouble, budget, begins))
-    return plays
+def _combine(
+    random: Random, faults: list[Fault], budget: float
+) -> list[ScheduledFault]:
+    scheduled: list[ScheduledFault] = []
+    keys: set[str] = set()
+    for fault in random.sample(faults, min(len(faults), 2 * MAX_SIMULTANEOUS)):
+        if fault.exclusive_key not in keys and len(scheduled) < MAX_SIMULTANEOUS:
+            keys.add(fault.exclusive_key)
+            start = random.uniform(0, budget / 2) if scheduled else 0.0
+            scheduled.append(_schedule(random, fault, budget, start))
+    return scheduled
 
 
-def _play(chance, trouble, budget, begins):
-    lasts = budget * chance.uniform(SHORTEST, LONGEST)
-    forgets = trouble.forgets and chance.random() < 0.7
-    return Play(trouble=trouble, begins=begins, lasts=lasts, forgets=forgets)
+def _schedule(
+    random: Random, fault: Fault, budget: float, start: float
+) -> ScheduledFault:
+    duration = budget * random.uniform(SHORTEST, LONGEST)
+    drops_credentials = fault.drops_credentials and random.random() < DROP_PROBABILITY
+    return ScheduledFault(
+        fault=fault,
+        start=start,
+        duration=duration,
+        drops_credentials=drops_credentials,
+    )

@@ -1,21 +1,25 @@
 """
-The settings of the writers: one table, several ways to hold a connection.
+The writers' settings: one database under several aliases.
 
-Half of the aliases have their host from the environment, half ask the workspace for it.
+The aliases differ in how long they keep a connection. Half of them get the host name
+from the environment, the others ask the workspace for it.
 """
 
 import os
+from typing import Any
 
 BUDGET = float(os.environ.get("CHAOS_BUDGET", "3"))
 POOL = bool(os.environ.get("CHAOS_POOL"))
 POOL_SIZE = 2
 
 
-def _alias(*, max_age=0, asks=False):
-    options = {"connect_budget": BUDGET}
+def _database(
+    *, max_age: float | None = 0, looks_up_host: bool = False
+) -> dict[str, Any]:
+    options: dict[str, Any] = {"connect_budget": BUDGET}
     if POOL:
         options["pool"] = {"min_size": 1, "max_size": POOL_SIZE}
-    if asks:
+    if looks_up_host:
         options["endpoint"] = os.environ.get("ENDPOINT_NAME", "")
     return {
         "ENGINE": "django_lakebase",
@@ -24,13 +28,13 @@ def _alias(*, max_age=0, asks=False):
     }
 
 
-SECRET_KEY = "only for chaos"
+SECRET_KEY = "only for chaos"  # noqa: S105
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = ["django_lakebase", "tools.chaos"]
-DATABASES = {"default": _alias(), "asked": _alias(asks=True)}
+DATABASES = {"default": _database(), "looked_up": _database(looks_up_host=True)}
 if not POOL:
     DATABASES |= {
-        "kept": _alias(max_age=3600),
-        "asked_kept": _alias(max_age=None, asks=True),
+        "persistent": _database(max_age=3600),
+        "looked_up_persistent": _database(max_age=None, looks_up_host=True),
     }

@@ -1,10 +1,9 @@
 """
-Simulation: ``python -m tools.chaos.simulation --processes 10000 --hours 24``.
+Simulation of thousands of processes over a day (part of ``make thundering-herd``).
 
-The engine's own cache in thousands of processes over a day, with a clock of our own
-and a control plane of a few lines. All start in the same second. Each process has
-requests at random, on average one in *every* seconds; time jumps from one that the
-cache will not answer from memory to the next.
+It runs the engine's own credential cache in each process, with a simulated clock and
+workspace API. All processes start in the same second and get requests at random times.
+The clock jumps to the next request that the cache may not answer from memory.
 """
 
 import argparse
@@ -12,187 +11,227 @@ import heapq
 import itertools
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from django_lakebase.credentials import Credential, CredentialCache, CredentialError
-from django_lakebase.kinds import Then
-from django_lakebase.ladder import Ladder
-
-from django_lakebase import flight
+from django_lakebase.auth import singleflight
+from django_lakebase.auth.credentials import (
+    Credential,
+    CredentialCache,
+    CredentialError,
+)
+from django_lakebase.connect.retry import RetryPolicy
+from django_lakebase.failures.failure import Action
 
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
-LIFE = timedelta(hours=1)
+LIFETIME = timedelta(hours=1)
+# Seconds.
 RETRY_AFTER = 1.0
 BUDGET = 20.0
+# The start is over when every process has been served, here after ten minutes.
+START_SECONDS = 600
 
 
-class TooMany(Exception):  # noqa: N818 - as the SDK calls it.
-    """The control plane's 429."""
+class TooManyRequests(Exception):  # noqa: N818 - the SDK's name.
+    """The API's response 429."""
 
     retry_after_secs = RETRY_AFTER
 
 
-class Inline(flight._Call[Credential]):
-    """A call that is over when it was started: the control plane takes no time."""
+class InlineCall(singleflight._Call[Credential]):
+    """A call without a thread, because the simulated API answers immediately."""
 
-    def start(self):
+    def start(self) -> None:
         self._run()
 
 
-class World:
-    """The clock, and the control plane with its limit."""
+class Workspace:
+    """The simulated clock, and the API with its limit of requests per second."""
 
-    def __init__(self, per_second):
+    def __init__(self, per_second: float) -> None:
         self.seconds = 0.0
+        # A token bucket.
         self._per_second = per_second
-        self._held, self._at = max(1.0, per_second), 0.0
-        self.asked, self.refused = Counter(), 0
+        self._available, self._filled_at = max(1.0, per_second), 0.0
+        self.requests: Counter[int] = Counter()
+        self.refused = 0
 
-    def now(self):
-        """Return the time."""
+    def now(self) -> datetime:
+        """Return the simulated time."""
         return MIDNIGHT + timedelta(seconds=self.seconds)
 
-    def fetch(self):
-        """Answer a request for a credential, or refuse it."""
-        self.asked[int(self.seconds)] += 1
-        if self._per_second and not self._let_through():
+    def fetch(self) -> Credential:
+        """Return a credential; raises TooManyRequests over the limit."""
+        self.requests[int(self.seconds)] += 1
+        if self._per_second and not self._take_token():
             self.refused += 1
-            raise TooMany
-        return Credential(token="t", issued_at=self.now(), expires_at=self.now() + LIFE)
+            raise TooManyRequests
+        return Credential(
+            token="t",  # noqa: S106
+            issued_at=self.now(),
+            expires_at=self.now() + LIFETIME,
+        )
 
-    def _let_through(self):
-        most = max(1.0, self._per_second)
-        filled = (self.seconds - self._at) * self._per_second
-        self._held, self._at = min(most, self._held + filled), self.seconds
-        if self._held < 1:
+    def _take_token(self) -> bool:
+        capacity = max(1.0, self._per_second)
+        added = (self.seconds - self._filled_at) * self._per_second
+        self._available = min(capacity, self._available + added)
+        self._filled_at = self.seconds
+        if self._available < 1:
             return False
-        self._held -= 1
+        self._available -= 1
         return True
 
 
 class Process:
-    """One process: its cache, and what it is waiting for."""
+    """One process: its cache, and the connect attempt in progress."""
 
-    def __init__(self, world, chance, every):
-        self._world, self._chance, self._every = world, chance, every
+    def __init__(self, workspace: Workspace, random: Random, interval: float) -> None:
+        self._workspace, self._random, self._interval = workspace, random, interval
         self.cache = CredentialCache(
-            world.fetch, name="it", now=world.now, chance=chance.random
+            workspace.fetch, name="simulated", now=workspace.now, jitter=random.random
         )
-        self._ladder = None
-        self._waits_since = 0.0
-        self.waited, self.errors = 0.0, 0
+        self._retries: RetryPolicy | None = None
+        self._waiting_since = 0.0
+        self.longest_wait, self.errors = 0.0, 0
 
-    def act(self):
-        """Serve a request; return the seconds until the next that matters."""
-        world = self._world
+    def serve(self) -> float:
+        """Serve a request; return the seconds until the next one that matters."""
+        workspace = self._workspace
         try:
             self.cache.get()
         except CredentialError:
-            return self._wait()
-        if self._ladder is not None:
-            self.waited = max(self.waited, world.seconds - self._waits_since)
-            self._ladder = None
-        # Until then the cache answers from memory, as often as it is asked.
-        due = max(self.cache._refresh_at, self.cache._retry_at or MIDNIGHT)
-        return max(0.0, (due - world.now()).total_seconds()) + self._gap()
+            return self._retry()
+        if self._retries is not None:
+            waited = workspace.seconds - self._waiting_since
+            self.longest_wait = max(self.longest_wait, waited)
+            self._retries = None
+        # Until then, the cache answers all requests from memory.
+        refresh_at = self.cache._refresh_at or MIDNIGHT
+        due_at = max(refresh_at, self.cache._retry_at or MIDNIGHT)
+        until_due = (due_at - workspace.now()).total_seconds()
+        return max(0.0, until_due) + self._time_between_requests()
 
-    def _wait(self):
-        """Climb the ladder as a connect does; begin another after an error."""
-        if self._ladder is None:
-            self._ladder, self._waits_since = self._new_ladder(), self._world.seconds
-        then, pause = self._ladder.next(Then.WAIT, at_least=RETRY_AFTER)
-        if then is Then.STOP:
+    def _retry(self) -> float:
+        """Apply the retry policy of a connect; after an error, start another one."""
+        if self._retries is None:
+            self._retries = self._new_policy()
+            self._waiting_since = self._workspace.seconds
+        action, pause = self._retries.next(Action.RETRY, at_least=RETRY_AFTER)
+        if action is Action.FAIL:
             self.errors += 1
-            self._ladder = self._new_ladder()
-            return self._gap()
+            self._retries = self._new_policy()
+            return self._time_between_requests()
         return pause
 
-    def _new_ladder(self):
-        return Ladder(
-            BUDGET, now=lambda: self._world.seconds, chance=self._chance.random
+    def _new_policy(self) -> RetryPolicy:
+        return RetryPolicy(
+            BUDGET, now=lambda: self._workspace.seconds, jitter=self._random.random
         )
 
-    def _gap(self):
-        return self._chance.expovariate(1 / self._every)
+    def _time_between_requests(self) -> float:
+        return self._random.expovariate(1 / self._interval)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """What the control plane saw, requests per second, and what processes waited."""
+class Summary:
+    """Requests per second to the API, and how long processes waited (seconds)."""
 
-    start: int
+    start_peak: int
     peak: int
     mean: float
     last_peak: int
     refused: int
-    waited: float
+    longest_wait: float
     errors: int
 
 
-def simulate(processes, hours, *, per_second, every, seed):
-    """Return the figures of a day."""
-    chance, world = Random(f"fleet {seed}"), World(per_second)  # noqa: S311
-    fleet = [Process(world, chance, every) for _ in range(processes)]
+def simulate(
+    size: int, hours: float, *, per_second: float, interval: float, seed: int
+) -> Summary:
+    """
+    Simulate *size* processes for *hours*.
+
+    *per_second* is the API's limit (0 for none), *interval* the mean seconds between
+    two requests of a process.
+    """
+    random = Random(f"fleet {seed}")  # noqa: S311
+    workspace = Workspace(per_second)
+    processes = [Process(workspace, random, interval) for _ in range(size)]
+    # Breaks ties in the heap, because processes cannot be compared.
     numbers = itertools.count()
-    # All within the first second.
-    events = [(chance.random(), next(numbers), process) for process in fleet]
+    # All start within the first second.
+    events = [(random.random(), next(numbers), process) for process in processes]
     heapq.heapify(events)
-    real, flight._Call = flight._Call, Inline
+    real, singleflight._Call = singleflight._Call, InlineCall  # type: ignore[assignment, misc]
     try:
         while events and events[0][0] < hours * 3600:
-            world.seconds, _, process = heapq.heappop(events)
-            later = world.seconds + process.act()
-            heapq.heappush(events, (later, next(numbers), process))
+            workspace.seconds, _, process = heapq.heappop(events)
+            next_at = workspace.seconds + process.serve()
+            heapq.heappush(events, (next_at, next(numbers), process))
     finally:
-        flight._Call = real
-    return _figures(world, fleet, hours)
+        singleflight._Call = real  # type: ignore[misc]
+    return _summarize(workspace, processes, hours)
 
 
-def _figures(world, fleet, hours):
-    # The start is over when each has been served, ten minutes at most here.
-    start = {second: n for second, n in world.asked.items() if second < 600}
-    later = {second: n for second, n in world.asked.items() if second >= 600}
-    last = [n for second, n in later.items() if second >= (hours - 6) * 3600]
-    return Figures(
-        start=max(start.values()),
+def _summarize(
+    workspace: Workspace, processes: Sequence[Process], hours: float
+) -> Summary:
+    requests = workspace.requests.items()
+    start = [count for second, count in requests if second < START_SECONDS]
+    later = {second: count for second, count in requests if second >= START_SECONDS}
+    last = [count for second, count in later.items() if second >= (hours - 6) * 3600]
+    return Summary(
+        start_peak=max(start),
         peak=max(later.values(), default=0),
-        mean=sum(later.values()) / (hours * 3600 - 600),
+        mean=sum(later.values()) / (hours * 3600 - START_SECONDS),
         last_peak=max(last, default=0),
-        refused=world.refused,
-        waited=max(process.waited for process in fleet),
-        errors=sum(process.errors for process in fleet),
+        refused=workspace.refused,
+        longest_wait=max(process.longest_wait for process in processes),
+        errors=sum(process.errors for process in processes),
     )
 
 
-def main():
-    """Simulate without a limit and with some, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--processes", type=int, default=10_000)
-    parser.add_argument("--hours", type=float, default=24)
-    parser.add_argument("--every", type=float, default=2.0, help="s between requests")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--limits", type=float, nargs="*", default=[0, 50, 20])
-    arguments = parser.parse_args()
+def main() -> int:
+    """Simulate several limits and print a table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.chaos.simulation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--processes", type=int, default=10_000)
+    add("--hours", type=float, default=24)
+    add("--interval", type=float, default=2.0, help="mean seconds between requests")
+    add("--seed", type=int, default=1)
+    add(
+        "--limits",
+        type=float,
+        nargs="*",
+        default=[0, 50, 20],
+        help="limits of the API in requests per second; 0 for none",
+    )
+    options = parser.parse_args()
     print(
-        "| limit | busiest second, start | later | last 6 hours | mean | refused "
-        "| longest wait | errors |"
+        "| limit | busiest second of the start | later | last 6 hours | mean "
+        "| refused | longest wait | errors |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    for limit in arguments.limits:
-        found = simulate(
-            arguments.processes,
-            arguments.hours,
+    for limit in options.limits:
+        summary = simulate(
+            options.processes,
+            options.hours,
             per_second=limit,
-            every=arguments.every,
-            seed=arguments.seed,
+            interval=options.interval,
+            seed=options.seed,
         )
-        named = f"{limit:g}/s" if limit else "none"
+        label = f"{limit:g}/s" if limit else "none"
         print(
-            f"| {named} | {found.start} | {found.peak} | {found.last_peak} "
-            f"| {found.mean:.1f} | {found.refused} | {found.waited:.0f} s "
-            f"| {found.errors} |",
+            f"| {label} | {summary.start_peak} | {summary.peak} | {summary.last_peak} "
+            f"| {summary.mean:.1f} | {summary.refused} | {summary.longest_wait:.0f} s "
+            f"| {summary.errors} |",
             flush=True,
         )
     return 0

@@ -1,9 +1,9 @@
 """
-Fleet: ``python -m tools.chaos.thundering_herd --processes 200 --per-second 5``.
+Start many processes in the same second: ``make thundering-herd``.
 
-Processes that start in the same second, each with a cache of its own, against a
-control plane that lets a few requests a second of each principal through. When their
-credentials have run out, as at the hour, all serve again in the same second.
+Each process has its own cache, and the workspace API is limited to a few requests per
+second and principal. The processes connect when they start, and again in the same
+second when all their credentials have expired.
 """
 
 import argparse
@@ -12,100 +12,115 @@ import statistics
 import struct
 import sys
 import time
+from typing import NoReturn
 
 from django_lakebase.local.client import LocalLakebase
 
-# Seconds that a process goes on trying after an error, as its users would.
+# Seconds for which a process retries after errors, as its users would.
 PATIENCE = 300.0
 PAUSE_AFTER_ERROR = 0.5
-# What each process tells of a round: seconds to serve, and the errors before, by name.
-TOLD = struct.Struct("diii")
-# The limit; no answer in time, where this machine is too slow for so many; others.
+# What each process reports: seconds until served, and numbers of errors by category.
+RESULT = struct.Struct("diii")
+# Categories: over the limit; no answer in time, because the machine is busy; others.
 THROTTLED, UNANSWERED, OTHERS = range(3)
-NAMES = {
+CATEGORIES = {
     "api-throttled": THROTTLED,
     "api-unreachable": UNANSWERED,
     "waking": UNANSWERED,
 }
 
 
-def main():
-    """Run, print the figures, and end with 1 where a process does not serve."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    """Run, print the report, and return 1 if a process is not served."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.chaos.thundering_herd",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--processes", type=int, default=200)
-    parser.add_argument("--per-second", type=float, default=5.0)
-    parser.add_argument("--path", choices=["credentials", "all"], default="credentials")
+    parser.add_argument("--per-second", type=float, default=5.0, help="the API's limit")
+    parser.add_argument(
+        "--path",
+        choices=["credentials", "all"],
+        default="credentials",
+        help="the requests to limit",
+    )
     parser.add_argument("--token-ttl", type=float, default=60.0, help="seconds")
-    arguments = parser.parse_args()
-    with LocalLakebase.start("--token-ttl", str(arguments.token_ttl)) as local:
-        local.set_fault("api-429", per_second=arguments.per_second, path=arguments.path)
+    options = parser.parse_args()
+    with LocalLakebase.start("--token-ttl", str(options.token_ttl)) as local:
+        local.set_fault("api-429", per_second=options.per_second, path=options.path)
         os.environ.update(local.env)
-        fleet = Fleet(arguments.processes)
+        herd = ForkedProcesses(options.processes)
         try:
-            served = fleet.serve(local, "all start in the same second")
-            time.sleep(arguments.token_ttl)
-            served &= fleet.serve(local, "all again when their credentials are over")
+            is_served = herd.serve(local, "all start in the same second")
+            time.sleep(options.token_ttl)
+            is_served &= herd.serve(local, "all again after their credentials expired")
         finally:
-            fleet.end()
-    return 0 if served else 1
+            herd.stop()
+    return 0 if is_served else 1
 
 
-class Fleet:
-    """Forked from a process that has loaded the application, as a server preloads."""
+class ForkedProcesses:
+    """Processes forked from one that has loaded the application, as servers do."""
 
-    def __init__(self, size):
-        _load()
+    def __init__(self, size: int) -> None:
+        _load_application()
         self._size = size
-        self._told, tell = os.pipe()
-        self._starts = []
-        self._pids = []
+        self._results, send_results = os.pipe()
+        self._starts: list[int] = []
+        self._pids: list[int] = []
         for _ in range(size):
-            heard, start = os.pipe()
+            await_start, start = os.pipe()
             pid = os.fork()
             if not pid:
                 for other in self._starts:
                     os.close(other)
                 os.close(start)
-                _run(heard, tell)
-            os.close(heard)
+                _run(await_start, send_results)
+            os.close(await_start)
             self._starts.append(start)
             self._pids.append(pid)
-        os.close(tell)
+        os.close(send_results)
 
-    def serve(self, local, what):
-        """Have all serve one request now; print what it took, return if all did."""
+    def serve(self, local: LocalLakebase, title: str) -> bool:
+        """Let all processes serve one request; print statistics, return success."""
         local.reset_counters()
         for start in self._starts:
             os.write(start, b"!")
-        told = [TOLD.unpack(os.read(self._told, TOLD.size)) for _ in range(self._size)]
-        times = sorted(seconds for seconds, *_ in told)
-        errors = [sum(one[1 + which] for one in told) for which in range(3)]
+        results = [
+            RESULT.unpack(os.read(self._results, RESULT.size))
+            for _ in range(self._size)
+        ]
+        times = sorted(seconds for seconds, *_ in results)
+        errors = [
+            sum(result[1 + category] for result in results) for category in range(3)
+        ]
         counters = local.counters()
-        asked = sum(counters["requests"].values())
+        requests = sum(counters["requests"].values())
         issued = counters["credentials_issued"]
-        hundredths = statistics.quantiles(times, n=100, method="inclusive")
-        p50, p99 = hundredths[49], hundredths[98]
+        percentiles = statistics.quantiles(times, n=100, method="inclusive")
+        p50, p99 = percentiles[49], percentiles[98]
         served = sum(seconds >= 0 for seconds in times)
         print(
-            f"{what}: {served} of {self._size} served; {asked} requests, of which "
+            f"{title}: {served} of {self._size} served; {requests} requests, of which "
             f"{counters['requests'].get('/api/2.0/postgres/credentials', 0)} for "
-            f"{issued} credentials; time to serve p50 {p50:.1f} s, p99 "
-            f"{p99:.1f} s, most {times[-1]:.1f} s; errors before: "
+            f"{issued} credentials; time until served: p50 {p50:.1f} s, p99 "
+            f"{p99:.1f} s, maximum {times[-1]:.1f} s; earlier errors: "
             f"{errors[THROTTLED]} throttled, {errors[UNANSWERED]} without an answer in "
             f"time, {errors[OTHERS]} others",
             flush=True,
         )
         return served == self._size and not errors[OTHERS]
 
-    def end(self):
-        """Let all end."""
+    def stop(self) -> None:
+        """Stop all processes and wait for them."""
         for start in self._starts:
             os.close(start)
         for pid in self._pids:
             os.waitpid(pid, 0)
 
 
-def _load():
+def _load_application() -> None:
     from django.conf import settings
 
     settings.configure(
@@ -115,39 +130,47 @@ def _load():
 
     django.setup()
     from django.db import connections
-    from django_lakebase.workspace import import_sdk
+
+    from django_lakebase.auth.sdk import import_sdk
 
     import_sdk()
     import databricks.sdk.service.postgres  # noqa: F401
 
-    # Loads the engine; nothing is asked and nobody is connected to.
+    # Loads the engine without network I/O.
     connections["default"].get_connection_params()
 
 
-def _run(heard, tell):
+def _run(await_start: int, send_results: int) -> NoReturn:
     try:
-        while os.read(heard, 1):
-            os.write(tell, TOLD.pack(*_serve()))
+        while os.read(await_start, 1):
+            os.write(send_results, RESULT.pack(*_serve()))
     finally:
         os._exit(0)
 
 
-def _serve():
-    """Serve one request, trying again after errors; return what is told of it."""
+def _serve() -> tuple[float, int, int, int]:
+    """
+    Serve one request, retrying after errors.
+
+    Returns the seconds until served, or -1 if not, and the number of errors in each
+    category.
+    """
     from django.db import OperationalError, connection
 
     started, errors = time.monotonic(), [0, 0, 0]
+    seconds = -1.0
     while time.monotonic() - started < PATIENCE:
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT 1")
         except OperationalError as exc:
-            errors[NAMES.get(getattr(exc, "failure_id", ""), OTHERS)] += 1
+            errors[CATEGORIES.get(getattr(exc, "failure_id", ""), OTHERS)] += 1
             time.sleep(PAUSE_AFTER_ERROR)
         else:
             connection.close()
-            return time.monotonic() - started, *errors
-    return -1.0, *errors
+            seconds = time.monotonic() - started
+            break
+    return seconds, errors[THROTTLED], errors[UNANSWERED], errors[OTHERS]
 
 
 if __name__ == "__main__":
