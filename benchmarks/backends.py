@@ -7,7 +7,7 @@ from typing import Any
 
 from django_lakebase import pool
 from django_lakebase.auth import registry
-from django_lakebase.local.client import FOREIGN, LocalLakebase
+from django_lakebase.local.client import VARIABLE_PREFIXES, LocalLakebase
 
 LAKEBASE = "django_lakebase"
 STOCK = "django.db.backends.postgresql"
@@ -16,7 +16,7 @@ STOCK = "django.db.backends.postgresql"
 @contextlib.contextmanager
 def running_lakebase(*options: str) -> Iterator[LocalLakebase]:
     """Run a local Lakebase, and point the environment at it."""
-    saved = {k: v for k, v in os.environ.items() if k.startswith(FOREIGN)}
+    saved = {k: v for k, v in os.environ.items() if k.startswith(VARIABLE_PREFIXES)}
     for name in saved:
         del os.environ[name]
     try:

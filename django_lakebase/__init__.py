@@ -1,4 +1,8 @@
-"""A Django database backend for Databricks Lakebase."""
+"""
+A Django database backend for Databricks Lakebase.
+
+PYTEST_DONT_REWRITE: pytest warns of plugins' packages that are imported before it.
+"""
 
 from typing import TYPE_CHECKING, Any
 

@@ -6,7 +6,7 @@ from django_lakebase import __version__
 from django_lakebase.failures import FAILURES
 from django_lakebase.kinds import Failure, Then
 from django_lakebase.libpq import VARIABLES
-from django_lakebase.local.faults import FAULTS
+from django_lakebase.local.faults.registry import FAULTS
 
 project = "django_lakebase"
 author = "The django_lakebase authors"
@@ -51,12 +51,10 @@ def _make_pages() -> None:
     for source in ("settings", "workspace", "server"):
         rows = [_failure(row) for row in FAILURES if row.source == source]
         (MADE / f"{source}.md").write_text("\n".join(rows))
-    lines = ["| fault | what it does | settings |", "|---|---|---|"]
+    lines = ["| fault | what it does | options |", "|---|---|---|"]
     for name, fault in FAULTS.items():
-        settings = ", ".join(
-            f"`{key}={value}`" for key, value in fault.settings.items()
-        )
-        lines.append(f"| `{name}` | {fault.means} | {settings} |")
+        options = ", ".join(f"`{key}={value}`" for key, value in fault.options.items())
+        lines.append(f"| `{name}` | {fault.summary} | {options} |")
     (MADE / "faults.md").write_text("\n".join(lines) + "\n")
     lines = ["| variable | effect | |", "|---|---|---|"]
     lines += [f"| `{v.name}` | {v.effect} | {v.note} |" for v in VARIABLES]

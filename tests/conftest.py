@@ -16,7 +16,6 @@ from tests.support import forget_all, outlive
 
 # Projects of users, with tests and a conftest of their own.
 collect_ignore = ["projects"]
-pytest_plugins = ["django_lakebase.local.fixtures"]
 
 NewWrapper = Callable[..., DatabaseWrapper]
 

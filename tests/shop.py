@@ -16,8 +16,8 @@ from tests.sessions import dialled
 
 FOLDER = Path(__file__).parent / "projects" / "shop"
 MANAGE = (sys.executable, "manage.py", "test", "--noinput")
-# With the two plugins that its user has, and not with all that are installed here.
-PLUGINS = ("-p", "pytest_django.plugin", "-p", "xdist.plugin")
+# With the plugins that its user has, and not with all that are installed here.
+PLUGINS = ("-p", "pytest_django.plugin", "-p", "xdist.plugin", "-p", "lakebase_local")
 PYTEST = (sys.executable, "-m", "pytest", *PLUGINS, "-p", "no:cacheprovider")
 # Patient, for several processes import the SDK at once, on whatever machine.
 POOLED: dict[str, Any] = {

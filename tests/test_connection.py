@@ -57,7 +57,7 @@ def test_a_probe_for_which_there_is_no_credential(new_wrapper, local):
     kept = put(wrapper, local.issue(local.facts["service_principal"]))
 
     with (
-        local.fault("refuse-logins", voice="unknown"),
+        local.fault("refuse-logins", message="unknown"),
         local.fault("api-down"),
         pytest.raises(LakebaseError) as caught,
     ):

@@ -13,8 +13,8 @@ from django_lakebase import libpq, signals
 from django_lakebase.config import OWN_OPTIONS
 from django_lakebase.failures import FAILURES
 from django_lakebase.figures import Figures
-from django_lakebase.local.__main__ import _parser
-from django_lakebase.local.faults import FAULTS
+from django_lakebase.local.__main__ import build_parser
+from django_lakebase.local.faults.registry import FAULTS
 from django_lakebase.management.commands.lakebase_check import Command
 
 TOP = Path(django_lakebase.__file__).parent.parent
@@ -72,7 +72,7 @@ def test_what_can_be_observed_is_in_its_page():
     text = (TOP / "docs/howto/observe.md").read_text()
     source = (TOP / "django_lakebase/telemetry.py").read_text()
     named = set(re.findall(r'"((?:lakebase|db)\.[a-z_.]+)"', source))
-    named |= {name for name in vars(signals) if name.islower() and name[0] != "_"}
+    named |= {name for name in vars(signals) if name.islower() and name[0] not in "@_"}
     named |= {field.name for field in dataclasses.fields(Figures)}
     shortened = {"lakebase.pool.connections.idle", "lakebase.pool.connections.waiting"}
 
@@ -83,7 +83,7 @@ def test_what_can_be_observed_is_in_its_page():
 def test_every_option_of_the_local_lakebase_is_in_its_page():
     """Those of run and start."""
     commands = next(
-        action for action in _parser()._actions if isinstance(action.choices, dict)
+        action for action in build_parser()._actions if isinstance(action.choices, dict)
     )
     options = {
         option

@@ -128,7 +128,7 @@ def test_every_folder_has_its_place():
 
 def test_the_local_lakebase_is_an_island():
     """The engine meets it through environment variables alone."""
-    for file in HOUSE.glob("local/*.py"):
+    for file in HOUSE.glob("local/**/*.py"):
         text = file.read_text()
         assert "from .." not in text
         assert "import django\n" not in text

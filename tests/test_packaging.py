@@ -35,7 +35,7 @@ def test_a_wheel_holds_the_package_and_nothing_else(tmp_path):
     names = zipfile.ZipFile(artifact).namelist()
 
     assert "django_lakebase/py.typed" in names
-    assert "django_lakebase/local/gateway.py" in names
+    assert "django_lakebase/local/gateway/server.py" in names
     assert "django_lakebase/postgresql/base.py" in names
     assert "django_lakebase/postgis/base.py" in names
     assert {n.split("/")[0].split("-")[0] for n in names} == {"django_lakebase"}

@@ -98,7 +98,7 @@ def test_a_life_is_recorded_by_the_conventions(recorded, local):
 
 def test_a_retry_is_counted_by_its_failure(recorded, local):
     """The failure's id is the error's type."""
-    with local.fault("refuse-logins", count=1, voice="jwt"):
+    with local.fault("refuse-logins", count=1, message="jwt"):
         points = recorded()["points"]
 
     [retried] = points["lakebase.connection.retries"]

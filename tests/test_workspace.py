@@ -4,7 +4,7 @@ import pytest
 from databricks.sdk.config import Config
 
 from django_lakebase.config import Login
-from django_lakebase.local.estate import GROUP
+from django_lakebase.local.state.model import GROUP
 from django_lakebase.login import new_client
 from django_lakebase.workspace import fetch_groups, import_sdk
 from tests.support import settings_for

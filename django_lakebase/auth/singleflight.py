@@ -1,8 +1,8 @@
 """
 Single flight: a slow call that one thread makes for all callers, with time limits.
 
-How it works. The SDK's token request has no timeout of its own, so the call runs in a
-daemon thread: callers wait as long as their budget allows and then abandon it. The lock
+How it works. The SDK's token request has no timeout, so the call runs in a daemon
+thread: callers wait as long as their budget allows and then abandon it. The lock
 protects only the choice of the current call; it is never held while a call runs.
 """
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from django_lakebase import __version__
 
-from .client import PARENT, ClientError, call
-from .faults import FAULTS, FaultError, parse, read_settings
+from .client import PARENT_VARIABLE, ClientError, call
+from .faults.registry import FAULTS, FaultError, parse_fault, parse_options
 
 if TYPE_CHECKING:
     from .emulator import Emulator
 
-NEEDED = {"aiohttp": "aiohttp", "trustme": "trustme", "jwt": "pyjwt[crypto]"}
-# All that would end us by default, and that a command may want to hear.
-SIGNALS = (
+REQUIRED_PACKAGES = {"aiohttp": "aiohttp", "trustme": "trustme", "jwt": "pyjwt[crypto]"}
+# Signals that end this process by default, and that a command may handle.
+FORWARDED_SIGNALS = (
     signal.SIGINT,
     signal.SIGTERM,
     signal.SIGHUP,
@@ -30,15 +30,15 @@ SIGNALS = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-LAST_PORT = 65535
+MAX_PORT = 65535
 EPILOG = "faults:\n" + "\n".join(
-    f"  {name:<22}{fault.means}" for name, fault in FAULTS.items()
+    f"  {name:<22}{fault.summary}" for name, fault in FAULTS.items()
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         return int(options.function(options))
     except (FaultError, ClientError) as exc:
@@ -52,11 +52,12 @@ def _fail(exc: Exception) -> int:
     return 1
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(f"lakebase-local: {text}", file=sys.stderr, flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="lakebase-local",
         description="A local Lakebase: a workspace API, a gateway that takes tokens, "
@@ -84,14 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     fault.add_argument("action", choices=("set", "clear", "list"))
     fault.add_argument("name", nargs="?", metavar="NAME")
-    fault.add_argument("settings", nargs="*", metavar="key=value")
+    fault.add_argument("fault_options", nargs="*", metavar="key=value")
     fault.set_defaults(function=_fault)
     return parser
 
 
 def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > LAST_PORT:
-        raise argparse.ArgumentTypeError(f'"{text}" is not a port: 0 to {LAST_PORT}.')
+    if not text.isdecimal() or int(text) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a port: 0 to {MAX_PORT}.')
     return int(text)
 
 
@@ -166,7 +167,7 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
 def _new_emulator(options: argparse.Namespace) -> "Emulator":
     missing = [
         package
-        for name, package in NEEDED.items()
+        for name, package in REQUIRED_PACKAGES.items()
         if not importlib.util.find_spec(name)
     ]
     if missing:
@@ -175,7 +176,7 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
             'pip install "django-lakebase[local]"'
         )
     from .emulator import Emulator, Options
-    from .voices import Dialect
+    from .gateway.messages import Dialect
 
     return Emulator(
         Options(
@@ -189,17 +190,17 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
             grants=options.grants,
             dialect=Dialect(options.dialect),
             suspend_after=options.suspend_after,
-            faults=[parse(text) for text in options.fault],
+            faults=[parse_fault(text) for text in options.fault],
         ),
-        _say,
+        _log,
     )
 
 
 def _serve(main: Coroutine[Any, Any, int]) -> int:
-    from . import libc
-    from .binaries import LocalError
+    from . import processes
+    from .errors import LocalError
 
-    libc.map_large_blocks()
+    processes.map_large_allocations()
     try:
         return asyncio.run(main)
     except LocalError as exc:
@@ -216,47 +217,51 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _start(options: argparse.Namespace) -> int:
-    parent = os.environ.get(PARENT)
+    parent = os.environ.get(PARENT_VARIABLE)
     if parent:
-        from .libc import die_with_parent
+        from .processes import die_with_parent
 
         die_with_parent(signal.SIGTERM)
         if os.getppid() != int(parent):
             raise ClientError("The process that started this one has ended.")
-    return _serve(_stay(_new_emulator(options), options.format))
+    return _serve(_serve_until_stopped(_new_emulator(options), options.format))
 
 
 async def _run_command(emulator: "Emulator", command: list[str]) -> int:
-    from .emulator import clean
-    from .libc import die_with_parent
+    from .emulator import clean_environment
+    from .processes import die_with_parent
 
-    stop = _Stop()
-    await stop.guard(emulator.start())
+    stop = _StopSignals()
+    await stop.run_until_stopped(emulator.start())
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
-            env=clean(dict(os.environ)) | emulator.environment,
+            env=clean_environment(dict(os.environ)) | emulator.environment,
             preexec_fn=lambda: die_with_parent(signal.SIGTERM),
         )
-        stop.pass_on_to(process)
+        stop.forward_to(process)
         status = await process.wait()
         return status if status >= 0 else 128 - status
     except OSError as exc:
-        _say(f"{command[0]} cannot be run: {exc.strerror}")
+        _log(f"{command[0]} cannot be run: {exc.strerror}")
         return 127
     finally:
         await emulator.stop()
 
 
-async def _stay(emulator: "Emulator", style: str) -> int:
-    from .emulator import as_lines
+async def _serve_until_stopped(emulator: "Emulator", style: str) -> int:
+    from .emulator import format_environment
 
-    stop = _Stop()
-    await stop.guard(emulator.start())
+    stop = _StopSignals()
+    await stop.run_until_stopped(emulator.start())
     try:
-        told = {"env": emulator.environment, "facts": emulator.facts}
+        output = {"env": emulator.environment, "facts": emulator.facts}
         is_json = style == "json"
-        text = json.dumps(told) if is_json else as_lines(emulator.environment, style)
+        text = (
+            json.dumps(output)
+            if is_json
+            else format_environment(emulator.environment, style)
+        )
         print(text, flush=True)
         await stop.wait()
         return 0
@@ -264,23 +269,23 @@ async def _stay(emulator: "Emulator", style: str) -> int:
         await emulator.stop()
 
 
-class _Stop:
-    """The signals that end us: passed on to a command, or waited for."""
+class _StopSignals:
+    """The signals that end this process: forwarded to a command, or waited for."""
 
     def __init__(self) -> None:
-        self._asked = asyncio.Event()
+        self._stopped = asyncio.Event()
         self._received: signal.Signals | None = None
         self._process: asyncio.subprocess.Process | None = None
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
+        for number in FORWARDED_SIGNALS:
             loop.add_signal_handler(number, self._receive, number)
 
-    async def guard(self, work: Coroutine[Any, Any, None]) -> None:
+    async def run_until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Do *work*, cancelled by a signal."""
         task = asyncio.ensure_future(work)
-        asked = asyncio.ensure_future(self._asked.wait())
-        await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
-        asked.cancel()
+        stopped = asyncio.ensure_future(self._stopped.wait())
+        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
         if not task.done():
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -288,7 +293,7 @@ class _Stop:
             raise SystemExit(128 + (self._received or signal.SIGTERM))
         await task
 
-    def pass_on_to(self, process: asyncio.subprocess.Process) -> None:
+    def forward_to(self, process: asyncio.subprocess.Process) -> None:
         """Send the signals to *process* from now on, and the one that came before."""
         self._process = process
         if self._received is not None:
@@ -296,22 +301,22 @@ class _Stop:
 
     async def wait(self) -> None:
         """Wait for a signal."""
-        await self._asked.wait()
+        await self._stopped.wait()
 
     def _receive(self, number: signal.Signals) -> None:
         self._received = number
-        self._asked.set()
+        self._stopped.set()
         process = self._process
         if process is None or process.returncode is not None:
             return
         is_key = number in (signal.SIGINT, signal.SIGQUIT)
-        if is_key and _terminal_has_told_all():
+        if is_key and _is_foreground():
             return
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(number)
 
 
-def _terminal_has_told_all() -> bool:
+def _is_foreground() -> bool:
     """Whether a key was pressed in the terminal, which tells our command too."""
     with contextlib.suppress(OSError):
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
@@ -328,8 +333,8 @@ def _fault(options: argparse.Namespace) -> int:
     if options.action == "set":
         if not options.name:
             raise ClientError("fault set needs a NAME; lakebase-local fault --help.")
-        settings = read_settings(options.name, options.settings)
-        call(url, "PUT", f"faults/{options.name}", settings)
+        fault_options = parse_options(options.name, options.fault_options)
+        call(url, "PUT", f"faults/{options.name}", fault_options)
     elif options.action == "clear":
         call(url, "DELETE", f"faults/{options.name}" if options.name else "faults")
     for name, on in call(url, "GET", "faults").items():

@@ -1,4 +1,4 @@
-"""A running local Lakebase, as a test or a script uses it: over HTTP."""
+"""A client of a running emulator, for tests and scripts."""
 
 import contextlib
 import http.client
@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from typing import Any
 
 # What a parent's environment may say of another database or workspace.
-FOREIGN = ("DATABRICKS_", "ARM_", "PG", "LAKEBASE_", "ENDPOINT_NAME")
+VARIABLE_PREFIXES = ("DATABRICKS_", "ARM_", "PG", "LAKEBASE_", "ENDPOINT_NAME")
 # Names the process with which ``start`` is to end, however that one ends.
-PARENT = "LAKEBASE_LOCAL_PARENT"
+PARENT_VARIABLE = "LAKEBASE_LOCAL_PARENT"
 # Seconds.
-TIMEOUT, STOPS_WITHIN = 10.0, 30.0
+TIMEOUT, STOP_TIMEOUT = 10.0, 30.0
 
 
 class ClientError(Exception):
@@ -29,7 +29,7 @@ def call(url: str, method: str, path: str, body: object = None) -> Any:
     """Send a request under ``/_local/`` of *url* and return its answer."""
     data = None if body is None else json.dumps(body).encode()
     # A proxy of the environment must not be asked for this machine's own port.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    director = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         request = urllib.request.Request(  # noqa: S310 - an http address of our own.
             f"{url}/_local/{path}",
@@ -37,7 +37,7 @@ def call(url: str, method: str, path: str, body: object = None) -> Any:
             method=method,
             headers={"Content-Type": "application/json"},
         )
-        with opener.open(request, timeout=TIMEOUT) as answer:
+        with director.open(request, timeout=TIMEOUT) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as exc:
         with exc, contextlib.suppress(ValueError, KeyError, TypeError):
@@ -65,7 +65,7 @@ class LocalLakebase:
         environment = dict(os.environ)
         # The kernel looks at the thread that started it, so only for one that stays.
         if threading.current_thread() is threading.main_thread():
-            environment[PARENT] = str(os.getpid())
+            environment[PARENT_VARIABLE] = str(os.getpid())
         with subprocess.Popen(  # noqa: S603 - our own program.
             [*command, *options, "--format", "json"],
             stdout=subprocess.PIPE,
@@ -77,30 +77,30 @@ class LocalLakebase:
                 line = process.stdout.readline() if process.stdout else ""
                 if not line:
                     raise ClientError(f"lakebase-local ended with {process.wait()}")
-                told = json.loads(line)
-                yield cls(told["env"], told["facts"])
+                output = json.loads(line)
+                yield cls(output["env"], output["facts"])
             finally:
                 process.send_signal(signal.SIGTERM)
-                process.wait(STOPS_WITHIN)
+                process.wait(STOP_TIMEOUT)
 
     @classmethod
     def running(cls, url: str) -> "LocalLakebase":
         """Return the one under which this process was started."""
-        env = {k: v for k, v in os.environ.items() if k.startswith(FOREIGN)}
+        env = {k: v for k, v in os.environ.items() if k.startswith(VARIABLE_PREFIXES)}
         return cls(env, call(url, "GET", "facts"))
 
-    def set_fault(self, name: str, **settings: object) -> None:
+    def set_fault(self, name: str, **options: object) -> None:
         """Switch the fault *name* on."""
-        call(self.url, "PUT", f"faults/{name}", settings)
+        call(self.url, "PUT", f"faults/{name}", options)
 
     def clear_faults(self) -> None:
         """Switch all faults off."""
         call(self.url, "DELETE", "faults")
 
     @contextlib.contextmanager
-    def fault(self, name: str, **settings: object) -> Iterator[None]:
+    def fault(self, name: str, **options: object) -> Iterator[None]:
         """Have the fault *name* on for a while."""
-        self.set_fault(name, **settings)
+        self.set_fault(name, **options)
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""The whole: PostgreSQL, the gateway and the control plane, started and stopped."""
+"""The emulator: PostgreSQL, the gateway and the API, started and stopped together."""
 
 import contextlib
 import os
@@ -11,25 +11,31 @@ from typing import Any
 
 from aiohttp import web
 
-from . import binaries, catalog, estate, postgres, tls
-from .binaries import LocalError
-from .client import FOREIGN
-from .console import Console
-from .control import Control
-from .deeds import Deeds
-from .directory import Directory
-from .estate import Estate, Place, Store
-from .faults import Faults, Value
-from .fleet import Fleet
-from .gateway import Gateway
-from .operations import Operations
-from .pooler import Poolers
-from .postgres import Machine
-from .routes import Routes
+from .api.admin import AdminApi
+from .api.app import WorkspaceApi
+from .api.auth import RequestAuthenticator
+from .api.credentials import CredentialHandlers
+from .api.middleware import FaultInjector
+from .api.operations import Operations
+from .api.resources import Resources
+from .api.urls import Router
+from .certs import CertificateAuthority
+from .client import VARIABLE_PREFIXES
+from .data_dir import DataDir
+from .errors import LocalError
+from .faults.effects import FaultEffects
+from .faults.registry import FaultRegistry, Value
+from .gateway.messages import Dialect
+from .gateway.pgbouncer import PgBouncers
+from .gateway.server import Gateway
+from .postgres import binaries, provision
+from .postgres.computes import Computes
+from .postgres.launcher import Launcher, find_account
+from .state import model
+from .state.model import EndpointRef, WorkspaceState
+from .state.reaper import Reaper
+from .state.store import StateStore
 from .tokens import Signer
-from .tree import Tree
-from .voices import Dialect
-from .watch import Watch
 
 HOSTADDR = "127.0.0.1"
 
@@ -39,7 +45,7 @@ class Options:
     """What the command line decides; *token_ttl* and *suspend_after* are in seconds."""
 
     token_ttl: float = 3600.0
-    suspend_after: float = estate.SUSPEND_AFTER
+    suspend_after: float = model.SUSPEND_AFTER
     data: Path | None = None
     postgres: str = "auto"
     pg_port: int = 0
@@ -52,10 +58,10 @@ class Options:
 
 
 class Emulator:
-    """A local Lakebase; *say* is told of the progress."""
+    """A local Lakebase; *log* is called with messages about progress."""
 
-    def __init__(self, options: Options, say: Callable[[str], None]) -> None:
-        self._options, self._say = options, say
+    def __init__(self, options: Options, log: Callable[[str], None]) -> None:
+        self._options, self._log = options, log
         self._stack = contextlib.AsyncExitStack()
         self.environment: dict[str, str] = {}
         self.facts: dict[str, Any] = {}
@@ -74,135 +80,160 @@ class Emulator:
 
     async def _start(self) -> None:
         options = self._options
-        found = binaries.find(options.postgres)
-        directory = self._directory()
-        self._say(f"starting PostgreSQL {found.version}")
-        machine = Machine(
+        found = binaries.find_binaries(options.postgres)
+        data_dir = self._open_data_dir()
+        self._log(f"starting PostgreSQL {found.version}")
+        launcher = Launcher(
             binaries=found,
-            directory=directory.path,
-            lock=directory.lock,
-            is_kept=directory.is_kept,
-            account=postgres.account(),
+            directory=data_dir.path,
+            lock=data_dir.lock,
+            is_persistent=data_dir.is_persistent,
+            account=find_account(),
         )
-        store = Store(directory.path)
-        held = store.load()
-        if not held.projects:
-            held.add_home(found.version, options.suspend_after)
-        fleet = await self._fleet(machine, held)
-        store.save(held)
-        await self._serve(machine, held, fleet, store)
+        store = StateStore(data_dir.path)
+        state = store.load()
+        if not state.projects:
+            state.add_default_project(found.version, options.suspend_after)
+        computes = await self._start_computes(launcher, state)
+        store.save(state)
+        await self._serve(launcher, state, computes, store)
 
     async def _serve(
-        self, machine: Machine, held: Estate, fleet: Fleet, store: Store
+        self,
+        launcher: Launcher,
+        state: WorkspaceState,
+        computes: Computes,
+        store: StateStore,
     ) -> None:
-        options, home = self._options, _home(held)
-        ca_file = machine.directory / "ca.pem"
-        authority, host = tls.Authority(ca_file), home.endpoint.host()
+        options, default = self._options, _get_default_endpoint(state)
+        ca_file = launcher.directory / "ca.pem"
+        authority, host = CertificateAuthority(ca_file), default.endpoint.host()
         context = authority.server_context(host, f"*.{host.partition('.')[2]}")
-        signer, faults = Signer(held.signing_key), Faults()
-        poolers, operations = Poolers(machine), Operations()
-        self._stack.push_async_callback(poolers.stop)
+        signer, faults = Signer(state.signing_key), FaultRegistry()
+        pgbouncers, operations = PgBouncers(launcher), Operations()
+        self._stack.push_async_callback(pgbouncers.stop)
         gateway = Gateway(
-            held,
-            fleet,
+            state,
+            computes,
             signer,
             faults,
             context,
-            poolers=poolers,
+            pgbouncers=pgbouncers,
             dialect=options.dialect,
         )
-        port = await self._gateway(gateway)
-        tree = Tree(held, fleet, operations, gateway, save=lambda: store.save(held))
-        routes = Routes(tree)
-        control = Control(
-            held, signer, faults, tree, routes, token_ttl=options.token_ttl
+        port = await self._start_gateway(gateway)
+        resources = Resources(
+            state, computes, operations, gateway, save=lambda: store.save(state)
         )
-        deeds = Deeds(held, fleet, gateway, faults, grants=options.grants)
-        console = Console(held, signer, faults, gateway, control, deeds)
+        credentials = CredentialHandlers(
+            resources, signer, faults, token_ttl=options.token_ttl
+        )
+        authenticator = RequestAuthenticator(state, signer, faults)
+        api = WorkspaceApi(
+            authenticator,
+            credentials,
+            FaultInjector(faults, authenticator.find_principal, state.workspace_id),
+            Router(resources),
+        )
+        effects = FaultEffects(state, computes, gateway, faults, grants=options.grants)
+        admin_api = AdminApi(state, signer, faults, gateway, api, credentials, effects)
         self._stack.callback(operations.close)
-        watch = Watch(tree)
-        self._stack.callback(watch.start().cancel)
-        secure = authority.server_context(HOSTADDR) if options.api_tls else None
-        api_url, url = await self._control(control, console, secure)
-        await deeds.settle()
-        self._stack.push_async_callback(deeds.switch_off)
-        for name, settings in options.faults:
-            await deeds.switch_on(name, settings)
-        self._tell(home, held, port, url, ca_file)
-        if secure is not None:
+        self._stack.callback(Reaper(resources).start().cancel)
+        tls = authority.server_context(HOSTADDR) if options.api_tls else None
+        api_url, url = await self._start_api(api, admin_api, tls)
+        await effects.recover()
+        self._stack.push_async_callback(effects.switch_off)
+        for name, fault_options in options.faults:
+            await effects.switch_on(name, fault_options)
+        self._set_environment(default, state, port, url, ca_file)
+        if tls is not None:
             self.environment["DATABRICKS_HOST"] = api_url
             self.environment["REQUESTS_CA_BUNDLE"] = str(ca_file)
-        self.facts = self._facts(home, held, port, url)
-        self.facts["postgres_socket"] = str(fleet.of(home.branch).server.socket)
-        console.facts = self.facts
+        self.facts = self._collect_facts(default, state, port, url)
+        socket = computes.get(default.branch).server.socket
+        self.facts["postgres_socket"] = str(socket)
+        admin_api.facts = self.facts
         name = self.environment["ENDPOINT_NAME"]
-        self._say(f"serving {name}: API at {api_url}, Postgres at port {port}")
+        self._log(f"serving {name}: API at {api_url}, Postgres at port {port}")
 
-    async def _fleet(self, machine: Machine, held: Estate) -> Fleet:
-        fleet = Fleet(machine)
-        self._stack.push_async_callback(fleet.stop)
-        home = held.home.default_branch
-        if home.state == "READY":
-            await fleet.start_all(held)
-        elif await fleet.make(held.home, home):
-            door = fleet.of(home).door
-            await catalog.furnish_home(door, held, self._options.grants)
-        home.enter("READY")
-        return fleet
+    async def _start_computes(
+        self, launcher: Launcher, state: WorkspaceState
+    ) -> Computes:
+        computes = Computes(launcher)
+        self._stack.push_async_callback(computes.stop_all)
+        branch = state.default_project.default_branch
+        if branch.current_state == "READY":
+            await computes.start_all(state)
+        elif await computes.create(state.default_project, branch):
+            admin = computes.get(branch).admin
+            await provision.provision_default_project(
+                admin, state, self._options.grants
+            )
+        branch.set_state("READY")
+        return computes
 
-    def _directory(self) -> Directory:
-        data = self._options.data
-        directory = Directory.temporary() if data is None else Directory.kept(data)
-        self._stack.callback(directory.close)
-        return directory
+    def _open_data_dir(self) -> DataDir:
+        path = self._options.data
+        data_dir = (
+            DataDir.create_temporary()
+            if path is None
+            else DataDir.open_persistent(path)
+        )
+        self._stack.callback(data_dir.close)
+        return data_dir
 
-    async def _gateway(self, gateway: Gateway) -> int:
+    async def _start_gateway(self, gateway: Gateway) -> int:
         self._stack.callback(gateway.close)
         port = self._options.pg_port
         try:
             return await gateway.start(port)
         except OSError as exc:
-            raise _taken("--pg-port", port, exc) from exc
+            raise _port_error("--pg-port", port, exc) from exc
 
-    async def _control(
-        self, control: Control, console: Console, secure: ssl.SSLContext | None
+    async def _start_api(
+        self, api: WorkspaceApi, admin_api: AdminApi, tls: ssl.SSLContext | None
     ) -> tuple[str, str]:
         """Serve the API; return its URL, and the one for what is under /_local/."""
-        application = control.application()
-        console.add_routes(application)
+        application = api.create_application()
+        admin_api.add_routes(application)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
-        url = await self._listen(runner, self._options.api_port, secure)
+        url = await self._listen(runner, self._options.api_port, tls)
         # Clients of /_local/ need no certificate.
-        return url, await self._listen(runner, 0) if secure else url
+        return url, await self._listen(runner, 0) if tls else url
 
     async def _listen(
-        self, runner: web.AppRunner, port: int, secure: ssl.SSLContext | None = None
+        self, runner: web.AppRunner, port: int, tls: ssl.SSLContext | None = None
     ) -> str:
-        """Listen on *port* (0: a free one), with TLS if *secure*; return the URL."""
+        """Listen on *port* (0: a free one), with TLS if *tls*; return the URL."""
         site = web.TCPSite(
-            runner, HOSTADDR, port, ssl_context=secure, shutdown_timeout=0.1
+            runner, HOSTADDR, port, ssl_context=tls, shutdown_timeout=0.1
         )
         try:
             await site.start()
         except OSError as exc:
-            raise _taken("--api-port", port, exc) from exc
+            raise _port_error("--api-port", port, exc) from exc
         number = runner.addresses[-1][1]
-        return f"{'https' if secure else 'http'}://{HOSTADDR}:{number}"
+        return f"{'https' if tls else 'http'}://{HOSTADDR}:{number}"
 
-    def _tell(
-        self, home: Place, held: Estate, port: int, url: str, ca_file: Path
+    def _set_environment(
+        self,
+        ref: EndpointRef,
+        state: WorkspaceState,
+        port: int,
+        url: str,
+        ca_file: Path,
     ) -> None:
         self.environment = {
             "DATABRICKS_HOST": url,
-            "DATABRICKS_CLIENT_ID": held.client_id,
-            "DATABRICKS_CLIENT_SECRET": held.client_secret,
-            "ENDPOINT_NAME": estate.endpoint_name(home),
-            "PGHOST": home.endpoint.host(),
+            "DATABRICKS_CLIENT_ID": state.client_id,
+            "DATABRICKS_CLIENT_SECRET": state.client_secret,
+            "ENDPOINT_NAME": model.endpoint_name(ref),
+            "PGHOST": ref.endpoint.host(),
             "PGPORT": str(port),
-            "PGDATABASE": estate.DATABASE,
-            "PGUSER": held.client_id,
+            "PGDATABASE": model.DATABASE,
+            "PGUSER": state.client_id,
             "PGSSLMODE": "verify-full",
             "PGSSLROOTCERT": str(ca_file),
             "LAKEBASE_HOSTADDR": HOSTADDR,
@@ -211,48 +242,51 @@ class Emulator:
         if self._options.libpq:
             self.environment["PGHOSTADDR"] = HOSTADDR
 
-    def _facts(self, home: Place, held: Estate, port: int, url: str) -> dict[str, Any]:
+    def _collect_facts(
+        self, ref: EndpointRef, state: WorkspaceState, port: int, url: str
+    ) -> dict[str, Any]:
         return {
             "url": url,
-            "process": os.getpid(),
-            "project": home.project.name,
-            "branch": estate.branch_name(home.project, home.branch),
-            "endpoint": estate.endpoint_name(home),
-            "host": home.endpoint.host(),
+            "pid": os.getpid(),
+            "project": ref.project.name,
+            "branch": model.branch_name(ref.project, ref.branch),
+            "endpoint": model.endpoint_name(ref),
+            "host": ref.endpoint.host(),
             "hostaddr": HOSTADDR,
             "port": port,
-            "database": estate.DATABASE,
+            "database": model.DATABASE,
             "ca_file": self.environment["PGSSLROOTCERT"],
-            "owner": held.owner,
-            "owner_token": held.owner_token,
-            "service_principal": held.client_id,
-            "group": estate.GROUP,
-            "native_user": held.native_user,
-            "native_password": held.native_password,
-            "postgres_version": home.project.pg_version,
+            "owner": state.owner,
+            "owner_token": state.owner_token,
+            "service_principal": state.client_id,
+            "group": model.GROUP,
+            "native_user": state.native_user,
+            "native_password": state.native_password,
+            "postgres_version": ref.project.pg_version,
             "token_ttl": self._options.token_ttl,
         }
 
 
-def _home(held: Estate) -> Place:
-    branch = held.home.default_branch
-    return Place(held.home, branch, branch.endpoints[estate.ENDPOINT])
+def _get_default_endpoint(state: WorkspaceState) -> EndpointRef:
+    project = state.default_project
+    branch = project.default_branch
+    return EndpointRef(project, branch, branch.endpoints[model.ENDPOINT])
 
 
-def clean(environment: dict[str, str]) -> dict[str, str]:
+def clean_environment(environment: dict[str, str]) -> dict[str, str]:
     """
     Return *environment* without what speaks of another database or workspace.
 
     A proxy that it names is not to be asked for this machine's own ports.
     """
-    kept = {k: v for k, v in environment.items() if not k.startswith(FOREIGN)}
+    kept = {k: v for k, v in environment.items() if not k.startswith(VARIABLE_PREFIXES)}
     if any(name.lower() in ("http_proxy", "all_proxy") for name in kept):
         known = kept.get("no_proxy") or kept.get("NO_PROXY") or ""
         kept["no_proxy"] = kept["NO_PROXY"] = f"{known},{HOSTADDR}".lstrip(",")
     return kept
 
 
-def as_lines(environment: dict[str, str], style: str) -> str:
+def format_environment(environment: dict[str, str], style: str) -> str:
     """Return *environment* for a shell, or for a dotenv file."""
     export = "export " if style == "shell" else ""
     return "\n".join(
@@ -260,7 +294,7 @@ def as_lines(environment: dict[str, str], style: str) -> str:
     )
 
 
-def _taken(option: str, port: int, exc: OSError) -> LocalError:
+def _port_error(option: str, port: int, exc: OSError) -> LocalError:
     return LocalError(
         f"Port {port} of {HOSTADDR} cannot be used: {exc.strerror}. Give {option} "
         "another one, or leave it out for a free one."

@@ -15,13 +15,13 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from .voices import NOT_A_JWT
+from .gateway.messages import NOT_A_JWT
 
 ALGORITHM = "RS256"
 EXPIRED = "JWT token has expired"
 
 
-class Kind(StrEnum):
+class Audience(StrEnum):
     """What a token is good for."""
 
     WORKSPACE = "workspace"
@@ -41,7 +41,7 @@ class Claims:
     expires_at: float
 
 
-def new_key() -> str:
+def generate_key() -> str:
     """Return a new private key, as PEM."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     return key.private_bytes(
@@ -61,22 +61,24 @@ class Signer:
 
     def sign(
         self,
-        kind: Kind,
+        audience: Audience,
         subject: str,
-        life: float,
+        ttl: float,
         extra: Mapping[str, object] | None = None,
     ) -> tuple[str, float]:
-        """Return a token of *subject* and its expiry; *life* is in seconds."""
+        """Return a token of *subject* and its expiry; *ttl* is in seconds."""
         now = time.time()
         claims = {
             **(extra or {}),
             "iss": "https://lakebase.test/oidc",
-            "aud": kind.value,
+            "aud": audience.value,
             "sub": subject,
             "iat": now,
-            "exp": now + life,
+            "exp": now + ttl,
             "jti": secrets.token_hex(16),
-            "scope": "all-apis" if kind is Kind.WORKSPACE else "iam.database-access",
+            "scope": "all-apis"
+            if audience is Audience.WORKSPACE
+            else "iam.database-access",
         }
         token = jwt.encode(
             claims,
@@ -84,16 +86,16 @@ class Signer:
             ALGORITHM,
             headers={"kid": self._key_id},
         )
-        return token, now + life
+        return token, now + ttl
 
-    def read(self, kind: Kind, token: str) -> Claims:
+    def verify(self, audience: Audience, token: str) -> Claims:
         """Return what *token* says; raises TokenError."""
         try:
             claims = jwt.decode(
                 token,
                 self._public,  # type: ignore[arg-type]
                 [ALGORITHM],
-                audience=kind.value,
+                audience=audience.value,
                 options={"verify_exp": False, "verify_iat": False},
             )
         except jwt.InvalidSignatureError as exc:

@@ -102,9 +102,9 @@ def test_there_is_no_colour_without_a_terminal(check):
         ("no-workspace-access", {}, "identity", "Workspace access|workspace admin"),
         ("empty-credential", {}, "credential", "support"),
         ("role-missing", {}, "login", "databricks_create_role"),
-        ("refuse-logins", {"voice": "jwt"}, "login", "databricks_create_role"),
-        ("refuse-logins", {"voice": "label"}, "login", "PGUSER"),
-        ("refuse-logins", {"voice": "disabled"}, "login", "Enable"),
+        ("refuse-logins", {"message": "jwt"}, "login", "databricks_create_role"),
+        ("refuse-logins", {"message": "label"}, "login", "PGUSER"),
+        ("refuse-logins", {"message": "disabled"}, "login", "Enable"),
     ],
 )
 def test_faults_end_at_their_step(check, local, fault, settings, failing, mend):

@@ -21,7 +21,7 @@ from django.db import connections
 from django_lakebase import libpq
 from django_lakebase.connection import LakebaseError
 from django_lakebase.diagnosis import Diagnosis, Status
-from django_lakebase.local import wire
+from django_lakebase.local.gateway import wire
 from tests.support import one
 
 TOP = Path(__file__).parents[2]

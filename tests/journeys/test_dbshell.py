@@ -10,7 +10,7 @@ import certifi
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from django_lakebase.local.client import FOREIGN
+from django_lakebase.local.client import VARIABLE_PREFIXES
 from tests.support import put
 
 pytestmark = pytest.mark.every_environment
@@ -32,7 +32,7 @@ needs_proc = pytest.mark.skipif(
 @pytest.fixture
 def bare(local):
     """Give an environment that tells neither host nor user: that of a person."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(VARIABLE_PREFIXES)}
     told = ("DATABRICKS_HOST", "ENDPOINT_NAME", "LAKEBASE_HOSTADDR")
     told += ("PGPORT", "PGDATABASE", "PGSSLMODE", "PGSSLROOTCERT")
     own = {name: local.env[name] for name in told}

@@ -33,15 +33,30 @@ def failure_of(wrapper):
         ("no-workspace-access", {}, "workspace-access-missing", "workspace admin"),
         ("empty-credential", {}, "empty-credential", "Databricks support"),
         ("role-missing", {}, "role-missing", "databricks_create_role"),
-        ("refuse-logins", {"voice": "jwt"}, "token-refused", "databricks_create_role"),
-        ("refuse-logins", {"voice": "expired"}, "token-expired", "timedatectl"),
-        ("refuse-logins", {"voice": "password"}, "token-refused", "databricks_create"),
-        ("refuse-logins", {"voice": "label"}, "wrong-user", "PGUSER"),
-        ("refuse-logins", {"voice": "decode"}, "token-refused", "databricks_create"),
-        ("refuse-logins", {"voice": "sasl"}, "pooled-host", "-pooler"),
-        ("refuse-logins", {"voice": "disabled"}, "endpoint-disabled", "Enable it"),
-        ("refuse-logins", {"voice": "too-many"}, "too-many-connections", "pool sizes"),
-        ("refuse-logins", {"voice": "unknown"}, "unexplained", "lakebase_check"),
+        (
+            "refuse-logins",
+            {"message": "jwt"},
+            "token-refused",
+            "databricks_create_role",
+        ),
+        ("refuse-logins", {"message": "expired"}, "token-expired", "timedatectl"),
+        (
+            "refuse-logins",
+            {"message": "password"},
+            "token-refused",
+            "databricks_create",
+        ),
+        ("refuse-logins", {"message": "label"}, "wrong-user", "PGUSER"),
+        ("refuse-logins", {"message": "decode"}, "token-refused", "databricks_create"),
+        ("refuse-logins", {"message": "sasl"}, "pooled-host", "-pooler"),
+        ("refuse-logins", {"message": "disabled"}, "endpoint-disabled", "Enable it"),
+        (
+            "refuse-logins",
+            {"message": "too-many"},
+            "too-many-connections",
+            "pool sizes",
+        ),
+        ("refuse-logins", {"message": "unknown"}, "unexplained", "lakebase_check"),
     ],
 )
 def test_faults_of_the_service(new_wrapper, local, fault, settings, failure_id, mend):
@@ -159,7 +174,7 @@ def test_clock_skew_is_named_when_the_token_looks_expired(new_wrapper, local):
     """An expiry in the past, on arrival, is the clock's fault and not the token's."""
     with (
         local.fault("clock-skew", seconds=-7200),
-        local.fault("refuse-logins", voice="expired"),
+        local.fault("refuse-logins", message="expired"),
     ):
         error = failure_of(new_wrapper())
 
@@ -228,7 +243,7 @@ def test_a_refused_token_is_not_tried_for_ever(new_wrapper, local):
     wrapper = new_wrapper()
     put(wrapper, local.issue("somebody else"))
 
-    with local.fault("refuse-logins", voice="jwt"):
+    with local.fault("refuse-logins", message="jwt"):
         failure_of(wrapper)
 
     assert local.counters()["refusals"] == 2

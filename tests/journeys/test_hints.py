@@ -708,15 +708,15 @@ def test_a_larger_budget_outlasts_the_start(new_wrapper, local):
 # A user that is not the login.
 
 
-@pytest.mark.parametrize("voice", ["role", "label", "password", "decode", "jwt"])
+@pytest.mark.parametrize("message", ["role", "label", "password", "decode", "jwt"])
 def test_every_refusal_of_a_wrong_user_names_the_identity(
-    new_wrapper, local, monkeypatch, voice
+    new_wrapper, local, monkeypatch, message
 ):
     """However the service refuses: no role is made for it, and none is renamed."""
     identity = local.facts["service_principal"]
     monkeypatch.setenv("PGUSER", identity.upper())
 
-    with local.fault("refuse-logins", voice=voice):
+    with local.fault("refuse-logins", message=message):
         error = failure_of(new_wrapper("hint"))
 
     assert error.failure_id == "user-not-identity"
@@ -725,10 +725,10 @@ def test_every_refusal_of_a_wrong_user_names_the_identity(
     assert not re.search("CREATE|RENAME|create_role", str(error))
 
 
-@pytest.mark.parametrize("voice", ["role", "label", "password"])
-def test_the_identity_itself_is_not_doubted(new_wrapper, local, voice):
+@pytest.mark.parametrize("message", ["role", "label", "password"])
+def test_the_identity_itself_is_not_doubted(new_wrapper, local, message):
     """Its role is what is missing or wrong then."""
-    with local.fault("refuse-logins", voice=voice):
+    with local.fault("refuse-logins", message=message):
         error = failure_of(new_wrapper("hint"))
 
     assert error.failure_id in ("role-missing", "wrong-user", "token-refused")
@@ -783,13 +783,13 @@ def patient():
         yield own
 
 
-@pytest.mark.parametrize("voice", ["", "label", "password"])
-def test_the_role_of_a_group_is_made_for_a_group(patient, local, new_wrapper, voice):
+@pytest.mark.parametrize("message", ["", "label", "password"])
+def test_the_role_of_a_group_is_made_for_a_group(patient, local, new_wrapper, message):
     """The user is no identity, and its member's token is right for it."""
     group = patient.facts["group"]
     settings = {"HOST": patient.facts["host"], **settings_for(patient), "USER": group}
-    if voice:
-        patient.set_fault("refuse-logins", voice=voice)
+    if message:
+        patient.set_fault("refuse-logins", message=message)
 
     error = failure_of(new_wrapper("hint", **settings))
     patient.clear_faults()

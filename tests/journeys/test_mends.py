@@ -185,7 +185,7 @@ def test_texts_of_another_language_are_waited_out(connect, patient):
     """A server that starts may say so in its own: one probe, then patience."""
     patient.reset_counters()
 
-    with patient.fault("refuse-logins", voice="german", count=3):
+    with patient.fault("refuse-logins", message="german", count=3):
         assert one(connect(), "SELECT 1") == 1
 
     assert patient.counters()["refusals"] == 3
@@ -194,7 +194,7 @@ def test_texts_of_another_language_are_waited_out(connect, patient):
 def test_texts_of_another_language_are_quoted_in_the_end(connect, patient):
     """Within the budget, for whoever can read them."""
     with (
-        patient.fault("refuse-logins", voice="german"),
+        patient.fault("refuse-logins", message="german"),
         pytest.raises(LakebaseError) as caught,
     ):
         one(connect(), "SELECT 1")

@@ -79,7 +79,7 @@ def test_a_refused_token_is_replaced_in_the_pool_too(new_wrapper, local):
     """A worker of the pool tries once more with a new credential."""
     wrapper = pooled(new_wrapper)
 
-    with local.fault("refuse-logins", count=1, voice="expired"):
+    with local.fault("refuse-logins", count=1, message="expired"):
         assert one(wrapper, "SELECT 1") == 1
 
 
@@ -143,7 +143,7 @@ def test_a_timeout_tells_the_last_error(new_wrapper, local):
     wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "timeout": 2}})
 
     with (
-        local.fault("refuse-logins", voice="starting"),
+        local.fault("refuse-logins", message="starting"),
         pytest.raises(LakebaseError, match="is still starting"),
     ):
         one(wrapper, "SELECT 1")

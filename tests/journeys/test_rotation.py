@@ -46,12 +46,12 @@ def test_an_expired_token_is_replaced_at_once(new_wrapper, local):
     assert local.counters()["refusals"] == 1
 
 
-@pytest.mark.parametrize("voice", ["jwt", "expired", "password", "decode"])
-def test_a_refused_token_is_replaced_at_once(new_wrapper, local, voice):
+@pytest.mark.parametrize("message", ["jwt", "expired", "password", "decode"])
+def test_a_refused_token_is_replaced_at_once(new_wrapper, local, message):
     """Each of the service's ways to refuse a token leads to a new one."""
     wrapper = new_wrapper()
 
-    with local.fault("refuse-logins", count=1, voice=voice):
+    with local.fault("refuse-logins", count=1, message=message):
         assert one(wrapper, "SELECT 1") == 1
 
     assert local.counters()["credentials_issued"] == 2
@@ -61,7 +61,7 @@ def test_an_unknown_refusal_is_probed_with_a_new_token(new_wrapper, local):
     """A text that nobody knows may mean the token: a new one is tried, and kept."""
     wrapper = new_wrapper()
 
-    with local.fault("refuse-logins", count=1, voice="unknown"):
+    with local.fault("refuse-logins", count=1, message="unknown"):
         assert one(wrapper, "SELECT 1") == 1
 
     assert cache_of(wrapper).expires_at == wrapper.lease.expires_at
@@ -73,7 +73,7 @@ def test_an_unknown_refusal_leaves_the_credential_in_place(new_wrapper, local):
     wrapper = new_wrapper(OPTIONS={"connect_budget": 1.5})
     kept = put(wrapper, local.issue(local.facts["service_principal"]))
 
-    with local.fault("refuse-logins", voice="unknown"):
+    with local.fault("refuse-logins", message="unknown"):
         with pytest.raises(LakebaseError, match="not in our table"):
             one(wrapper, "SELECT 1")
         with pytest.raises(LakebaseError):

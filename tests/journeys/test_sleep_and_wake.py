@@ -52,7 +52,7 @@ def test_waiting_ends_with_the_budget(new_wrapper, local):
     wrapper = new_wrapper(OPTIONS={"connect_budget": 1})
 
     with (
-        local.fault("refuse-logins", voice="starting"),
+        local.fault("refuse-logins", message="starting"),
         pytest.raises(LakebaseError, match="connect_budget") as caught,
     ):
         one(wrapper, "SELECT 1")
@@ -128,16 +128,16 @@ def test_a_transaction_is_never_moved_to_another_connection(new_wrapper, local):
 
 def test_a_new_branch_that_refuses_for_a_moment_is_waited_for(new_wrapper, local):
     """External authorization fails for a while after a branch was made."""
-    with local.fault("refuse-logins", count=2, voice="authorization"):
+    with local.fault("refuse-logins", count=2, message="authorization"):
         assert one(new_wrapper(), "SELECT 1") == 1
 
 
 def test_all_fails_at_once_that_waiting_cannot_mend(new_wrapper, local):
     """Too many connections, a disabled endpoint: one attempt, and the mend."""
-    for voice in ("too-many", "disabled"):
+    for message in ("too-many", "disabled"):
         local.reset_counters()
         with (
-            local.fault("refuse-logins", voice=voice),
+            local.fault("refuse-logins", message=message),
             pytest.raises(LakebaseError),
         ):
             one(new_wrapper(), "SELECT 1")

@@ -12,7 +12,7 @@ import pytest
 from psycopg import errors
 
 from django_lakebase.local.client import LocalLakebase
-from django_lakebase.local.pooler import find
+from django_lakebase.local.gateway.pgbouncer import find_pgbouncer
 from tests.local.conftest import Api, Refused
 from tests.local.test_command import alive
 from tests.sessions import dialled
@@ -106,7 +106,7 @@ def test_the_pooler_takes_no_tokens(local, dial):
     assert "SASL authentication failed" in refusal(dial, host=pooled(local))
 
 
-@pytest.mark.skipif(find() is None, reason="PgBouncer is not installed")
+@pytest.mark.skipif(find_pgbouncer() is None, reason="PgBouncer is not installed")
 def test_the_pooler_is_pgbouncer(local, dial):
     """In transaction mode, for native passwords."""
     facts = local.facts
@@ -123,14 +123,14 @@ def test_the_pooler_is_pgbouncer(local, dial):
     assert len(backends) == 1
 
 
-@pytest.mark.skipif(find() is None, reason="PgBouncer is not installed")
+@pytest.mark.skipif(find_pgbouncer() is None, reason="PgBouncer is not installed")
 @pytest.mark.skipif(not Path("/proc").exists(), reason="processes are found in /proc")
 def test_pooler_that_was_killed_is_started_again(local, dial):
     """The socket that it left is not taken for one that accepts connections."""
     facts = local.facts
     native = {"user": facts["native_user"], "password": facts["native_password"]}
     dial(host=pooled(local), **native).close()
-    threads = Path(f"/proc/{facts['process']}/task").glob("*/children")
+    threads = Path(f"/proc/{facts['pid']}/task").glob("*/children")
     children = [pid for thread in threads for pid in thread.read_text().split()]
     [pooler] = [
         pid

@@ -5,15 +5,16 @@ import os
 import psycopg
 import pytest
 
-from django_lakebase.local.binaries import LocalError, find
-from django_lakebase.local.extensions import TRUSTED, trusting_program
+from django_lakebase.local.errors import LocalError
+from django_lakebase.local.postgres.binaries import find_binaries
+from django_lakebase.local.postgres.extensions import TRUSTED, make_server_program
 
 
 @pytest.fixture
 def system():
     """Give the folder of the system's programs."""
     try:
-        return find("system").folder
+        return find_binaries("system").folder
     except LocalError as exc:
         pytest.skip(str(exc))
 
@@ -55,7 +56,7 @@ def test_the_system_s_own_files_stay_as_they_are(system, tmp_path):
     umask = os.umask(0o077)
     try:
         for _ in range(2):
-            program = trusting_program(system, tmp_path / "program")
+            program = make_server_program(system, tmp_path / "program")
     finally:
         os.umask(umask)
     if program == system / "postgres":
@@ -73,7 +74,7 @@ def test_the_system_s_own_files_stay_as_they_are(system, tmp_path):
 
 def test_an_installation_that_does_not_tell_its_folders_is_run_as_it_is(tmp_path):
     """Without pg_config no more is trusted than PostgreSQL trusts."""
-    assert trusting_program(tmp_path, tmp_path / "program") == tmp_path / "postgres"
+    assert make_server_program(tmp_path, tmp_path / "program") == tmp_path / "postgres"
 
 
 def test_an_installation_with_nothing_to_trust_is_run_as_it_is(tmp_path):
@@ -85,4 +86,4 @@ def test_an_installation_with_nothing_to_trust_is_run_as_it_is(tmp_path):
     )
     tell.chmod(0o755)
 
-    assert trusting_program(tmp_path, tmp_path / "program") == tmp_path / "postgres"
+    assert make_server_program(tmp_path, tmp_path / "program") == tmp_path / "postgres"

@@ -4,17 +4,22 @@ import pytest
 
 from django_lakebase.errors import explain
 from django_lakebase.kinds import Source
-from django_lakebase.local.faults import FAULTS, FaultError, Faults, parse
-from django_lakebase.local.voices import VOICES
+from django_lakebase.local.faults.registry import (
+    FAULTS,
+    FaultError,
+    FaultRegistry,
+    parse_fault,
+)
+from django_lakebase.local.gateway.messages import MESSAGES
 
 
 def test_a_fault_is_read_from_a_command_line():
     """Name, and settings in the type of their defaults."""
-    assert parse("api-429:count=2.5,path=all") == (
+    assert parse_fault("api-429:count=2.5,path=all") == (
         "api-429",
         {"retry_after": 1.0, "count": 2.5, "per_second": 0.0, "path": "all"},
     )
-    assert parse("role-missing") == ("role-missing", {})
+    assert parse_fault("role-missing") == ("role-missing", {})
 
 
 @pytest.mark.parametrize(
@@ -29,39 +34,39 @@ def test_a_fault_is_read_from_a_command_line():
 def test_a_mistake_is_told_what_there_is(text, said):
     """Names and settings that do not exist are answered with those that do."""
     with pytest.raises(FaultError, match=said):
-        parse(text)
+        parse_fault(text)
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_fault_can_be_set_and_cleared(name):
     """And says in a line what it does."""
-    faults = Faults()
+    faults = FaultRegistry()
 
     faults.set(name, {})
     faults.clear(name)
 
-    assert faults.listed() == {}
-    assert FAULTS[name].means
+    assert faults.list_active() == {}
+    assert FAULTS[name].summary
 
 
 def test_clearing_all():
     """One word brings good health."""
-    faults = Faults()
+    faults = FaultRegistry()
     faults.set("latency", {"ms": 5})
     faults.clear()
 
-    assert faults.number("latency", "ms") == 0.0
+    assert faults.get_number("latency", "ms") == 0.0
 
 
 def test_clearing_what_does_not_exist_is_a_mistake():
     """A misspelled name would leave the fault on."""
     with pytest.raises(FaultError):
-        Faults().clear("no-such")
+        FaultRegistry().clear("no-such")
 
 
 def test_a_count_of_refusals_is_used_up():
     """So that a retry succeeds."""
-    faults = Faults()
+    faults = FaultRegistry()
     faults.set("refuse-logins", {"count": 2})
 
     refused = [faults.refuse_login("me", 0) is not None for _ in range(3)]
@@ -71,17 +76,17 @@ def test_a_count_of_refusals_is_used_up():
 
 def test_only_old_tokens_are_refused():
     """A key that was changed refuses what it signed before."""
-    faults = Faults()
+    faults = FaultRegistry()
     faults.set("refuse-logins", {"before": 100})
 
     assert faults.refuse_login("me", 99) is not None
     assert faults.refuse_login("me", 100) is None
 
 
-@pytest.mark.parametrize("name", VOICES)
-def test_every_voice_says_something(name):
+@pytest.mark.parametrize("name", MESSAGES)
+def test_every_message_says_something(name):
     """And the engine knows what it means."""
-    refusal = VOICES[name]("me")
+    refusal = MESSAGES[name]("me")
     said = Exception(f"{refusal.severity}:  {refusal.message}")
 
     is_known = explain(said, Source.SERVER).id != "unexplained"
@@ -91,7 +96,7 @@ def test_every_voice_says_something(name):
 @pytest.mark.parametrize(
     ("text", "known"),
     [
-        ("refuse-logins:voice=loud", "jwt, expired"),
+        ("refuse-logins:message=loud", "jwt, expired"),
         ("api-malformed:shape=round", "html, text"),
         ("api-slow:path=none", "credentials, all"),
         ("cut:which=some", "all, idle, busy"),
@@ -100,4 +105,4 @@ def test_every_voice_says_something(name):
 def test_an_unknown_choice_is_a_mistake(text, known):
     """The known ones are listed, before anybody meets the fault."""
     with pytest.raises(FaultError, match=known):
-        parse(text)
+        parse_fault(text)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_lakebase.local import wire
-from django_lakebase.local.wire import ProtocolError, Refusal
+from django_lakebase.local.gateway import wire
+from django_lakebase.local.gateway.wire import ErrorResponse, ProtocolError
 
 WORDS = st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1
@@ -19,7 +19,7 @@ def test_a_startup_message_is_read_as_it_was_written(parameters):
     """What a client says arrives whole."""
     written = wire.startup(parameters)
 
-    length = wire.packet_length(written[:4], longest=len(written))
+    length = wire.packet_length(written[:4], max_length=len(written))
     assert wire.parse_startup(written[4 : 4 + length]) == parameters
 
 
@@ -39,7 +39,7 @@ def test_lengths_have_bounds(length):
 
 def test_a_refusal_has_all_its_fields():
     """Severity, code, text and detail are there for libpq."""
-    written = Refusal("no", "28000", "FATAL", "because").encode()
+    written = ErrorResponse("no", "28000", "FATAL", "because").encode()
 
     assert written[:1] == b"E"
     assert written[5:] == b"SFATAL\0VFATAL\0C28000\0Mno\0Dbecause\0\0"

@@ -139,7 +139,7 @@ FAULTS = (
     _login("too-many-connections", "too-many-connections"),
     _login("existing tokens refused", "", "refuse-logins", before=NOW),
     *(
-        _login(f"refuse {message}", failure_id, "refuse-logins", voice=message)
+        _login(f"refuse {message}", failure_id, "refuse-logins", message=message)
         for message, failure_id in _MESSAGES.items()
     ),
     _login("cut", "", pattern=CUT),

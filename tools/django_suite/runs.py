@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from django_lakebase.local.client import LocalLakebase
-from django_lakebase.local.emulator import clean
+from django_lakebase.local.emulator import clean_environment
 
 from .comparison import Outcome, UnfinishedError, read_results
 from .source import CACHE, CHECKOUT, Source
@@ -160,7 +160,7 @@ def run(
 def _run_tests(
     backend: Backend, source: Source, labels: list[str], record: Path
 ) -> None:
-    environment = clean(dict(os.environ)) | backend.variables
+    environment = clean_environment(dict(os.environ)) | backend.variables
     environment |= {
         "DJANGO_SUITE_DATABASES": json.dumps(backend.databases),
         "DJANGO_SUITE_RECORD": str(record),

@@ -1,0 +1,239 @@
+"""Branches over the API: copied, changed, guarded, deleted and had back."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from django_lakebase.local.postgres import sql
+from django_lakebase.local.state.model import (
+    BRANCH,
+    ENDPOINT,
+    Branch,
+    Endpoint,
+    Project,
+    branch_name,
+)
+
+from .errors import (
+    already_exists,
+    bad_request,
+    invalid,
+    managed_by_parent,
+    not_found,
+)
+from .operations import DELETED, Json
+from .params import (
+    DAY,
+    paginate,
+    parse_bool,
+    parse_duration,
+    parse_timestamp,
+    read_json,
+    select_masked_fields,
+    validate_id,
+    wants_deleted,
+    wants_purge,
+)
+from .resources import Resources
+from .serializers import serialize_branch
+
+# Seconds for which the logins of a new branch are refused, as the service does while
+# its roles spread.
+LOGIN_DELAY = 1.0
+MAX_TTL = 30 * DAY
+
+
+class BranchHandlers:
+    """The branches of projects. A request is checked before anything is done."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    async def get(self, project: Project, branch: Branch) -> Json:
+        """Answer with a branch."""
+        compute = self._resources.computes.find(branch.folder)
+        size = await sql.fetch_size(compute.admin) if compute else 0
+        return serialize_branch(project, branch, size)
+
+    async def list_all(self, request: web.Request, project: Project) -> Json:
+        """Answer with the branches of *project*."""
+        live, everyone = project.live_branches, project.branches.values()
+        found = everyone if wants_deleted(request) else live
+        shown = [await self.get(project, branch) for branch in found]
+        return paginate(request, "branches", shown)
+
+    async def create(self, request: web.Request, project: Project) -> Json:
+        """Copy a branch, with its databases, roles and rows."""
+        branch_id = validate_id("branch_id", request.query.get("branch_id", ""))
+        spec = (await read_json(request)).get("spec") or {}
+        if branch_id in project.branches:
+            is_deleted = project.branches[branch_id].is_deleted
+            if is_deleted or request.query.get("replace_existing") != "true":
+                raise already_exists("branch with such id already exists")
+            return await self._update(project, project.branches[branch_id], spec)
+        branch = Branch(id=branch_id)
+        _apply_expiry(branch, spec, is_required=True)
+        branch.is_protected = bool(spec.get("is_protected"))
+        _check_expiry(branch)
+        for field in ("source_branch_lsn", "source_branch_time", "source_snapshot"):
+            if spec.get(field):
+                raise invalid(f"Field 'spec.{field}' is not part of the local Lakebase")
+        source = self._find_source(project, spec)
+        branch.source = branch_name(project, source)
+        branch.endpoints[ENDPOINT] = Endpoint(
+            id=ENDPOINT, suspend_after=project.suspend_after
+        )
+        branch.roles, branch.databases = dict(source.roles), dict(source.databases)
+        branch.passwords = dict(source.passwords)
+        project.branches[branch_id] = branch
+        name = branch_name(project, branch)
+
+        async def work() -> Json:
+            try:
+                branch.source_lsn = await self._resources.computes.create_copy(
+                    source, branch
+                )
+                if source.is_protected:
+                    await self._reset_passwords(branch)
+            except BaseException:
+                del project.branches[branch_id]
+                raise
+            branch.set_state("READY")
+            branch.accepts_logins_at = time.time() + LOGIN_DELAY
+            self._resources.save()
+            return await self.get(project, branch)
+
+        return self._resources.operations.start(name, "Branch", work())
+
+    async def update(
+        self, request: web.Request, project: Project, branch: Branch
+    ) -> Json:
+        """Change what the mask names."""
+        body = await read_json(request)
+        fields = select_masked_fields(request, body.get("spec") or {})
+        return await self._update(project, branch, fields)
+
+    def delete(self, request: web.Request, project: Project, branch: Branch) -> Json:
+        """Delete a branch; with *purge* for good."""
+        name = branch_name(project, branch)
+        if branch.is_default:
+            raise managed_by_parent(
+                f"Cannot delete root branch '{name}'. Root branches cannot be deleted "
+                "independently."
+            )
+        if branch.is_protected:
+            raise bad_request("cannot delete protected branch")
+        if any(other.source == name for other in project.live_branches):
+            raise bad_request("cannot delete branch with children")
+        is_purge = wants_purge(request)
+        branch.deleted_at = time.time()
+
+        async def work() -> Json:
+            await self._resources.stop_servers(branch)
+            if is_purge:
+                await self._resources.purge_branch(project, branch)
+            self._resources.save()
+            return DELETED
+
+        return self._resources.operations.start(name, "Branch", work())
+
+    def undelete(self, project: Project, branch_id: str) -> Json:
+        """Have a deleted branch back."""
+        branch = project.branches.get(branch_id)
+        if branch is None:
+            raise not_found("branch")
+        if not branch.is_deleted:
+            raise bad_request("branch is not deleted")
+
+        async def work() -> Json:
+            await self._resources.computes.start(branch)
+            branch.deleted_at = branch.expires_at = None
+            self._resources.save()
+            return await self.get(project, branch)
+
+        return self._resources.operations.start(
+            branch_name(project, branch), "Branch", work()
+        )
+
+    async def _update(
+        self, project: Project, branch: Branch, fields: Mapping[str, Any]
+    ) -> Json:
+        before = branch.expires_at, branch.is_protected
+        try:
+            _apply_expiry(branch, fields, is_required=False)
+            if fields.get("is_protected") is not None:
+                protects = fields["is_protected"]
+                branch.is_protected = parse_bool("spec.is_protected", protects)
+            _check_expiry(branch)
+        except BaseException:
+            branch.expires_at, branch.is_protected = before
+            raise
+        branch.touch()
+        self._resources.save()
+        shown = await self.get(project, branch)
+        return self._resources.complete(branch_name(project, branch), "Branch", shown)
+
+    def _find_source(self, project: Project, spec: Mapping[str, Any]) -> Branch:
+        name = spec.get("source_branch") or ""
+        if not name:
+            return project.default_branch
+        prefix, _, branch_id = str(name).rpartition("/branches/")
+        if prefix != project.name:
+            raise invalid(f"Field 'spec.source_branch' is not of {project.name}.")
+        source = self._resources.get_branch(project, branch_id)
+        if source.current_state != "READY":
+            raise bad_request(f"source branch is not ready: {source.current_state}")
+        return source
+
+    async def _reset_passwords(self, branch: Branch) -> None:
+        # The service does so for children of a protected branch.
+        admin = self._resources.computes.get(branch).admin
+        for role in await sql.fetch_roles(admin):
+            if role.has_password:
+                password = await sql.reset_password(admin, role.name)
+                branch.passwords[role.name] = password
+
+
+def _apply_expiry(
+    branch: Branch, fields: Mapping[str, Any], *, is_required: bool
+) -> None:
+    names = ("ttl", "expire_time", "no_expiry")
+    given = [name for name in names if fields.get(name) is not None]
+    if len(given) > 1:
+        raise invalid(f"Only one of {', '.join(names)} may be set.")
+    if not given:
+        if is_required:
+            raise invalid(
+                "One of 'spec.ttl', 'spec.expire_time' or 'spec.no_expiry' is required."
+            )
+        return
+    if given != ["no_expiry"]:
+        branch.expires_at = _parse_expiry(given[0], fields[given[0]])
+    elif parse_bool("spec.no_expiry", fields["no_expiry"]):
+        branch.expires_at = None
+    else:
+        raise invalid("Field 'spec.no_expiry' may only be true.")
+
+
+def _parse_expiry(name: str, value: object) -> float:
+    now = time.time()
+    if name == "ttl":
+        expires_at = now + parse_duration("spec.ttl", value, 1, float("inf"))
+    else:
+        expires_at = parse_timestamp("spec.expire_time", value)
+    if expires_at <= now:
+        raise invalid("expiration time must be in the future")
+    if expires_at > now + MAX_TTL:
+        raise invalid("expiration time exceeds the maximum expiration time")
+    return expires_at
+
+
+def _check_expiry(branch: Branch) -> None:
+    if branch.expires_at is None:
+        return
+    if branch.is_default or branch.id == BRANCH:
+        raise bad_request("default branch cannot have an expiration time")
+    if branch.is_protected:
+        raise bad_request("protected branch cannot have an expiration time")

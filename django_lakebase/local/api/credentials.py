@@ -1,0 +1,79 @@
+"""Database credentials over the API."""
+
+import time
+from typing import Any
+
+from aiohttp import web
+
+from django_lakebase.local.faults.registry import FaultRegistry
+from django_lakebase.local.state.model import endpoint_name
+from django_lakebase.local.tokens import Audience, Signer
+
+from .errors import invalid, required
+from .params import parse_duration, parse_timestamp, read_json
+from .resources import Resources
+from .serializers import format_timestamp
+from .urls import PREFIX
+
+PATH = PREFIX + "credentials"
+# Seconds.
+TTL_BOUNDS = (300.0, 3600.0)
+
+
+class CredentialHandlers:
+    """
+    Issues database tokens.
+
+    *token_ttl* is the lifetime of a credential in seconds, unless a request asks for
+    less.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        signer: Signer,
+        faults: FaultRegistry,
+        *,
+        token_ttl: float,
+    ) -> None:
+        self._resources, self._signer, self._faults = resources, signer, faults
+        self._token_ttl = token_ttl
+        self.issued = 0
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Answer with a token for the endpoint that the body names."""
+        body = await read_json(request)
+        name = str(body.get("endpoint") or "")
+        if not name:
+            raise required("endpoint")
+        ref = self._resources.find_endpoint(name)
+        if self._faults.get("empty-credential") is not None:
+            return web.json_response({})
+        ttl = self._get_ttl(body)
+        extra = {"endpoint": endpoint_name(ref)}
+        if body.get("claims"):
+            extra["claims"] = body["claims"]
+        identity = request["identity"]
+        token, expires_at = self._signer.sign(Audience.DATABASE, identity, ttl, extra)
+        self.issued += 1
+        shown = expires_at + self._faults.get_number("clock-skew", "seconds")
+        return web.json_response(
+            {"token": token, "expire_time": format_timestamp(shown)}
+        )
+
+    def _get_ttl(self, body: dict[str, Any]) -> float:
+        """Return the lifetime of a credential in seconds."""
+        ttl, expire_time = body.get("ttl"), body.get("expire_time")
+        if ttl is not None and expire_time is not None:
+            raise invalid("Only one of ttl and expire_time may be set.")
+        lifetime = self._token_ttl
+        if ttl is not None:
+            lifetime = min(lifetime, parse_duration("ttl", ttl, *TTL_BOUNDS))
+        if expire_time is not None:
+            left = parse_timestamp("expire_time", expire_time) - time.time()
+            if not 0 < left <= TTL_BOUNDS[1] + 1:
+                raise invalid(
+                    "Field 'expire_time' must be in the future, and an hour at most."
+                )
+            lifetime = min(lifetime, left)
+        return lifetime

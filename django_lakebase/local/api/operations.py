@@ -1,0 +1,67 @@
+"""
+Long-running operations: never done in the first response, and polled afterwards.
+
+The SDK polls each of them at least once.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Coroutine
+from typing import Any
+
+from django_lakebase.local.postgres.admin import SqlError
+
+from .errors import ApiError, not_found
+
+TYPES = "type.googleapis.com"
+DELETED = {"@type": f"{TYPES}/google.protobuf.Empty"}
+
+Json = dict[str, Any]
+
+
+class Operations:
+    """The operations of this run, by name."""
+
+    def __init__(self) -> None:
+        self._all: dict[str, Json] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, name: str, kind: str, work: Coroutine[Any, Any, Json]) -> Json:
+        """Do *work* for the resource *name* in the background; return the operation."""
+        operation: Json = {
+            "name": f"{name}/operations/{uuid.uuid4()}",
+            "done": False,
+            "metadata": {
+                "@type": f"{TYPES}/databricks.postgres.v1.{kind}OperationMetadata"
+            },
+        }
+        self._all[operation["name"]] = operation
+        task = asyncio.get_running_loop().create_task(self._run(operation, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return dict(operation)
+
+    def get(self, name: str) -> Json:
+        """Return the operation *name*."""
+        operation = self._all.get(name)
+        if operation is None:
+            raise not_found("operation")
+        return operation
+
+    def close(self) -> None:
+        """Cancel what is running."""
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def _run(self, operation: Json, work: Coroutine[Any, Any, Json]) -> None:
+        try:
+            operation["response"] = await work
+        except ApiError as exc:
+            operation["error"] = {"error_code": exc.code, "message": exc.text}
+        except SqlError as exc:
+            operation["error"] = {"error_code": "BAD_REQUEST", "message": str(exc)}
+        except Exception as exc:
+            operation["error"] = {"error_code": "INTERNAL_ERROR", "message": str(exc)}
+            raise
+        finally:
+            operation["done"] = True

@@ -1,0 +1,139 @@
+"""Projects over the API: read, made, changed, deleted and had back."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from django_lakebase.local.state.model import Project
+
+from .errors import already_exists, bad_request, invalid, not_found
+from .operations import DELETED, Json
+from .params import (
+    DAY,
+    paginate,
+    parse_bool,
+    parse_duration,
+    parse_suspend_timeout,
+    read_json,
+    select_masked_fields,
+    validate_id,
+    wants_deleted,
+    wants_purge,
+)
+from .resources import Resources
+from .serializers import serialize_project
+
+RETENTION_BOUNDS = (2 * DAY, 35 * DAY)
+
+
+class ProjectHandlers:
+    """The projects of the workspace. A request is checked before anything is done."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    def list_all(self, request: web.Request) -> Json:
+        """Answer with the projects."""
+        state = self._resources.state
+        live = state.live_projects
+        found = state.projects.values() if wants_deleted(request) else live
+        return paginate(request, "projects", [serialize_project(one) for one in found])
+
+    async def create(self, request: web.Request) -> Json:
+        """Make a project with its branch and endpoint."""
+        project_id = validate_id("project_id", request.query.get("project_id", ""))
+        spec = (await read_json(request)).get("spec") or {}
+        if project_id in self._resources.state.projects:
+            raise already_exists("project with such id already exists in the workspace")
+        known = self._resources.state.default_project.pg_version
+        if spec.get("pg_version", known) != known:
+            raise invalid(
+                f"Field 'spec.pg_version' must be {known}, the version of the "
+                f"PostgreSQL that the local Lakebase runs, got '{spec['pg_version']}'."
+            )
+        project = Project(
+            id=project_id,
+            display_name=project_id,
+            owner=request["identity"],
+            pg_version=known,
+        )
+        _apply_fields(project, spec)
+        initial = spec.get("initial_branch_spec") or {}
+        branch = project.add_default_branch(
+            is_protected=bool(initial.get("is_protected"))
+        )
+        self._resources.state.projects[project_id] = project
+
+        async def work() -> Json:
+            await self._resources.computes.create(project, branch)
+            branch.set_state("READY")
+            self._resources.save()
+            return serialize_project(project)
+
+        return self._resources.operations.start(project.name, "Project", work())
+
+    async def update(self, request: web.Request, project: Project) -> Json:
+        """Change what the mask names."""
+        body = await read_json(request)
+        _apply_fields(project, select_masked_fields(request, body.get("spec") or {}))
+        project.touch()
+        self._resources.save()
+        return self._resources.complete(
+            project.name, "Project", serialize_project(project)
+        )
+
+    def delete(self, request: web.Request, project: Project) -> Json:
+        """Delete a project with all that is in it; with *purge* for good."""
+        if project is self._resources.state.default_project:
+            raise bad_request(
+                "the first project of the local Lakebase cannot be deleted: the "
+                "variables lead to it"
+            )
+        if any(branch.is_protected for branch in project.live_branches):
+            raise bad_request("cannot delete project with protected branches")
+        branches = project.live_branches
+        is_purge = wants_purge(request)
+        project.deleted_at = time.time()
+
+        async def work() -> Json:
+            for branch in branches:
+                await self._resources.stop_servers(branch)
+            if is_purge:
+                await self._resources.purge_project(project)
+            self._resources.save()
+            return DELETED
+
+        return self._resources.operations.start(project.name, "Project", work())
+
+    def undelete(self, project_id: str) -> Json:
+        """Have a deleted project back."""
+        project = self._resources.state.projects.get(project_id)
+        if project is None:
+            raise not_found("project")
+        if not project.is_deleted:
+            raise bad_request("project is not deleted")
+
+        async def work() -> Json:
+            project.deleted_at = None
+            for branch in project.live_branches:
+                await self._resources.computes.start(branch)
+            self._resources.save()
+            return serialize_project(project)
+
+        return self._resources.operations.start(project.name, "Project", work())
+
+
+def _apply_fields(project: Project, fields: Mapping[str, Any]) -> None:
+    if fields.get("display_name") is not None:
+        project.display_name = str(fields["display_name"])
+    native = fields.get("enable_pg_native_login")
+    if native is not None:
+        project.has_native_login = parse_bool("spec.enable_pg_native_login", native)
+    kept = fields.get("history_retention_duration")
+    if kept is not None:
+        name = "spec.history_retention_duration"
+        project.retention = parse_duration(name, kept, *RETENTION_BOUNDS)
+    defaults = fields.get("default_endpoint_settings") or {}
+    project.suspend_after = parse_suspend_timeout(defaults, project.suspend_after)

@@ -1,0 +1,122 @@
+"""
+Lookups by resource name, and what the handlers of all resources share.
+
+Parents are looked up first, so an unknown project is reported before its branch.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+
+from django_lakebase.local.gateway.server import Gateway
+from django_lakebase.local.postgres.admin import AdminConnection
+from django_lakebase.local.postgres.computes import Computes
+from django_lakebase.local.state.model import (
+    Branch,
+    EndpointRef,
+    Project,
+    WorkspaceState,
+)
+
+from .errors import bad_request, not_found
+from .operations import Json, Operations
+from .params import SHORT_ID
+
+
+class Resources:
+    """The state and the parts that act on it; *save* writes it to disk."""
+
+    def __init__(
+        self,
+        state: WorkspaceState,
+        computes: Computes,
+        operations: Operations,
+        gateway: Gateway,
+        *,
+        save: Callable[[], None],
+    ) -> None:
+        self.state, self.computes, self.operations = state, computes, operations
+        self.gateway, self.save = gateway, save
+
+    def get_project(self, project_id: str) -> Project:
+        """Return a project; raises ApiError."""
+        project = self.state.projects.get(project_id)
+        if project is None or project.is_deleted:
+            raise not_found("project")
+        return project
+
+    def get_branch(self, project: Project, branch_id: str) -> Branch:
+        """Return a branch of *project*; raises ApiError."""
+        branch = project.branches.get(branch_id)
+        if branch is None or branch.is_deleted:
+            raise not_found("branch")
+        return branch
+
+    def get_endpoint(
+        self, project: Project, branch: Branch, endpoint_id: str
+    ) -> EndpointRef:
+        """Return an endpoint of *branch*; raises ApiError."""
+        endpoint = branch.endpoints.get(endpoint_id)
+        if endpoint is None:
+            raise not_found("endpoint")
+        return EndpointRef(project, branch, endpoint)
+
+    def find_endpoint(self, name: str) -> EndpointRef:
+        """Return the endpoint *name*; raises ApiError."""
+        match name.split("/"):
+            case ["projects", project_id, "branches", branch_id, "endpoints", one]:
+                project = self.get_project(project_id)
+                return self.get_endpoint(
+                    project, self.get_branch(project, branch_id), one
+                )
+            case ["projects", project_id, *_]:
+                self.get_project(project_id)
+        raise not_found("endpoint")
+
+    def complete(self, name: str, kind: str, response: Json) -> Json:
+        """Return an operation that has nothing left to do."""
+
+        async def work() -> Json:
+            return response
+
+        return self.operations.start(name, kind, work())
+
+    async def stop_servers(self, branch: Branch) -> None:
+        """Stop the servers of *branch*, and keep their data."""
+        await self.gateway.end_sessions(branch.folder)
+        for endpoint in branch.endpoints.values():
+            await self.computes.stop(endpoint.folder)
+        await self.computes.stop(branch.folder)
+
+    async def delete_servers(self, branch: Branch) -> None:
+        """Delete the servers of *branch* with their data."""
+        for endpoint in branch.endpoints.values():
+            await self.computes.delete(endpoint.folder)
+        await self.computes.delete(branch.folder)
+
+    async def purge_branch(self, project: Project, branch: Branch) -> None:
+        """Remove *branch* for good; its servers are stopped."""
+        await self.delete_servers(branch)
+        del project.branches[branch.id]
+
+    async def purge_project(self, project: Project) -> None:
+        """Remove *project* for good; its servers are stopped."""
+        for branch in project.branches.values():
+            await self.delete_servers(branch)
+        del self.state.projects[project.id]
+
+    def get_admin(self, branch: Branch) -> AdminConnection:
+        """Return the admin connection to the server of *branch*; raises ApiError."""
+        compute = self.computes.find(branch.folder)
+        if compute is None:
+            raise bad_request(f"branch is not ready: {branch.current_state}")
+        return compute.admin
+
+
+def choose_id(name: str, known: Mapping[str, str], prefix: str) -> str:
+    """Return the id of what PostgreSQL calls *name*: the API's, or one derived."""
+    for key, value in known.items():
+        if value == name:
+            return key
+    derived = re.sub("[^a-z0-9-]", "-", name.lower()).strip("-")
+    is_valid = SHORT_ID.fullmatch(derived) is not None
+    return derived[:63] if is_valid else f"{prefix}-{derived}"[:63].rstrip("-")

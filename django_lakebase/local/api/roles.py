@@ -1,0 +1,170 @@
+"""Roles over the API: read from PostgreSQL, and changed there."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from django_lakebase.local.postgres import sql
+from django_lakebase.local.postgres.sql import Role
+from django_lakebase.local.state.model import Branch, Project, branch_name
+
+from .errors import bad_request, invalid, not_found, required
+from .operations import DELETED, Json
+from .params import SHORT_ID, paginate, read_json, select_masked_fields, validate_id
+from .resources import Resources, choose_id
+from .serializers import serialize_role
+
+IDENTITY_TYPES = ("USER", "SERVICE_PRINCIPAL", "GROUP")
+AUTH_METHODS = ("LAKEBASE_OAUTH_V1", "PG_PASSWORD_SCRAM_SHA_256", "NO_LOGIN")
+ATTRIBUTES = ("bypassrls", "createdb", "createrole")
+
+
+class RoleHandlers:
+    """The roles of branches. A request is checked before anything is done."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    async def _fetch(self, branch: Branch) -> dict[str, Role]:
+        found = await sql.fetch_roles(self._resources.get_admin(branch))
+        return {choose_id(role.name, branch.roles, "role"): role for role in found}
+
+    async def list_all(
+        self, request: web.Request, project: Project, branch: Branch
+    ) -> Json:
+        """Answer with the roles of *branch*."""
+        parent = branch_name(project, branch)
+        found = await self._fetch(branch)
+        return paginate(
+            request,
+            "roles",
+            [serialize_role(parent, key, role) for key, role in found.items()],
+        )
+
+    async def get(self, project: Project, branch: Branch, role_id: str) -> Json:
+        """Answer with one role."""
+        role = await self.find(branch, role_id)
+        return serialize_role(branch_name(project, branch), role_id, role)
+
+    async def find(self, branch: Branch, role_id: str) -> Role:
+        """Return the role *role_id* of *branch*; raises ApiError."""
+        role = (await self._fetch(branch)).get(role_id)
+        if role is None:
+            raise not_found("role")
+        return role
+
+    async def create(
+        self, request: web.Request, project: Project, branch: Branch
+    ) -> Json:
+        """Make a role, for an identity or with a password of its own."""
+        spec = (await read_json(request)).get("spec") or {}
+        name = str(spec.get("postgres_role") or "")
+        if not name:
+            raise required("role.spec.postgres_role")
+        role_id = request.query.get("role_id", "") or choose_id(name, {}, "role")
+        validate_id("role_id", role_id, SHORT_ID)
+        identity_type = _parse_identity_type(spec)
+        method = _parse_auth_method(spec, identity_type)
+        parent, admin = branch_name(project, branch), self._resources.get_admin(branch)
+        found = await self._fetch(branch)
+        taken = role_id in found or any(role.name == name for role in found.values())
+        if taken and request.query.get("replace_existing") == "true":
+            return await self._change(project, branch, role_id, spec)
+        if taken:
+            raise bad_request("role with that name already exists")
+
+        async def work() -> Json:
+            await sql.create_role(
+                admin, name, identity_type, can_log_in=method != AUTH_METHODS[2]
+            )
+            branch.roles[role_id] = name
+            if method == AUTH_METHODS[1]:
+                branch.passwords[name] = await sql.reset_password(admin, name)
+            await sql.alter_role(
+                admin, name, _parse_attributes(spec), _parse_superuser(spec)
+            )
+            self._resources.save()
+            return await self.get(project, branch, role_id)
+
+        operations = self._resources.operations
+        return operations.start(f"{parent}/roles/{role_id}", "Role", work())
+
+    async def update(
+        self, request: web.Request, project: Project, branch: Branch, role_id: str
+    ) -> Json:
+        """Change what the mask names."""
+        body = await read_json(request)
+        fields = select_masked_fields(request, body.get("spec") or {})
+        return await self._change(project, branch, role_id, fields)
+
+    async def _change(
+        self, project: Project, branch: Branch, role_id: str, fields: Mapping[str, Any]
+    ) -> Json:
+        role = await self.find(branch, role_id)
+        admin = self._resources.get_admin(branch)
+
+        async def work() -> Json:
+            rights, membership = _parse_attributes(fields), _parse_superuser(fields)
+            await sql.alter_role(admin, role.name, rights, membership)
+            return await self.get(project, branch, role_id)
+
+        name = f"{branch_name(project, branch)}/roles/{role_id}"
+        return self._resources.operations.start(name, "Role", work())
+
+    async def delete(
+        self, request: web.Request, project: Project, branch: Branch, role_id: str
+    ) -> Json:
+        """Drop a role; what it owns goes to another, or it stays."""
+        role = await self.find(branch, role_id)
+        admin = self._resources.get_admin(branch)
+        target = request.query.get("reassign_owned_to", "")
+        new_owner = ""
+        if target:
+            new_owner = (await self.find(branch, target.rpartition("/")[2])).name
+
+        async def work() -> Json:
+            await sql.drop_role(admin, role.name, new_owner)
+            branch.roles.pop(role_id, None)
+            branch.passwords.pop(role.name, None)
+            self._resources.save()
+            return DELETED
+
+        name = f"{branch_name(project, branch)}/roles/{role_id}"
+        return self._resources.operations.start(name, "Role", work())
+
+    async def reveal_password(self, branch: Branch, role_id: str) -> Json:
+        """Answer with the password that was made for a role."""
+        role = await self.find(branch, role_id)
+        if role.name not in branch.passwords:
+            raise bad_request("role has no password that could be revealed")
+        return {"password": branch.passwords[role.name]}
+
+
+def _parse_identity_type(spec: Mapping[str, Any]) -> str:
+    identity_type = str(spec.get("identity_type") or "")
+    if identity_type in ("", "IDENTITY_TYPE_UNSPECIFIED"):
+        return ""
+    if identity_type not in IDENTITY_TYPES:
+        raise invalid(f"Field 'role.spec.identity_type' is '{identity_type}'.")
+    return identity_type
+
+
+def _parse_auth_method(spec: Mapping[str, Any], identity_type: str) -> str:
+    method = str(spec.get("auth_method") or AUTH_METHODS[0 if identity_type else 1])
+    if method not in AUTH_METHODS or (method == AUTH_METHODS[0]) != bool(identity_type):
+        raise invalid(
+            f"Field 'role.spec.auth_method' is '{method}', which does not go with "
+            f"identity_type '{identity_type}'."
+        )
+    return method
+
+
+def _parse_attributes(spec: Mapping[str, Any]) -> dict[str, bool]:
+    given = spec.get("attributes") or {}
+    return {name: bool(given[name]) for name in ATTRIBUTES if name in given}
+
+
+def _parse_superuser(spec: Mapping[str, Any]) -> bool | None:
+    given = spec.get("membership_roles")
+    return None if given is None else "DATABRICKS_SUPERUSER" in given

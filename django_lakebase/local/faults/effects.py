@@ -1,0 +1,198 @@
+"""
+The faults that change something real: applied when switched on, reverted when cleared.
+
+The hint of an error, carried out by SQL or through the API, therefore fixes them.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from django_lakebase.local.gateway.server import Gateway
+from django_lakebase.local.postgres import provision, sql
+from django_lakebase.local.postgres.admin import AdminConnection, quote_identifier
+from django_lakebase.local.postgres.computes import Computes
+from django_lakebase.local.state.model import (
+    DATABASE,
+    ENDPOINT,
+    Endpoint,
+    EndpointRef,
+    WorkspaceState,
+)
+
+from .registry import FaultRegistry, Value
+
+Options = Mapping[str, Value]
+
+
+class FaultEffects:
+    """What faults do to the default project."""
+
+    def __init__(
+        self,
+        state: WorkspaceState,
+        computes: Computes,
+        gateway: Gateway,
+        faults: FaultRegistry,
+        *,
+        grants: str,
+    ) -> None:
+        self._state, self._computes, self._gateway = state, computes, gateway
+        self._faults, self._grants = faults, grants
+        self._old_uid = ""
+        self._timer: asyncio.TimerHandle | None = None
+        self._apply: dict[str, Callable[[Options], Awaitable[None]]] = {
+            "suspend": self._suspend,
+            "cut": self._reset_connections,
+            "stall": self._stall,
+            "starting": self._set_starting,
+            "endpoint-disabled": self._disable,
+            "endpoint-moved": self._move,
+            "role-missing": self._hide_role,
+            "role-unlabelled": self._unlabel,
+            "no-grants": self._revoke,
+        }
+        self._revert: dict[str, Callable[[], Awaitable[None]]] = {
+            "suspend": self._resume,
+            "stall": self._end_stall,
+            "endpoint-disabled": self._enable,
+            "endpoint-moved": self._move_back,
+            "role-missing": self._restore_role,
+            "role-unlabelled": self._label,
+            "no-grants": self._grant,
+        }
+
+    async def switch_on(self, name: str, given: Mapping[str, object]) -> None:
+        """Switch a fault on, and apply its effect."""
+        if name in self._faults.list_active() and name in self._revert:
+            await self.switch_off(name)
+        options = self._faults.set(name, given)
+        apply = self._apply.get(name)
+        if apply is None:
+            return
+        try:
+            await apply(options)
+        except BaseException:
+            self._faults.clear(name)
+            raise
+
+    async def switch_off(self, name: str | None = None) -> None:
+        """Switch a fault off, or all, and revert its effect."""
+        names = list(self._faults.list_active()) if name is None else [name]
+        for one in names:
+            was_on = self._faults.get(one) is not None
+            self._faults.clear(one)
+            revert = self._revert.get(one)
+            if revert is not None and was_on:
+                await revert()
+
+    async def recover(self) -> None:
+        """Restore a role that a killed run has left hidden."""
+        await self._restore_role()
+
+    # Endpoints.
+
+    @property
+    def _endpoint(self) -> Endpoint:
+        return self._state.default_project.default_branch.endpoints[ENDPOINT]
+
+    def _endpoint_refs(self) -> list[EndpointRef]:
+        return list(self._state.endpoint_refs())
+
+    async def _suspend(self, _: Options) -> None:
+        for ref in self._endpoint_refs():
+            await self._gateway.suspend(ref)
+
+    async def _resume(self) -> None:
+        for ref in self._endpoint_refs():
+            ref.endpoint.is_suspended = False
+
+    async def _reset_connections(self, options: Options) -> None:
+        await self._gateway.reset_connections(str(options["which"]))
+
+    async def _stall(self, _: Options) -> None:
+        self._gateway.stall(on=True)
+
+    async def _end_stall(self) -> None:
+        self._gateway.stall(on=False)
+
+    async def _set_starting(self, options: Options) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        seconds = float(options["seconds"])
+        if seconds:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(seconds, self._faults.clear, "starting")
+
+    async def _disable(self, _: Options) -> None:
+        self._endpoint.is_disabled = True
+        await self._gateway.end_sessions(
+            self._state.default_project.default_branch.folder
+        )
+
+    async def _enable(self) -> None:
+        self._endpoint.is_disabled = False
+
+    async def _move(self, _: Options) -> None:
+        self._old_uid = self._endpoint.uid
+        self._endpoint.uid = Endpoint(id=ENDPOINT).uid
+        await self._gateway.end_sessions(
+            self._state.default_project.default_branch.folder
+        )
+
+    async def _move_back(self) -> None:
+        self._endpoint.uid = self._old_uid
+
+    # The service principal's role.
+
+    @property
+    def _admin(self) -> AdminConnection:
+        return self._computes.get(self._state.default_project.default_branch).admin
+
+    @property
+    def _hidden(self) -> str:
+        return f"{self._state.client_id} hidden by role-missing"
+
+    async def _has_role(self, name: str) -> bool:
+        return any(role.name == name for role in await sql.fetch_roles(self._admin))
+
+    async def _hide_role(self, _: Options) -> None:
+        old, new = (
+            quote_identifier(self._state.client_id),
+            quote_identifier(self._hidden),
+        )
+        await self._admin.query(f"ALTER ROLE {old} RENAME TO {new}")
+
+    async def _restore_role(self) -> None:
+        role, hidden = self._state.client_id, self._hidden
+        if not await self._has_role(hidden):
+            return
+        if await self._has_role(role):
+            await sql.drop_role(self._admin, role, hidden)
+        old, new = quote_identifier(hidden), quote_identifier(role)
+        await self._admin.query(f"ALTER ROLE {old} RENAME TO {new}")
+
+    async def _unlabel(self, _: Options) -> None:
+        await self._admin.query(sql.label_statement(self._state.client_id, None))
+
+    async def _label(self) -> None:
+        role = self._state.client_id
+        if await self._has_role(role):
+            await self._admin.query(sql.label_statement(role, "SERVICE_PRINCIPAL"))
+
+    async def _revoke(self, options: Options) -> None:
+        role = quote_identifier(self._state.client_id)
+        privilege = f"CONNECT ON DATABASE {quote_identifier(DATABASE)}"
+        if options["what"] == "schema":
+            privilege = "ALL ON SCHEMA public"
+        await self._in_database(f"REVOKE {privilege} FROM PUBLIC, {role}")
+
+    async def _grant(self) -> None:
+        grants = provision.grant_statements(self._grants, self._state.client_id)
+        database = quote_identifier(DATABASE)
+        await self._in_database(
+            f"GRANT CONNECT ON DATABASE {database} TO PUBLIC;"
+            f"GRANT USAGE ON SCHEMA public TO PUBLIC; {grants}"
+        )
+
+    async def _in_database(self, statements: str) -> None:
+        await self._admin.query_in(DATABASE, statements)

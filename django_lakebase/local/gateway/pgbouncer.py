@@ -1,0 +1,108 @@
+"""
+PgBouncer before a branch's server, where it is installed: for native passwords only.
+
+In transaction mode, as the service's pooler. Without it a pooled host leads to
+PostgreSQL itself.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from django_lakebase.local.errors import LocalError
+from django_lakebase.local.postgres.computes import Compute
+from django_lakebase.local.postgres.launcher import Launcher
+from django_lakebase.local.postgres.server import SUPERUSER
+
+PORT = 6432
+START_TIMEOUT = 10.0
+AUTH_QUERY = "SELECT rolname, rolpassword FROM pg_authid WHERE rolname = $1"
+
+
+def find_pgbouncer() -> str | None:
+    """Return PgBouncer's program, if it is installed."""
+    return shutil.which(
+        "pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
+    )
+
+
+class PgBouncers:
+    """One PgBouncer for each server that somebody connects to through it."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+        self._program = find_pgbouncer()
+        self._running: dict[Path, subprocess.Popen[bytes]] = {}
+        # By folder: a restored branch has another socket.
+        self._server_sockets: dict[Path, Path] = {}
+        self._lock = asyncio.Lock()
+
+    async def get_socket(self, compute: Compute) -> Path | None:
+        """Return the socket of the pooler of *compute*, None where there is none."""
+        if self._program is None:
+            return None
+        folder = compute.server.folder / "pooler"
+        path = folder / f".s.PGSQL.{PORT}"
+        async with self._lock:
+            process = self._running.get(folder)
+            if process and self._server_sockets[folder] != compute.server.socket:
+                await _kill(process)
+            if process is None or process.poll() is not None:
+                self._server_sockets[folder] = compute.server.socket
+                self._running[folder] = self._spawn(compute, folder)
+                await self._wait_until_ready(path, folder)
+        return path
+
+    async def stop(self) -> None:
+        """Stop all."""
+        for process in self._running.values():
+            await _kill(process)
+
+    def _spawn(self, compute: Compute, folder: Path) -> subprocess.Popen[bytes]:
+        launcher, server = self._launcher, compute.server
+        launcher.make_directory(folder)
+        settings = folder / "pgbouncer.ini"
+        settings.write_text(
+            "[databases]\n"
+            f"* = host={server.socket_folder} port={server.port}\n"
+            "[pgbouncer]\n"
+            "listen_addr =\n"
+            f"listen_port = {PORT}\n"
+            f"unix_socket_dir = {folder}\n"
+            "pool_mode = transaction\n"
+            "max_client_conn = 10000\n"
+            "auth_type = scram-sha-256\n"
+            f"auth_user = {SUPERUSER}\n"
+            f"auth_query = {AUTH_QUERY}\n"
+            "ignore_startup_parameters = extra_float_digits, options\n"
+        )
+        launcher.chown(settings)
+        return launcher.spawn([str(self._program), str(settings)], folder / "log")
+
+    async def _wait_until_ready(self, path: Path, folder: Path) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not _accepts(path):
+            if time.monotonic() > deadline or self._running[folder].poll() is not None:
+                raise LocalError(f"PgBouncer did not start:\n{_read(folder / 'log')}")
+            await asyncio.sleep(0.01)
+
+
+async def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await asyncio.to_thread(process.wait)
+
+
+def _accepts(path: Path) -> bool:
+    """Return whether *path* takes connections: it exists a moment before it does."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+def _read(log: Path) -> str:
+    return log.read_text(errors="replace")

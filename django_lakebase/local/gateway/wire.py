@@ -1,0 +1,125 @@
+"""
+The start of PostgreSQL's wire protocol: bytes to values and back.
+
+This file opens no socket. After the login nothing is parsed: bytes are moved. See
+https://www.postgresql.org/docs/current/protocol-message-formats.html.
+"""
+
+import struct
+from dataclasses import dataclass
+
+SSL_REQUEST = 80877103
+GSS_REQUEST = 80877104
+CANCEL_REQUEST = 80877102
+PROTOCOL_3 = 3
+# Bytes: PostgreSQL's own limit for a startup packet, and the proxy's for a password.
+MAX_STARTUP_PACKET = 10000
+MAX_PASSWORD = 65536
+
+# Bytes of a length, and of the number that starts a packet before the login.
+LENGTH_SIZE = 4
+
+PASSWORD_REQUEST = b"R" + struct.pack("!II", 8, 3)
+_MECHANISMS = b"SCRAM-SHA-256\0\0"
+SCRAM_REQUEST = b"R" + struct.pack("!II", 8 + len(_MECHANISMS), 10) + _MECHANISMS
+
+
+class ProtocolError(Exception):
+    """What arrived is not PostgreSQL's protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorResponse:
+    """The ErrorResponse message."""
+
+    message: str
+    code: str = "XX000"
+    severity: str = "ERROR"
+    detail: str = ""
+
+    def encode(self) -> bytes:
+        """Return the message's bytes."""
+        fields = [
+            ("S", self.severity),
+            ("V", self.severity),
+            ("C", self.code),
+            ("M", self.message),
+            ("D", self.detail),
+        ]
+        body = b"".join(
+            kind.encode() + text.encode() + b"\0" for kind, text in fields if text
+        )
+        return message(b"E", body + b"\0")
+
+
+def message(kind: bytes, body: bytes) -> bytes:
+    """Return a message of *kind*."""
+    return kind + struct.pack("!I", len(body) + 4) + body
+
+
+def packet(body: bytes) -> bytes:
+    """Return a message without a kind: those before the login."""
+    return struct.pack("!I", len(body) + 4) + body
+
+
+def packet_length(head: bytes, max_length: int = MAX_STARTUP_PACKET) -> int:
+    """Return the length of the body that follows the four bytes of *head*."""
+    (length,) = struct.unpack("!I", head)
+    if not LENGTH_SIZE <= length - LENGTH_SIZE <= max_length:
+        raise ProtocolError(f"invalid length of startup packet: {length}")
+    return int(length - LENGTH_SIZE)
+
+
+def request_code(body: bytes) -> int:
+    """Return the number with which a packet before the login starts."""
+    return int(struct.unpack("!I", body[:LENGTH_SIZE])[0])
+
+
+def parse_startup(body: bytes) -> dict[str, str]:
+    """Return the parameters of a StartupMessage."""
+    if request_code(body) >> 16 != PROTOCOL_3:
+        raise ProtocolError("unsupported frontend protocol")
+    parts = body[LENGTH_SIZE:].split(b"\0")
+    texts, ends = parts[:-2], parts[-2:]
+    if ends != [b"", b""] or len(texts) % 2:
+        raise ProtocolError("invalid startup packet layout")
+    try:
+        words = [text.decode() for text in texts]
+    except UnicodeDecodeError as exc:
+        raise ProtocolError("the startup packet is not UTF-8") from exc
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def startup(parameters: dict[str, str], *, version: int = PROTOCOL_3 << 16) -> bytes:
+    """Return a StartupMessage."""
+    body = b"".join(
+        name.encode() + b"\0" + value.encode() + b"\0"
+        for name, value in parameters.items()
+    )
+    return packet(struct.pack("!I", version) + body + b"\0")
+
+
+def query(sql: str) -> bytes:
+    """Return a message of the simple query protocol."""
+    return message(b"Q", sql.encode() + b"\0")
+
+
+def parse_error(body: bytes) -> str:
+    """Return the text of an ErrorResponse."""
+    fields = {part[:1]: part[1:].decode() for part in body.split(b"\0") if part}
+    return fields.get(b"M", "unknown error")
+
+
+def parse_row(body: bytes) -> list[str | None]:
+    """Return the values of a DataRow, in text format."""
+    values: list[str | None] = []
+    at = 2
+    for _ in range(struct.unpack("!H", body[:2])[0]):
+        (length,) = struct.unpack("!i", body[at : at + 4])
+        at += 4
+        if length < 0:
+            values.append(None)
+            continue
+        values.append(body[at : at + length].decode())
+        at += length
+    return values

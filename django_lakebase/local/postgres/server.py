@@ -1,0 +1,160 @@
+"""A real PostgreSQL server: created, started and stopped."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from django_lakebase.local.errors import LocalError
+
+from .launcher import Launcher, get_locale
+
+SUPERUSER = "cloud_admin"
+# Seconds.
+START_TIMEOUT, STOP_TIMEOUT = 30.0, 10.0
+
+
+class Server:
+    """
+    A PostgreSQL cluster in a folder of *launcher*'s directory.
+
+    One with a *primary* is its hot standby. Everything is started by the thread of
+    the event loop: the kernel ends a child with the thread that started it.
+    """
+
+    def __init__(
+        self, launcher: Launcher, folder: str, primary: "Server | None" = None
+    ) -> None:
+        self.folder = launcher.directory / folder
+        self.port = _find_free_port()
+        self._launcher, self._primary = launcher, primary
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def data(self) -> Path:
+        """The folder of the cluster's data."""
+        return self.folder / "data"
+
+    @property
+    def socket_folder(self) -> Path:
+        """The folder of the socket."""
+        return self.folder / "socket"
+
+    @property
+    def socket(self) -> Path:
+        """The socket on which the server trusts whoever reaches it."""
+        return self.socket_folder / f".s.PGSQL.{self.port}"
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "postgres.log"
+
+    async def start(self) -> None:
+        """Make the cluster where there is none, and start it; raises LocalError."""
+        launcher, data = self._launcher, self.data
+        for path in (self.folder, data, self.socket_folder):
+            launcher.make_directory(path)
+        self._log.unlink(missing_ok=True)
+        launcher.check_access(self.socket)
+        binaries = launcher.get_accessible_binaries()
+        if not (data / "PG_VERSION").exists():
+            await self._run_initdb(binaries)
+        data_version = (data / "PG_VERSION").read_text().strip()
+        version = launcher.binaries.version
+        if data_version != str(version):
+            raise LocalError(
+                f"{launcher.directory} holds data of PostgreSQL {data_version}, and "
+                f"version {version} was found. Use --postgres to choose the other, or "
+                "another --data."
+            )
+        (data / "postmaster.pid").unlink(missing_ok=True)
+        command: list[Path | str] = [launcher.program, "-D", data]
+        command += self._options()
+        self._process = launcher.spawn(command, self._log)
+        await self._wait_until_ready()
+
+    async def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        ready = "database system is ready to accept"
+        while ready not in self._log.read_text(errors="replace"):
+            process = self._process
+            if process is None or process.poll() is not None:
+                raise LocalError(f"PostgreSQL did not start:\n{_read_tail(self._log)}")
+            if time.monotonic() > deadline:
+                raise LocalError(
+                    f"PostgreSQL is not ready yet:\n{_read_tail(self._log)}"
+                )
+            await asyncio.sleep(0.01)
+
+    async def stop(self, *, keeps_data: bool = False) -> None:
+        """Stop the server; with *keeps_data* its data is written first."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        # Throw-away data needs no checkpoint.
+        is_persistent = keeps_data or self._launcher.is_persistent
+        process.send_signal(signal.SIGINT if is_persistent else signal.SIGQUIT)
+        try:
+            await asyncio.to_thread(process.wait, STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            await asyncio.to_thread(process.wait)
+
+    def _options(self) -> list[str]:
+        settings = {
+            "unix_socket_directories": str(self.socket_folder),
+            "unix_socket_permissions": "0700",
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "max_connections": "600",
+            "password_encryption": "scram-sha-256",
+            "log_min_messages": "warning",
+            "shared_buffers": "64MB",
+            "lc_messages": "C",
+            # A standby that looks away for a moment finds what it missed.
+            "wal_keep_size": "64MB",
+        }
+        if not self._launcher.is_persistent:
+            settings |= dict.fromkeys(
+                ("fsync", "synchronous_commit", "full_page_writes"), "off"
+            )
+        if self._primary is not None:
+            settings["primary_conninfo"] = (
+                f"host={self._primary.socket_folder} port={self._primary.port} "
+                f"user={SUPERUSER}"
+            )
+        return [f"--{name}={value}" for name, value in settings.items()]
+
+    async def _run_initdb(self, binaries: Path) -> None:
+        process = self._launcher.spawn(
+            [
+                binaries / "initdb",
+                f"--pgdata={self.data}",
+                f"--username={SUPERUSER}",
+                "--auth-local=trust",
+                "--auth-host=scram-sha-256",
+                "--encoding=UTF8",
+                f"--locale={get_locale()}",
+                "--no-sync",
+                "--no-instructions",
+            ],
+            self._log,
+        )
+        try:
+            await asyncio.to_thread(process.wait)
+        finally:
+            process.kill()
+        if process.returncode != 0:
+            raise LocalError(f"initdb made no cluster:\n{_read_tail(self._log)}")
+
+
+def _read_tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+
+
+def _find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
