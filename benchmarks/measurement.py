@@ -107,7 +107,7 @@ def ratio_of(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
 def compare(
     name: str, seconds: Sequence[Sequence[float]], limit: float | None = None
 ) -> Measurement:
-    """Return the ratio of our times to the other ones; at most *limit* is the goal."""
+    """Return the ratio of our times to theirs; at most *limit* is the goal."""
     ours, theirs = seconds
     ratio = ratio_of(ours, theirs)
     medians = statistics.median(ours), statistics.median(theirs)

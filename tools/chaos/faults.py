@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Stands for the time at which the fault begins, in seconds since 1970.
+# A placeholder for the time at which the fault begins, in seconds since 1970.
 NOW = "now"
 # Long enough that a fork or a killed thread interrupts a fetch.
 SLOW = {"ms": 700}

@@ -24,7 +24,7 @@ def _numbers(run: Run) -> dict[str, int]:
 
 
 def format_comparison(comparison: Comparison, flaky: list[Difference]) -> str:
-    """Return all failures and differences; *flaky* ones were equal when run again."""
+    """Return all failures and differences; *flaky* tests were equal when run again."""
     lines = [f"failed on both backends: {len(comparison.shared_failures)}"]
     lines += [f"  {pair.test}: {pair.ours}" for pair in comparison.shared_failures]
     lines.append(f"different at first, equal when run alone: {len(flaky)}")

@@ -1,7 +1,7 @@
 """
-The journeys with other packages: ``make packages``, or those that are named.
+Compatibility tests with other Django packages: ``make packages``.
 
-Each has settings of its own, so each runs in a process of its own.
+Each package has its own settings, so its tests run in a separate process.
 """
 
 import argparse
@@ -13,45 +13,53 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# Where the folder is not named as the distribution.
+# Distributions whose name differs from the name of the folder.
 DISTRIBUTIONS = {"opentelemetry": "opentelemetry-instrumentation-django"}
 
 
 def main() -> int:
-    """Run, print a line for each, and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="folders of tools/packages")
-    names = parser.parse_args().names or sorted(
-        file.parent.name for file in HERE.glob("*/test_journey.py")
+    """Run the tests, print a line for each package, and return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.packages",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    # One environment has what works on the newest Django, another the rest.
-    lines = [line_of(name) for name in names if installed(name)]
-    print(f"\nwith Django {version('django')}, Python {sys.version.split()[0]}:")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        help="folders of tools/packages (default: those of all installed packages)",
+    )
+    names = parser.parse_args().names or sorted(
+        file.parent.name for file in HERE.glob("*/test_compatibility.py")
+    )
+    # Each environment contains only the packages that support its Django.
+    lines = [run_tests(name) for name in names if installed_version(name)]
+    print(f"\nDjango {version('django')}, Python {sys.version.split()[0]}:")
     print(*lines, sep="\n")
     return 1 if any(" FAILED " in line for line in lines) else 0
 
 
-def installed(name: str) -> str:
-    """Return the version of what *name* is the journey of, or nothing."""
+def installed_version(name: str) -> str:
+    """Return the version of the package that folder *name* tests, or ""."""
     try:
         return version(DISTRIBUTIONS.get(name, name))
     except PackageNotFoundError:
         return ""
 
 
-def line_of(name: str) -> str:
-    """Run the journey of *name*; return what is to be said about it."""
+def run_tests(name: str) -> str:
+    """Run the tests in folder *name*; return a line with the result."""
     started = time.monotonic()
-    # Warnings are for the packages' own authors.
+    # Warnings in a package's code are a matter for its authors.
     pytest = [sys.executable, "-m", "pytest", "-q", "-W", "ignore", "--tb=short"]
-    done = subprocess.run(
+    completed = subprocess.run(
         [*pytest, str(HERE / name), f"--ds=tools.packages.{name}.settings"],
         check=False,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     seconds = time.monotonic() - started
-    verdict = "FAILED" if done.returncode else "passed"
-    return f"{name:<24} {installed(name):<8} {verdict} {seconds:6.1f} s"
+    result = "FAILED" if completed.returncode else "passed"
+    return f"{name:<24} {installed_version(name):<8} {result} {seconds:6.1f} s"
 
 
 if __name__ == "__main__":

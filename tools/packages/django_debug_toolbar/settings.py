@@ -1,8 +1,8 @@
-"""A project with the debug toolbar, and a secret in its settings."""
+"""Settings with the debug toolbar, and with a client secret for it to hide."""
 
 import os
 
-from tests.settings import *
+from tools.packages.base_settings import *
 
 DEBUG = True
 INSTALLED_APPS += ["django.contrib.staticfiles", "debug_toolbar"]

@@ -1,7 +1,7 @@
-"""The test project's addresses, and the toolbar's."""
+"""The URLs of the notes and of the toolbar."""
 
 from debug_toolbar.toolbar import debug_toolbar_urls
 
-from tests.app.urls import urlpatterns as own
+from tools.packages.notes.urls import urlpatterns as notes
 
-urlpatterns = [*own, *debug_toolbar_urls()]
+urlpatterns = [*notes, *debug_toolbar_urls()]

@@ -1,6 +1,6 @@
-"""A project with django-extensions; it is told what kind of engine ours is."""
+"""Settings with django-extensions, which needs the engine's name in a setting."""
 
-from tests.settings import *
+from tools.packages.base_settings import *
 
 INSTALLED_APPS += ["django_extensions"]
 DATABASES = {"default": {"ENGINE": "django_lakebase.postgresql"}}

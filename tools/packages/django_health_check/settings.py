@@ -1,6 +1,6 @@
-"""A project with a health endpoint."""
+"""Settings with a health endpoint."""
 
-from tests.settings import *
+from tools.packages.base_settings import *
 
 INSTALLED_APPS += ["health_check"]
 ROOT_URLCONF = "tools.packages.django_health_check.urls"

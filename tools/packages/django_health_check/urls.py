@@ -1,4 +1,4 @@
-"""Where a load balancer looks."""
+"""The URL that a load balancer requests."""
 
 from django.urls import path
 from health_check.views import HealthCheckView

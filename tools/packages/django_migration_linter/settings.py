@@ -1,6 +1,6 @@
-"""A project whose migrations are linted."""
+"""Settings of a project whose migrations are linted."""
 
-from tests.settings import *
+from tools.packages.base_settings import *
 
 INSTALLED_APPS += [
     "django_migration_linter",

@@ -1,6 +1,6 @@
-"""A project with triggers in its models."""
+"""Settings of a project with triggers in its models."""
 
-from tests.settings import *
+from tools.packages.base_settings import *
 
 INSTALLED_APPS += ["pgtrigger", "tools.packages.django_pgtrigger.ledger"]
 DATABASES = {

@@ -1,6 +1,6 @@
-"""A project with django-postgres-extra over our engine."""
+"""Settings with the backend of django-postgres-extra on top of the engine."""
 
-from tests.settings import *
+from tools.packages.base_settings import *
 
 INSTALLED_APPS += [
     "django.contrib.postgres",

@@ -1,6 +1,6 @@
-"""A project with a schema for each tenant, over our engine and a pool."""
+"""Settings with a schema for each tenant, on top of the engine with a pool."""
 
-from tests.settings import *
+from tools.packages.base_settings import *
 
 SHARED_APPS = [
     "django_tenants",

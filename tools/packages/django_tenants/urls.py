@@ -1,4 +1,4 @@
-"""A page that reads from the tenant's schema."""
+"""A view that queries the tenant's schema."""
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
@@ -7,7 +7,7 @@ from example_project.notes.models import Note
 
 
 def texts(request: HttpRequest) -> HttpResponse:
-    """Answer with the tenant's notes."""
+    """Respond with the tenant's notes."""
     return HttpResponse(",".join(note.text for note in Note.objects.all()))
 
 

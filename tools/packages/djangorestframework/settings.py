@@ -1,6 +1,6 @@
-"""A project with an API that can be browsed."""
+"""Settings with an API and its browsable pages."""
 
-from tests.settings import *
+from tools.packages.base_settings import *
 
 INSTALLED_APPS += ["rest_framework", "rest_framework.authtoken"]
 ROOT_URLCONF = "tools.packages.djangorestframework.urls"

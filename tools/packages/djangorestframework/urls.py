@@ -1,9 +1,9 @@
-"""Notes as an API."""
+"""The API of the notes."""
 
 from django.urls import include, path
 from rest_framework import routers, serializers, viewsets
 
-from tests.app.models import Note
+from tools.packages.notes.models import Note
 
 
 class NoteSerializer(serializers.ModelSerializer):
@@ -15,7 +15,7 @@ class NoteSerializer(serializers.ModelSerializer):
 
 
 class NoteViewSet(viewsets.ModelViewSet):
-    """All that one does with notes."""
+    """The operations on notes."""
 
     queryset = Note.objects.order_by("pk")
     serializer_class = NoteSerializer

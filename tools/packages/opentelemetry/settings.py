@@ -1,6 +1,6 @@
-"""A project that is traced, with a pool."""
+"""Settings with a pool, to be traced."""
 
-from tests.settings import *
+from tools.packages.base_settings import *
 
 DATABASES = {
     "default": {

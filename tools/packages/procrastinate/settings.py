@@ -1,5 +1,5 @@
-"""A project with a queue in its database."""
+"""Settings with a task queue in the database."""
 
-from tests.settings import *
+from tools.packages.base_settings import *
 
 INSTALLED_APPS += ["procrastinate.contrib.django", "tools.packages.procrastinate.jobs"]

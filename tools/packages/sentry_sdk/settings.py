@@ -1,10 +1,10 @@
-"""A project that sends all that Sentry can take."""
+"""Settings with a client secret, which Sentry must not get."""
 
 import os
 
-from tests.settings import *
+from tools.packages.base_settings import *
 
-ROOT_URLCONF = "tests.app.urls"
+ROOT_URLCONF = "tools.packages.notes.urls"
 DATABASES = {
     "default": {
         "ENGINE": "django_lakebase",

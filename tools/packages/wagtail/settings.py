@@ -1,6 +1,6 @@
-"""A Wagtail site."""
+"""Settings of a Wagtail site."""
 
-from tests.settings import *
+from tools.packages.base_settings import *
 
 INSTALLED_APPS = [
     "wagtail.contrib.forms",
@@ -24,7 +24,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE += ["wagtail.contrib.redirects.middleware.RedirectMiddleware"]
 ROOT_URLCONF = "tools.packages.wagtail.urls"
-WAGTAIL_SITE_NAME = "Journey"
+WAGTAIL_SITE_NAME = "Example site"
 WAGTAILADMIN_BASE_URL = "http://localhost"
 STATIC_URL = "static/"
 DATABASES = {

@@ -1,4 +1,4 @@
-"""The editors' door and the site."""
+"""The URLs of the editors' interface and of the site."""
 
 from django.urls import include, path
 from wagtail import urls as wagtail_urls

@@ -1,11 +1,11 @@
-"""Entries that nobody takes back."""
+"""A model whose rows cannot be deleted."""
 
 import pgtrigger
 from django.db import models
 
 
 class Entry(models.Model):
-    """A line of the ledger."""
+    """An entry of a ledger."""
 
     amount = models.IntegerField()
 

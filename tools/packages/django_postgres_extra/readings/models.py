@@ -1,11 +1,11 @@
-"""What meters say."""
+"""A model with the package's manager."""
 
 from django.db import models
 from psqlextra.models import PostgresModel
 
 
 class Meter(PostgresModel):
-    """A meter and what it says now."""
+    """A meter and its current value."""
 
     name = models.CharField(max_length=20, unique=True)
     value = models.IntegerField()

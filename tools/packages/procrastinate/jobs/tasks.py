@@ -1,11 +1,11 @@
-"""What the worker does."""
+"""The task of the worker."""
 
 from procrastinate.contrib.django import app
 
-from tests.app.models import Note
+from tools.packages.notes.models import Note
 
 
 @app.task
 def note(text: str) -> None:
-    """Write a note, through the ORM."""
+    """Create a note."""
     Note.objects.create(text=text)

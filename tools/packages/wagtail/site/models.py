@@ -1,4 +1,4 @@
-"""One kind of page."""
+"""A page type."""
 
 from django.db import models
 from wagtail.admin.panels import FieldPanel
@@ -7,7 +7,7 @@ from wagtail.search import index
 
 
 class TextPage(Page):
-    """A title and a text."""
+    """A page with a title and a text."""
 
     body = models.TextField(blank=True)
     content_panels = [*Page.content_panels, FieldPanel("body")]

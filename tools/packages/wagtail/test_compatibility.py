@@ -1,4 +1,4 @@
-"""Wagtail: all its migrations, the editor's login, a page, and its search."""
+"""Wagtail: its migrations, an editor's login, pages and search."""
 
 import pytest
 from django.urls import reverse
@@ -9,14 +9,13 @@ from tools.packages.wagtail.site.models import TextPage
 pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 
 
-def test_an_editor_logs_in_and_publishes(client, admin_user, outlive_token):
-    """By the forms of the admin, with tokens that end in between."""
+def test_editor_publishes_a_page_across_token_expiry(client, admin_user, expire_tokens):
     login = reverse("wagtailadmin_login")
-    answer = client.post(
+    response = client.post(
         login, {"username": "admin", "password": "password"}, follow=True
     )
-    assert b"Journey" in answer.content
-    outlive_token()
+    assert b"Example site" in response.content
+    expire_tokens()
     home = Site.objects.get().root_page
     url = reverse("wagtailadmin_pages:add", args=["site", "textpage", home.pk])
     assert client.get(url).status_code == 200
@@ -29,23 +28,23 @@ def test_an_editor_logs_in_and_publishes(client, admin_user, outlive_token):
         "action-publish": "yes",
     }
 
-    answer = client.post(url, form, follow=True)
-    outlive_token()
+    response = client.post(url, form, follow=True)
+    expire_tokens()
 
-    assert answer.status_code == 200
+    assert response.status_code == 200
     assert TextPage.objects.get().live
     assert client.get("/rotation/").content == b"Rotation: a fresh token"
 
 
-def test_pages_are_found_and_moved(outlive_token):
-    """By PostgreSQL's own full text search, and by treebeard's SQL."""
+def test_pages_are_found_and_moved_after_token_expiry(expire_tokens):
+    """With PostgreSQL's full text search, and with the SQL of treebeard."""
     home = Site.objects.get().root_page
     rivers = TextPage(title="Rivers", body="water running downhill")
     home.add_child(instance=rivers)
     below = home.add_child(instance=TextPage(title="Below"))
-    outlive_token()
+    expire_tokens()
 
-    # Not as it is written: by its stem.
+    # The text contains "running", which has the same stem.
     found = TextPage.objects.live().search("run")
     below.move(rivers, pos="last-child")
 

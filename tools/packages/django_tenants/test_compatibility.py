@@ -1,4 +1,4 @@
-"""django-tenants: a schema is made, migrated, served and dropped."""
+"""django-tenants: schemas are created, migrated, queried and dropped."""
 
 import pytest
 from django.core.management import call_command
@@ -14,28 +14,29 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def tenants():
-    """Give two tenants, each with a schema, and take them away."""
-    made = []
+    """Create two tenants with their schemas, and drop them afterwards."""
+    created = []
     for name in ("north", "south"):
-        made.append(Customer.objects.create(schema_name=name, name=name))
+        created.append(Customer.objects.create(schema_name=name, name=name))
         Domain.objects.create(
-            tenant=made[-1], domain=f"{name}.example.com", is_primary=True
+            tenant=created[-1], domain=f"{name}.example.com", is_primary=True
         )
-    yield made
+    yield created
     connection.set_schema_to_public()
     for tenant in Customer.objects.all():
         tenant.delete()
 
 
-def test_tenants_have_rows_of_their_own(tenants, client, outlive_token):
-    """By the host name of a request, and with another token than their schemas."""
+def test_host_name_selects_the_schema_after_token_expiry(
+    tenants, client, expire_tokens
+):
     for tenant in tenants:
         with tenant_context(tenant):
             Note.objects.create(text=f"of {tenant.name}")
-    outlive_token()
+    expire_tokens()
 
     north = client.get("/", headers={"host": "north.example.com"})
-    outlive_token()
+    expire_tokens()
     south = client.get("/", headers={"host": "south.example.com"})
 
     assert isinstance(connections["default"], LakebaseMixin)
@@ -43,10 +44,9 @@ def test_tenants_have_rows_of_their_own(tenants, client, outlive_token):
     assert south.content == b"of south"
 
 
-def test_migrate_schemas_migrates_each(tenants, outlive_token, capsys):
-    """Back and forth."""
+def test_migrate_schemas_works_after_token_expiry(tenants, expire_tokens, capsys):
     north, _ = tenants
-    outlive_token()
+    expire_tokens()
 
     call_command("migrate_schemas", "notes", "zero", schema_name="north")
     assert not tables(north)
@@ -56,16 +56,15 @@ def test_migrate_schemas_migrates_each(tenants, outlive_token, capsys):
 
 
 def tables(tenant):
-    """Return the tables of *tenant*'s own notes."""
+    """Return the tables of the notes in *tenant*'s schema."""
     with tenant_context(tenant):
         names = connection.introspection.table_names()
     return [name for name in names if name.startswith("notes")]
 
 
-def test_a_tenants_schema_goes_with_it(tenants, outlive_token):
-    """And the other's stays."""
+def test_deleting_a_tenant_drops_only_its_schema(tenants, expire_tokens):
     north, _ = tenants
-    outlive_token()
+    expire_tokens()
 
     north.delete()
 

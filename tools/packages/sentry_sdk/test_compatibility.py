@@ -1,4 +1,4 @@
-"""Sentry: events and spans with all details, and without a token."""
+"""Sentry: events and spans have all details but no token."""
 
 import json
 from wsgiref.util import setup_testing_defaults
@@ -11,13 +11,11 @@ from sentry_sdk.integrations.django import DjangoIntegration
 from sentry_sdk.scrubber import EventScrubber
 from sentry_sdk.transport import Transport
 
-from tests.support import forget_all
-
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Collector(Transport):
-    """Keeps what would be sent."""
+    """A transport that keeps the events."""
 
     def __init__(self):
         super().__init__({})
@@ -29,16 +27,16 @@ class Collector(Transport):
 
 @pytest.fixture
 def sent(monkeypatch):
-    """Give what is sent from now on, with every detail switched on."""
-    # Of a dict with more keys Sentry sends ten.
+    """Return the list of events sent, with every detail enabled."""
+    # By default, Sentry sends only ten keys of a dict.
     monkeypatch.setattr(sentry_sdk.serializer, "MAX_DATABAG_BREADTH", 1000)
     collector = Collector()
     sentry_sdk.init(
-        dsn="http://nobody@localhost/1",
+        dsn="http://key@localhost/1",
         transport=collector,
         integrations=[DjangoIntegration(middleware_spans=True)],
         include_local_variables=True,
-        # Else what is called password is hidden, whoever shows it.
+        # By default, Sentry hides all values whose name contains "password".
         event_scrubber=EventScrubber(denylist=[], pii_denylist=[]),
         max_value_length=100_000,
         send_default_pii=True,
@@ -49,7 +47,7 @@ def sent(monkeypatch):
 
 
 def get(path):
-    """Ask for *path* as a server does, and return the status."""
+    """Request *path* like a WSGI server, and return the status."""
     environ = {"PATH_INFO": path, "HTTP_HOST": "testserver"}
     setup_testing_defaults(environ)
     statuses = []
@@ -59,9 +57,9 @@ def get(path):
     return statuses[0]
 
 
-def test_a_request_is_traced_past_the_tokens_end(sent, outlive_token, assert_no_secret):
-    """The hook around connect() asks for our parameters, and the spans name us."""
-    outlive_token()
+def test_request_is_traced_after_token_expiry(sent, expire_tokens, assert_no_secret):
+    """Sentry wraps connect() and reads the connection parameters."""
+    expire_tokens()
 
     assert get("/count/") == "200 OK"
 
@@ -73,20 +71,20 @@ def test_a_request_is_traced_past_the_tokens_end(sent, outlive_token, assert_no_
     assert_no_secret(json.dumps(sent))
 
 
-@pytest.mark.parametrize("host", ["given", "asked from the workspace"])
+@pytest.mark.parametrize("host", ["from environment", "from workspace"])
 @pytest.mark.parametrize(
     "fault", ["endpoint-disabled", "role-missing", "secret-revoked"]
 )
-def test_a_connect_that_fails_shows_no_secret(
-    sent, local, fault, host, assert_no_secret, monkeypatch
+def test_failed_connect_sends_no_secret(
+    sent, local, fault, host, assert_no_secret, reset_engine, monkeypatch
 ):
-    """Sentry sends each local variable of each frame, and those of the causes."""
+    """Sentry sends the local variables of all frames, also of the causes."""
     connection.close()
-    if host != "given":
+    if host != "from environment":
         monkeypatch.setitem(connection.settings_dict, "HOST", "")
         monkeypatch.delenv("PGHOST")
     if fault == "secret-revoked":
-        forget_all()
+        reset_engine()
 
     with local.fault(fault):
         assert get("/count/") == "500 Internal Server Error"

@@ -1,4 +1,4 @@
-"""OpenTelemetry: Django and psycopg instrumented, pool or not."""
+"""OpenTelemetry: Django and psycopg instrumented, with and without a pool."""
 
 import pytest
 from django.db import connection
@@ -9,14 +9,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.app.models import Note
+from tools.packages.notes.models import Note
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
 def spans():
-    """Give a function that returns the spans since the last call."""
+    """Return a function that returns the spans since its last call."""
     connection.close()
     connection.close_pool()
     exporter, provider = InMemorySpanExporter(), TracerProvider()
@@ -44,21 +44,21 @@ def spans():
 
 
 @pytest.mark.parametrize("pool", [True, False], ids=["pool", "plain"])
-def test_queries_are_traced_past_the_tokens_end(
-    spans, client, outlive_token, assert_no_secret, pool, settings
+def test_queries_are_traced_after_token_expiry(
+    spans, client, expire_tokens, assert_no_secret, pool, settings
 ):
-    """Each statement has a span, with server and user, in that of its request."""
+    """The span of a statement has database and user, and the trace of its request."""
     if not pool:
         connection.settings_dict["OPTIONS"].pop("pool", None)
     Note.objects.create(text="traced")
-    outlive_token()
+    expire_tokens()
     spans()
 
     assert client.get("/count/").content == b"1"
 
     found = spans()
     shown = [span.to_json() for span in found]
-    [query] = [span for span in found if "app_note" in str(dict(span.attributes))]
+    [query] = [span for span in found if "notes_note" in str(dict(span.attributes))]
     [request] = [span for span in found if span.kind is trace.SpanKind.SERVER]
     assert query.attributes["db.system"] == "postgresql"
     assert query.attributes["db.user"] == connection.settings_dict["USER"]
@@ -67,8 +67,8 @@ def test_queries_are_traced_past_the_tokens_end(
     assert_no_secret("".join(shown))
 
 
-def test_a_connect_that_fails_records_no_secret(spans, client, local, assert_no_secret):
-    """The exception is an event of the request's span, with its whole traceback."""
+def test_failed_connect_records_no_secret(spans, client, local, assert_no_secret):
+    """The request's span contains the exception with its traceback."""
     client.raise_request_exception = False
 
     with local.fault("endpoint-disabled"):

@@ -1,4 +1,4 @@
-"""procrastinate: a worker takes our parameters once, for a pool of its own."""
+"""procrastinate: a worker gets connection parameters once and has its own pool."""
 
 import os
 import subprocess
@@ -9,21 +9,21 @@ import uuid
 import pytest
 from django.db import connection
 
-from tests.app.models import Note
+from tools.packages.notes.models import Note
 from tools.packages.procrastinate.jobs.tasks import note
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(params=["host given", "host asked from the workspace"])
+@pytest.fixture(params=["host from environment", "host from workspace"])
 def worker(local, request):
-    """Run manage.py procrastinate worker, as a user does, in the test database."""
+    """Run the worker's management command in the test database."""
     connection.ensure_connection()
     command = [sys.executable, "-m", "django", "procrastinate", "worker"]
     environment = {**os.environ, "PGDATABASE": connection.settings_dict["NAME"]}
-    if request.param != "host given":
+    if request.param != "host from environment":
         del environment["PGHOST"]
-    # What it says is shown by pytest where the test fails.
+    # pytest shows the output of the worker if a test fails.
     with subprocess.Popen(command, env=environment) as process:
         yield process
         process.terminate()
@@ -34,15 +34,15 @@ def worker(local, request):
 
 
 def wait_for(text):
-    """Return once the note *text* has been written."""
+    """Wait until the note *text* exists."""
     deadline = time.monotonic() + 60
     while not Note.objects.filter(text=text).exists():
-        assert time.monotonic() < deadline, f"nobody wrote {text}"
+        assert time.monotonic() < deadline, f"{text} was not created"
         time.sleep(0.1)
 
 
-def end_all_other_sessions():
-    """Have everybody else's sessions in this database ended, and wait for that."""
+def terminate_other_sessions():
+    """Terminate all other sessions in this database; return their number."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(pg_terminate_backend(pid, 30000)) FROM pg_stat_activity "
@@ -51,15 +51,15 @@ def end_all_other_sessions():
         return cursor.fetchone()[0]
 
 
-def test_a_worker_goes_on_past_its_tokens_end(worker, outlive_token):
-    """Its pool opens connections with the parameters that it took at its start."""
-    # The queue outlives the flush between tests: its tables are not Django's.
+def test_worker_reconnects_after_token_expiry(worker, expire_tokens):
+    """Its pool opens connections with the parameters that it got when it started."""
+    # The queue is not flushed between tests, because its tables have no models.
     before, after = str(uuid.uuid4()), str(uuid.uuid4())
     note.defer(text=before)
     wait_for(before)
-    outlive_token()
+    expire_tokens()
 
-    assert end_all_other_sessions() > 0
+    assert terminate_other_sessions() > 0
     note.defer(text=after)
 
     wait_for(after)

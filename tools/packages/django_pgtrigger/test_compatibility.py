@@ -1,4 +1,4 @@
-"""django-pgtrigger: triggers that migrations make, guarding rows."""
+"""django-pgtrigger: triggers that migrations create."""
 
 import pgtrigger
 import pytest
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def triggers():
-    """Return the names of the ledger's triggers."""
+    """Return the names of the triggers on the table of entries."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT tgname FROM pg_trigger "
@@ -20,10 +20,9 @@ def triggers():
         return [name for (name,) in cursor.fetchall()]
 
 
-def test_a_migration_brings_the_trigger(outlive_token):
-    """And it refuses what it is to refuse."""
+def test_migration_creates_a_trigger_that_prevents_deletion(expire_tokens):
     entry = Entry.objects.create(amount=7)
-    outlive_token()
+    expire_tokens()
 
     with pytest.raises(ProgrammingError, match="Cannot delete"):
         entry.delete()
@@ -32,10 +31,10 @@ def test_a_migration_brings_the_trigger(outlive_token):
     assert Entry.objects.count() == 1
 
 
-def test_triggers_are_ignored_for_a_while(outlive_token):
-    """By a hook in the connection that each cursor goes through."""
+def test_trigger_is_ignored_only_within_the_context_manager(expire_tokens):
+    """Pgtrigger wraps the execution of each statement on the connection."""
     Entry.objects.create(amount=7)
-    outlive_token()
+    expire_tokens()
 
     with transaction.atomic(), pgtrigger.ignore("ledger.Entry:kept"):
         Entry.objects.all().delete()
@@ -46,11 +45,10 @@ def test_triggers_are_ignored_for_a_while(outlive_token):
         entry.delete()
 
 
-def test_triggers_are_removed_and_installed(outlive_token, capsys):
-    """By the command, which finds its way past the end of a token."""
+def test_command_installs_triggers_after_token_expiry(expire_tokens, capsys):
     call_command("pgtrigger", "uninstall")
     assert triggers() == []
-    outlive_token()
+    expire_tokens()
 
     call_command("pgtrigger", "install")
     call_command("pgtrigger", "ls")
@@ -59,8 +57,8 @@ def test_triggers_are_removed_and_installed(outlive_token, capsys):
     assert "INSTALLED" in capsys.readouterr().out
 
 
-def test_a_new_trigger_makes_a_migration(capsys):
-    """The schema editor is ours by inheritance, so pgtrigger can extend it."""
+def test_makemigrations_detects_no_changes(capsys):
+    """Pgtrigger extends the schema editor, which the engine inherits from Django."""
     call_command("makemigrations", "ledger", dry_run=True)
 
     assert "No changes detected" in capsys.readouterr().out

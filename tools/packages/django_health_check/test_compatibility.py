@@ -1,4 +1,4 @@
-"""django-health-check: a health endpoint that asks the database."""
+"""django-health-check: a health endpoint that queries the database."""
 
 import pytest
 from django.db import connection
@@ -8,24 +8,24 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def health(client):
     """Return status and body of the endpoint."""
-    answer = client.get("/health/", {"format": "json"})
-    return answer.status_code, answer.content.decode()
+    response = client.get("/health/", {"format": "json"})
+    return response.status_code, response.content.decode()
 
 
-def test_health_is_reported_past_the_tokens_end(client, outlive_token):
-    """Each probe opens a connection of its own."""
+def test_check_succeeds_after_token_expiry(client, expire_tokens):
+    """Each check opens a new connection."""
     before = health(client)
-    outlive_token()
+    expire_tokens()
 
     assert before[0] == 200
     assert health(client) == before
     assert "OK" in before[1]
 
 
-def test_a_disabled_endpoint_is_ill_until_it_is_enabled(
+def test_check_fails_only_while_the_endpoint_is_disabled(
     client, local, caplog, assert_no_secret
 ):
-    """The answer names the alias; the reason and its mend are in the log."""
+    """The response names the alias; the log contains the summary and the hint."""
     connection.close()
     with local.fault("endpoint-disabled"):
         status, shown = health(client)

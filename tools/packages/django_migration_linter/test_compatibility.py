@@ -1,4 +1,4 @@
-"""django-migration-linter: it finds PostgreSQL's rules by the word in ENGINE."""
+"""django-migration-linter: it recognises PostgreSQL by the word in ENGINE."""
 
 import pytest
 from django.conf import settings
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def lint(capsys, **options):
-    """Return the exit status and what is printed for the app *shop*."""
+    """Return the exit status and the output for the app *shop*."""
     try:
         call_command("lintmigrations", include_apps=["shop"], no_cache=True, **options)
     except SystemExit as exc:
@@ -17,32 +17,31 @@ def lint(capsys, **options):
     return 0, capsys.readouterr().out
 
 
-def test_an_unsafe_migration_is_named(capsys, outlive_token):
-    """For a column without a default, and for an index that locks the table."""
-    outlive_token()
+def test_unsafe_migration_is_reported(capsys, expire_tokens):
+    """It adds a column without a default, and an index that locks the table."""
+    expire_tokens()
 
     status, shown = lint(capsys)
 
     assert status == 1
     assert "0001_initial)... OK" in shown
-    assert "0002_hurried)... ERR" in shown
-    # A rule of PostgreSQL's alone.
+    assert "0002_unsafe)... ERR" in shown
+    # Only the PostgreSQL analyser has this rule.
     assert "CREATE INDEX locks table" in shown
 
 
-def test_only_new_migrations_are_linted(capsys):
-    """It reads django_migrations for that."""
+def test_applied_and_unapplied_migrations_are_told_apart(capsys):
+    """The linter reads the table django_migrations."""
     with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM django_migrations WHERE name = '0002_hurried'")
+        cursor.execute("DELETE FROM django_migrations WHERE name = '0002_unsafe'")
 
     applied, _ = lint(capsys, applied_migrations=True)
-    waiting, _ = lint(capsys, unapplied_migrations=True)
+    unapplied, _ = lint(capsys, unapplied_migrations=True)
 
-    assert (applied, waiting) == (0, 1)
+    assert (applied, unapplied) == (0, 1)
 
 
-def test_the_short_name_needs_an_option(capsys, monkeypatch):
-    """ENGINE without the word is refused, unless the analyser is named."""
+def test_engine_without_postgresql_in_its_name_needs_an_option(capsys, monkeypatch):
     monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", "django_lakebase")
 
     with pytest.raises(ValueError, match="django_lakebase"):

@@ -1,4 +1,4 @@
-"""django-extensions: the commands that look at the database."""
+"""django-extensions: the commands that use the database."""
 
 import psycopg
 import pytest
@@ -6,16 +6,13 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from tests.app.models import Note
+from tools.packages.notes.models import Note
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.mark.parametrize("style", ["keyvalue", "kwargs", "uri", "pgpass"])
-def test_sqldsn_describes_the_connection_without_a_token(
-    capsys, style, assert_no_secret
-):
-    """In each of its styles; there is no password that it could print."""
+def test_sqldsn_prints_the_connection_without_a_token(capsys, style, assert_no_secret):
     connection.ensure_connection()
     call_command("sqldsn", style=style)
 
@@ -25,8 +22,7 @@ def test_sqldsn_describes_the_connection_without_a_token(
     assert_no_secret(shown)
 
 
-def test_sqlcreate_writes_sql(capsys, assert_no_secret):
-    """For the database; a role's password is not ours to give."""
+def test_sqlcreate_prints_sql_without_a_password(capsys, assert_no_secret):
     call_command("sqlcreate")
 
     shown = capsys.readouterr().out
@@ -34,16 +30,16 @@ def test_sqlcreate_writes_sql(capsys, assert_no_secret):
     assert_no_secret(shown)
 
 
-def test_sqldiff_compares_models_with_tables(capsys, outlive_token):
-    """With PostgreSQL's rules, which it finds by the last part of ENGINE."""
-    outlive_token()
-    call_command("sqldiff", "app", dense_output=True)
+def test_sqldiff_compares_models_with_tables(capsys, expire_tokens):
+    """It recognises PostgreSQL by the last part of ENGINE."""
+    expire_tokens()
+    call_command("sqldiff", "notes", dense_output=True)
     equal = capsys.readouterr().out
-    execute("ALTER TABLE app_note DROP COLUMN written_at")
+    execute("ALTER TABLE notes_note DROP COLUMN written_at")
     try:
-        call_command("sqldiff", "app", dense_output=True)
+        call_command("sqldiff", "notes", dense_output=True)
     finally:
-        execute("ALTER TABLE app_note ADD written_at timestamptz")
+        execute("ALTER TABLE notes_note ADD written_at timestamptz")
     different = capsys.readouterr().out
 
     assert "written_at" not in equal
@@ -56,20 +52,19 @@ def execute(sql):
         cursor.execute(sql)
 
 
-def test_shell_plus_knows_the_models(capsys, outlive_token):
-    """And queries them with a current token."""
+def test_shell_plus_queries_models_after_token_expiry(capsys, expire_tokens):
     Note.objects.create(text="seen in the shell")
-    outlive_token()
+    expire_tokens()
 
     call_command("shell_plus", "--plain", "--command", "print(Note.objects.get())")
 
     assert "seen in the shell" in capsys.readouterr().out
 
 
-def test_reset_schema_empties_the_schema(outlive_token):
-    """Through Django's connection, so with a token."""
+def test_reset_schema_drops_tables_after_token_expiry(expire_tokens):
+    """It uses Django's connection, and so a current token."""
     execute("CREATE SCHEMA spare CREATE TABLE spare.gone (id int)")
-    outlive_token()
+    expire_tokens()
 
     call_command("reset_schema", interactive=False, schema="spare")
 
@@ -81,28 +76,29 @@ def test_reset_schema_empties_the_schema(outlive_token):
 
 @pytest.fixture
 def libpq(local, monkeypatch):
-    """Let connections that know nothing of us find the local server."""
+    """Let connections that bypass the engine find the local server."""
     connection.ensure_connection()
     monkeypatch.setenv("PGHOSTADDR", local.env["LAKEBASE_HOSTADDR"])
 
 
 @pytest.mark.parametrize("command", ["reset_db", "drop_test_database"])
-def test_commands_with_connections_of_their_own_have_no_password(libpq, command):
-    """They read PASSWORD from the settings, where there is none."""
+def test_commands_that_bypass_django_have_no_password(libpq, command):
+    """They read PASSWORD from the settings, which is empty."""
     with pytest.raises(psycopg.OperationalError, match="no password supplied"):
         call_command(command, interactive=False, dbname="spare")
 
 
-def test_they_take_a_token_from_the_environment(libpq, local, monkeypatch):
-    """In PGPASSWORD, as libpq reads it."""
+def test_commands_that_bypass_django_use_a_token_in_pgpassword(
+    libpq, local, monkeypatch
+):
     token = local.issue(local.facts["service_principal"])
     monkeypatch.setenv("PGPASSWORD", token)
 
     call_command("reset_db", interactive=False, dbname="test_spare")
-    made = databases()
+    created = databases()
     call_command("drop_test_database", interactive=False, dbname="spare")
 
-    assert "test_spare" in made
+    assert "test_spare" in created
     assert "test_spare" not in databases()
 
 
@@ -113,8 +109,7 @@ def databases():
         return {name for (name,) in cursor.fetchall()}
 
 
-def test_another_engine_is_unknown(monkeypatch):
-    """Without the setting the commands say so, and do nothing."""
+def test_reset_db_rejects_an_engine_that_is_not_in_the_setting(monkeypatch):
     monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", "django_lakebase")
 
     with pytest.raises(CommandError, match="Unknown database engine"):
