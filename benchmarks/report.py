@@ -43,7 +43,7 @@ A dot to the left of 1 means that the engine is faster; the vertical mark is the
 SECTIONS = {
     "connect": Section(
         "Connecting with a cached credential",
-        "The engine sends the time zone in the startup packet, where stock sets it "
+        "The engine sends the time zone in the startup packet, while stock sets it "
         "with a query, so the engine needs one round trip fewer. A relay between "
         "client and gateway counts the round trips: each begins when the client sends "
         "something after it has received something. The Terminate message that closes "
@@ -62,11 +62,11 @@ SECTIONS = {
         "The workspace takes 150 ms for each credential in this benchmark.",
     ),
     "rotation": Section(
-        "The slowest connects during a refresh",
-        "Every second block of 1,000 connects has a refresh half-way, for which the "
-        "workspace takes 150 ms. No connect waits for it, because a background thread "
-        "fetches the credential. The p99.9 of a block is its slowest connect out of a "
-        "thousand, so the spread is wide.",
+        "Tail latency during a refresh",
+        "Connections are opened in blocks of 1,000. In every second block a refresh "
+        "starts half-way, for which the workspace takes 150 ms. No connection waits "
+        "for it, because a background thread fetches the credential. The p99.9 of a "
+        "block is its slowest connection out of a thousand, so the spread is wide.",
     ),
     "pool": Section(
         "Requests through a pool",
