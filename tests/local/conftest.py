@@ -11,7 +11,7 @@ import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.config import Config
 
-from tests.sessions import dialled
+from tests.helpers.sessions import open_session
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def api(local):
 @pytest.fixture
 def dial(local):
     """Give a function that connects as the service principal, or as it is told."""
-    return lambda **own: dialled(local, **own)
+    return lambda **own: open_session(local, **own)
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from psycopg import errors
 
 from django_lakebase.local.client import LocalLakebase
 from django_lakebase.local.gateway.pgbouncer import find_pgbouncer
+from tests.helpers.sessions import open_session
 from tests.local.conftest import Api, Refused
 from tests.local.test_command import alive
-from tests.sessions import dialled
 
 READ_ONLY = {"spec": {"endpoint_type": "ENDPOINT_TYPE_READ_ONLY"}}
 
@@ -269,7 +269,7 @@ def test_an_idle_endpoint_goes_to_sleep_and_wakes():
             # The statement lasts until it has been given all rows.
             return session.cursor().copy("COPY work FROM STDIN")
 
-        session = dialled(own)
+        session = open_session(own)
         session.execute("CREATE TABLE work (line text)")
         started_at = time.monotonic()
         with at_work(session):
@@ -282,7 +282,7 @@ def test_an_idle_endpoint_goes_to_sleep_and_wakes():
         with session, pytest.raises(errors.AdminShutdown):
             session.execute("SELECT pg_sleep(20)")
 
-        with dialled(own) as session, at_work(session):
+        with open_session(own) as session, at_work(session):
             assert state() == "ACTIVE"
 
 
@@ -301,10 +301,10 @@ def test_data_holds_branches_and_replicas():
             own.set_fault("role-missing")
         with LocalLakebase.start("--data", f"{folder}/kept") as own:
             host = replica["status"]["hosts"]["host"]
-            with dialled(own, host=host) as session:
+            with open_session(own, host=host) as session:
                 row = session.execute("SELECT pg_is_in_recovery()").fetchone()
             # A fault does not outlive its run.
-            dialled(own).close()
+            open_session(own).close()
 
     assert row == (True,)
 
@@ -338,7 +338,7 @@ def test_dialects(dialect, expired, missing, other):
         facts = own.facts
 
         def dial(**params):
-            return dialled(own, **params)
+            return open_session(own, **params)
 
         old = own.issue(facts["service_principal"], ttl=-5)
         assert expired in refusal(dial, password=old)

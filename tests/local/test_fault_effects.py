@@ -14,8 +14,8 @@ from databricks.sdk.errors.base import DatabricksError
 from psycopg import errors
 
 from django_lakebase.local.faults.registry import FAULTS
+from tests.helpers.programs import wait_until_disconnected
 from tests.local.conftest import Api
-from tests.servers.programs import until_no_connection
 
 
 def refusal(dial, **own):
@@ -208,7 +208,7 @@ def test_a_moved_endpoint(api, dial, local):
 def test_too_many_connections(dial, local):
     """Beyond the limit."""
     # Those of earlier tests may still be closing.
-    until_no_connection(local)
+    wait_until_disconnected(local)
     with local.fault("too-many-connections", limit=1), dial():
         assert "remaining connection slots are reserved" in refusal(dial)
     dial().close()
@@ -332,7 +332,7 @@ def test_the_page_shows_the_state(local):
     assert local.facts["host"] in text
     assert "<dt>api-slow</dt><dd>ms=1.0, path=credentials" in text
     assert "<dt>refusals</dt><dd>0</dd>" in text
-    assert "&#x27;" not in text.partition("Counters")[2].partition("Faults")[0]
+    assert "&#x27;" not in text.partition("Counters")[2].partition("Available")[0]
     for name in FAULTS:
         assert name in text
     for secret in ("owner_token", "native_password"):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from django_lakebase.errors import explain
-from django_lakebase.kinds import Source
+from django_lakebase.failures.classify import classify
+from django_lakebase.failures.failure import Source
 from django_lakebase.local.faults.registry import (
     FAULTS,
     FaultError,
@@ -26,7 +26,7 @@ def test_a_fault_is_read_from_a_command_line():
     ("text", "said"),
     [
         ("no-such", "api-down"),
-        ("latency:sm=5", "it has: ms"),
+        ("latency:sm=5", "Its options: ms"),
         ("latency:ms=fast", "not a number"),
         ("latency:ms", "key=value"),
     ],
@@ -89,7 +89,7 @@ def test_every_message_says_something(name):
     refusal = MESSAGES[name]("me")
     said = Exception(f"{refusal.severity}:  {refusal.message}")
 
-    is_known = explain(said, Source.SERVER).id != "unexplained"
+    is_known = classify(said, Source.SERVER).id != "unexplained"
     assert is_known == (name not in ("german", "unknown"))
 
 

@@ -1,6 +1,6 @@
 """The rate that a principal is held to, with a clock of our own."""
 
-from django_lakebase.local.api.rate_limit import RateLimiter
+from django_lakebase.local.api.fault_injection import RateLimiter
 
 
 def test_a_second_s_worth_is_allow_at_once_and_then_a_steady_rate():

@@ -121,7 +121,7 @@ def test_a_role_is_changed(api, role):
             "",
             {"postgres_role": "x", "auth_method": "LAKEBASE_OAUTH_V1"},
             400,
-            "does not go with",
+            "is not valid for",
         ),
     ],
 )
