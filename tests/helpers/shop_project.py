@@ -16,8 +16,8 @@ from tests.helpers.sessions import open_session
 
 FOLDER = Path(__file__).parents[1] / "projects" / "shop"
 MANAGE = (sys.executable, "manage.py", "test", "--noinput")
-# Only the two plugins that its user has installed.
-PLUGINS = ("-p", "pytest_django.plugin", "-p", "xdist.plugin")
+# Only the plugins that its user has installed.
+PLUGINS = ("-p", "pytest_django.plugin", "-p", "xdist.plugin", "-p", "lakebase_local")
 PYTEST = (sys.executable, "-m", "pytest", *PLUGINS, "-p", "no:cacheprovider")
 # A long budget: several processes import the SDK at the same time.
 POOLED: dict[str, Any] = {

@@ -74,7 +74,7 @@ async def serving(context):
     port = await one.start(0)
     try:
         yield one, port
-        results = await asyncio.collect_facts(*tasks, return_exceptions=True)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [r for r in results if r is not None] == []
     finally:
         one.close()

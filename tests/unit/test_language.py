@@ -68,6 +68,9 @@ FOLDERS = (
 )
 SUFFIXES = {"", ".cfg", ".html", ".ini", ".md", ".py", ".toml", ".yaml", ".yml"}
 SKIPPED = {"LICENSE", Path(__file__).name}
+# The account and role "nobody", and texts of the service that the emulator repeats.
+ALLOWED = re.compile(r"[\"']nobody[\"']")
+SERVICE_TEXTS = "messages.py"
 
 
 def texts() -> Iterator[Path]:
@@ -88,7 +91,7 @@ def is_checked(path: Path) -> bool:
 def findings(text: str) -> Iterator[str]:
     """Yield the lines of *text* with a banned phrase, and the phrase."""
     for number, line in enumerate(text.splitlines(), 1):
-        match = PATTERN.search(line)
+        match = PATTERN.search(ALLOWED.sub("", line))
         if match:
             yield f"{number}: {match.group()!r} in: {line.strip()}"
 
@@ -99,6 +102,7 @@ def test_no_text_has_a_banned_phrase() -> None:
         for path in sorted(texts())
         if is_checked(path)
         for finding in findings(path.read_text(encoding="utf-8", errors="ignore"))
+        if not (path.name == SERVICE_TEXTS and "please" in finding.lower())
     ]
 
     assert not found, "\n" + "\n".join(found)

@@ -411,7 +411,7 @@ def test_checks_and_lakebase_check_list_ignored_variables(
     [settings, *_] = Diagnosis(default).run()
 
     for text in (printed.err + printed.out, settings.detail):
-        assert "PGHOSTADDR, PGPASSWORD set in the environment" in text
+        assert "the environment sets PGHOSTADDR, PGPASSWORD" in text
         assert "left over" not in text
         assert "PGCLIENTENCODING" not in text
     assert "lakebase.W008" in printed.err + printed.out
