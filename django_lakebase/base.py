@@ -205,7 +205,7 @@ class LakebaseMixin(Base):
         if name is not None:
             # Django instantiates this class itself, and does not use the connection's
             # server_cursor_factory.
-            cursor.__class__ = session.tracking(type(cursor))
+            cursor.__class__ = session.tracking_class(type(cursor))
         return cursor
 
     def close_if_health_check_failed(self) -> None:
@@ -324,7 +324,7 @@ class LakebaseMixin(Base):
             return False
         target = self.get_target()
         credentials = access_to(target).credentials
-        if credentials.ready() is not None:
+        if credentials.get_cached() is not None:
             return False
         credentials.refresh_soon()
         # After an idle hour the refresh has only just started: there is no error yet.

@@ -48,7 +48,7 @@ DJANGO_OPTIONS = (
 )
 # The check id for each failure with which the first connection would be rejected. W002
 # is only a warning, because an image is built without its containers' variables.
-REJECTIONS = {
+CHECK_IDS = {
     "endpoint-missing": "lakebase.W002",
     "host-without-endpoint": "lakebase.W002",
     "endpoint-malformed": "lakebase.E001",
@@ -132,7 +132,7 @@ def unusable_settings(alias: Alias) -> Iterator[CheckMessage]:
     """Yield E001 to E007, E011 to E017 or W002 if connecting would be rejected."""
     error = alias.error
     if error is not None:
-        check_id = REJECTIONS[error.failure_id]
+        check_id = CHECK_IDS[error.failure_id]
         message_class = Warning if ".W" in check_id else Error
         yield message_class(
             f"{alias.label}: {error.summary}", hint=error.hint, id=check_id
@@ -150,7 +150,7 @@ def unusable_pool(alias: Alias) -> Iterator[CheckMessage]:
         failures.append(failures_by_id()["pool-package-missing"])
     for failure in failures:
         summary, hint = summary_and_hint(failure, {})
-        yield Error(f"{alias.label}: {summary}", hint=hint, id=REJECTIONS[failure.id])
+        yield Error(f"{alias.label}: {summary}", hint=hint, id=CHECK_IDS[failure.id])
 
 
 def pooled_host(alias: Alias) -> Iterator[CheckMessage]:
@@ -278,7 +278,11 @@ def token_as_password(alias: Alias) -> Iterator[CheckMessage]:
 
 def ignored_variables(alias: Alias) -> Iterator[CheckMessage]:
     """Yield W008 for variables of libpq that have no effect on this alias."""
-    detail, hint = libpq.warning(alias.params, os.environ) if alias.target else ("", "")
+    detail, hint = (
+        libpq.ignored_variables_warning(alias.params, os.environ)
+        if alias.target
+        else ("", "")
+    )
     if detail:
         yield Warning(f"{alias.label}: {detail}.", hint=hint, id="lakebase.W008")
 

@@ -22,7 +22,7 @@ from .failures.classify import classify
 from .failures.failure import Source
 
 # Ids of failures for which the engine prints a hint after Django's message.
-EXPLAINED = ("createdb-missing", "template-denied")
+FAILURES_WITH_HINT = ("createdb-missing", "template-denied")
 
 
 class _Wrapper(Protocol):
@@ -77,7 +77,7 @@ class DatabaseCreation(PostgreSQLDatabaseCreation):
     def _log_hint(self, cause: BaseException, database: str) -> None:
         """Print the hint for *cause*, if it has one, as Django prints messages."""
         failure = classify(cause, Source.SERVER)
-        if failure.id in EXPLAINED:
+        if failure.id in FAILURES_WITH_HINT:
             target = self._target()
             found = re.search(failure.pattern, str(cause))
             facts = {"user": get_user(target), "name": database}

@@ -12,10 +12,10 @@ There is one pool for each process, alias and Target. If the settings change, th
 pool is retired: it closes when its last connection has been returned.
 
 Invariants. `_lock` guards changes to `_pools`; no pool is opened or closed under it.
-psycopg_pool's own lock guards the queue and the idle connections. `_lent` has no lock:
-each change is one operation on a dict, which is atomic. The garbage collector may run
-`LakebaseConnectionMixin.__del__` while this thread holds psycopg_pool's lock, so
-``__del__`` only appends to `abandoned`; the next `getconn` returns those connections to
+psycopg_pool's own lock guards the queue and the idle connections. `_checked_out` has
+no lock: each change is one operation on a dict, which is atomic. The garbage collector
+may run `LakebaseConnectionMixin.__del__` while this thread holds psycopg_pool's lock,
+so ``__del__`` only appends to `leaked`; the next `getconn` returns those connections to
 the pool. A child process neither uses nor closes the pools of its parent.
 """
 
@@ -93,7 +93,7 @@ class PoolConnector:
         """Record why a connection could not be opened."""
         self.error, self.failed_at = error, time.monotonic()
 
-    def has_failed_for_good(self, since: float) -> bool:
+    def has_permanent_error(self, since: float) -> bool:
         """
         Return whether waiting is useless: the last error is one that no retry fixes.
 
@@ -123,10 +123,10 @@ class LakebaseConnectionMixin:
     def __del__(self) -> None:
         """Close the connection, and report it to its pool if it was never returned."""
         pool = getattr(self, "_pool", None)
-        if isinstance(pool, LakebasePool) and pool.has_lent(self):
+        if isinstance(pool, LakebasePool) and pool.is_checked_out(self):
             # Takes no lock: this may run while the thread holds the pool's lock.
             self.pgconn.finish()  # type: ignore[attr-defined]
-            pool.abandoned.append(self)
+            pool.leaked.append(self)
         else:
             super().__del__()  # type: ignore[misc]
 
@@ -155,9 +155,9 @@ class LakebasePool(ConnectionPool[Any]):
         self._connector = PoolConnector(target)
         # Connections in use: from the id of each to the thread that took it, or None
         # once that thread is known to have ended.
-        self._lent: dict[int, weakref.ref[threading.Thread] | None] = {}
+        self._checked_out: dict[int, weakref.ref[threading.Thread] | None] = {}
         # Closed connections that were garbage-collected while in use.
-        self.abandoned: deque[Any] = deque()
+        self.leaked: deque[Any] = deque()
         self._polls = 0
         self._sets_lifetime = "max_lifetime" not in options
         options = {
@@ -201,7 +201,7 @@ class LakebasePool(ConnectionPool[Any]):
         deadline = time.monotonic() + seconds
         while True:
             connection = self._getconn_or_raise(deadline, seconds)
-            self._lent[id(connection)] = weakref.ref(threading.current_thread())
+            self._checked_out[id(connection)] = weakref.ref(threading.current_thread())
             # A round trip is needed only if the server has sent data, which is usually
             # the message that ends the session.
             if not is_readable(connection) or _answers(connection):
@@ -211,10 +211,10 @@ class LakebasePool(ConnectionPool[Any]):
 
     def putconn(self, conn: Any) -> None:
         """Return *conn* to the pool."""
-        self._lent.pop(id(conn), None)
+        self._checked_out.pop(id(conn), None)
         self._extend_without_credential(conn)
         super().putconn(conn)
-        if self.is_retired and not self._lent:
+        if self.is_retired and not self._checked_out:
             self.close()
 
     def close(self, timeout: float = 5.0) -> None:
@@ -222,20 +222,20 @@ class LakebasePool(ConnectionPool[Any]):
         self.is_finished = True
         super().close(timeout)
 
-    def has_lent(self, connection: object) -> bool:
+    def is_checked_out(self, connection: object) -> bool:
         """
         Return whether *connection* is in use.
 
         In a child process it never is: inherited connections belong to the parent.
         """
         is_own = self._process == os.getpid()
-        return is_own and not self.closed and id(connection) in self._lent
+        return is_own and not self.closed and id(connection) in self._checked_out
 
     def retire(self) -> None:
         """Close the pool as soon as none of its connections is in use."""
         self.is_retired = True
         self._replace_abandoned()
-        if not self._lent:
+        if not self._checked_out:
             self.close()
 
     def get_stats(self) -> dict[str, int]:
@@ -263,15 +263,17 @@ class LakebasePool(ConnectionPool[Any]):
         of reference cycles, so an exhausted pool runs the garbage collector, at most
         once for each connection whose thread has ended.
         """
-        if not self.abandoned and len(self._lent) >= self.max_size:
+        if not self.leaked and len(self._checked_out) >= self.max_size:
             ended = [
-                key for key, thread in list(self._lent.items()) if _has_ended(thread)
+                key
+                for key, thread in list(self._checked_out.items())
+                if _has_ended(thread)
             ]
-            self._lent.update(dict.fromkeys(ended))
+            self._checked_out.update(dict.fromkeys(ended))
             if ended:
                 gc.collect()
-        while self.abandoned:
-            self.putconn(self.abandoned.popleft())
+        while self.leaked:
+            self.putconn(self.leaked.popleft())
 
     def _getconn_or_raise(self, deadline: float, seconds: float) -> Any:
         started = time.monotonic()
@@ -281,14 +283,14 @@ class LakebasePool(ConnectionPool[Any]):
             left = deadline - now
             # If connections are in use, wait in a single call, so that this caller
             # keeps its place in the queue.
-            any_in_use = bool(self._lent)
+            any_in_use = bool(self._checked_out)
             try:
                 return super().getconn(left if any_in_use else min(left, POLL_INTERVAL))
             except PoolTimeout as exc:
                 timeout = exc
             # 0.0 accepts an error of any age.
             since = started if now - started < OLD_ERROR_DELAY else 0.0
-            if not any_in_use and self._connector.has_failed_for_good(since):
+            if not any_in_use and self._connector.has_permanent_error(since):
                 break
             if time.monotonic() >= deadline:
                 break
@@ -299,7 +301,7 @@ class LakebasePool(ConnectionPool[Any]):
         error = self._connector.error
         if not isinstance(error, ExplainedError):
             # No error: all connections are in use, or the first attempt still runs.
-            is_exhausted = len(self._lent) >= self.max_size
+            is_exhausted = len(self._checked_out) >= self.max_size
             failure = failures_by_id()["pool-exhausted" if is_exhausted else "waking"]
             waited = f"{seconds:g}"
             return connect_error(
@@ -348,7 +350,7 @@ class LakebasePool(ConnectionPool[Any]):
         if expires_at is None or expires_at > now or self.target.is_native:
             return
         credentials = access_to(self.target).credentials
-        if credentials.ready() is None:
+        if credentials.get_cached() is None:
             credentials.refresh_soon()
             # A quarter of the lifetime at most: a short-lived credential that arrives
             # in the meantime must not have expired before the connection is replaced.

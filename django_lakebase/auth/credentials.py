@@ -72,7 +72,7 @@ class Credential:
         """Return whether more than the margin before its expiry is left."""
         return self.left(now) > min(MARGIN, self.lifetime * MARGIN_SHARE)
 
-    def skew(self) -> str:
+    def describe_clock_skew(self) -> str:
         """Return the clock skew that an impossible lifetime reveals, as text, or ""."""
         if self.lifetime <= timedelta():
             return (
@@ -114,7 +114,7 @@ class CredentialCache:
         self.name = name
         self.issued = 0
         # The clock skew that the newest credential reveals, as text, or "".
-        self.skew = ""
+        self.clock_skew = ""
         self._now, self._jitter = now, jitter
         self._refresh = SingleFlight(
             fetch, prepare=prepare, on_result=self._store, on_error=self._record_failure
@@ -135,7 +135,7 @@ class CredentialCache:
         Without one, waits at most *timeout* seconds for the service. Raises
         `CredentialError` with the reason as its cause.
         """
-        credential = self.ready()
+        credential = self.get_cached()
         if credential is not None:
             return credential
         try:
@@ -148,7 +148,7 @@ class CredentialCache:
                 return expiring
             raise
 
-    def ready(self) -> Credential | None:
+    def get_cached(self) -> Credential | None:
         """Return the cached credential if it is fresh; start a refresh that is due."""
         credential, now = self._current, self._now()
         if credential is None or not credential.is_fresh(now):
@@ -195,9 +195,9 @@ class CredentialCache:
         if self._probe_at is not None and now - self._probe_at < PROBE_INTERVAL:
             return None
         self._probe_at = now
-        return self.issue(timeout)
+        return self.fetch_uncached(timeout)
 
-    def issue(self, timeout: float) -> Credential:
+    def fetch_uncached(self, timeout: float) -> Credential:
         """
         Return a newly issued credential without replacing the cached one.
 
@@ -252,7 +252,7 @@ class CredentialCache:
 
     def _receive(self, credential: Credential) -> Credential:
         self.issued += 1
-        skew = self.skew = credential.skew()
+        skew = self.clock_skew = credential.describe_clock_skew()
         if skew:
             logger.warning(
                 "clock skew with the credential for %s: %s",

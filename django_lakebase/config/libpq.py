@@ -33,7 +33,7 @@ from .target import Target
 NO_FILE = f"{os.devnull}/unused"
 # The files of certificate authorities of operating systems: Debian and Alpine, Red Hat,
 # SUSE, macOS and the BSDs.
-BUNDLES = (
+CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
@@ -199,7 +199,7 @@ def connection_params(
         "connect_timeout": target.connect_timeout,
         "options": startup_options,
         "hostaddr": target.hostaddr,
-        "sslrootcert": target.sslrootcert if is_service else certificates(target),
+        "sslrootcert": target.sslrootcert if is_service else certificate_file(target),
     }
     # An empty value keeps libpq from reading the variable. It would also override a
     # service file.
@@ -282,7 +282,7 @@ def psql_environment(options: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def certificates(target: Target) -> str:
+def certificate_file(target: Target) -> str:
     """Return the file of certificate authorities, or `NO_FILE` if there is none."""
     return _certificate_file(target.sslrootcert, os.environ.get("SSL_CERT_FILE", ""))
 
@@ -302,7 +302,7 @@ def system_bundle(ssl_cert_file: str) -> str:
     that its OpenSSL was compiled with; for psycopg's binary packages that directory
     exists on no machine.
     """
-    for path in (ssl_cert_file, *BUNDLES):
+    for path in (ssl_cert_file, *CA_BUNDLES):
         if path and Path(path).is_file():
             return path
     # A dependency of the SDK. Imported here because few machines need it.
@@ -311,7 +311,7 @@ def system_bundle(ssl_cert_file: str) -> str:
     return certifi.where()
 
 
-def ignored(
+def ignored_variables(
     params: Mapping[str, Any], environ: Mapping[str, str]
 ) -> Iterator[Variable]:
     """
@@ -332,9 +332,11 @@ def ignored(
             yield variable
 
 
-def warning(params: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, str]:
+def ignored_variables_warning(
+    params: Mapping[str, Any], environ: Mapping[str, str]
+) -> tuple[str, str]:
     """Return a warning about ignored variables and a hint, or two empty strings."""
-    found = list(ignored(params, environ))
+    found = list(ignored_variables(params, environ))
     if not found:
         return "", ""
     names = ", ".join(variable.name for variable in found)

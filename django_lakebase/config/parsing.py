@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 # The accepted spellings of a boolean.
-SWITCHES = {
+BOOLEAN_TEXTS = {
     "true": True,
     "1": True,
     "yes": True,
@@ -72,12 +72,12 @@ def split_url(url: str) -> SplitResult | None:
     return None
 
 
-def parse_switch(value: Any) -> Any:
+def parse_boolean(value: Any) -> Any:
     """Return *value* as a bool if it is a spelling of one, else unchanged."""
     is_text_or_number = isinstance(value, (str, int))
     if not is_text_or_number:
         return value
-    return SWITCHES.get(clean(str(value)).lower(), value)
+    return BOOLEAN_TEXTS.get(clean(str(value)).lower(), value)
 
 
 def parse_integer(value: Any) -> Any:

@@ -30,9 +30,9 @@ from django_lakebase.failures.classify import failures_by_id, scrub
 from .parsing import (
     clean,
     mask_user_info,
+    parse_boolean,
     parse_host,
     parse_integer,
-    parse_switch,
     parse_workspace_host,
 )
 
@@ -53,9 +53,9 @@ OWN_OPTIONS = (
 PASSWORD_OPTIONS = ("password", "passfile", "service")
 # Keys whose values are text if they come from a URL or a variable. Django and psycopg
 # do not convert them.
-SWITCH_OPTIONS = ("pool", "server_side_binding", "reconnect", "refresh_before_fork")
+BOOLEAN_OPTIONS = ("pool", "server_side_binding", "reconnect", "refresh_before_fork")
 INTEGER_OPTIONS = ("prepare_threshold",)
-SWITCH_SETTINGS = (
+BOOLEAN_SETTINGS = (
     "ATOMIC_REQUESTS",
     "AUTOCOMMIT",
     "CONN_HEALTH_CHECKS",
@@ -286,8 +286,8 @@ class _Resolver:
         for key in [key for key, value in self.options.items() if value is None]:
             # The project used os.environ.get() for a variable that is not set.
             del self.options[key]
-        self._convert(self.options, SWITCH_OPTIONS, INTEGER_OPTIONS)
-        self._convert(self.settings, SWITCH_SETTINGS, ("CONN_MAX_AGE",))
+        self._convert(self.options, BOOLEAN_OPTIONS, INTEGER_OPTIONS)
+        self._convert(self.settings, BOOLEAN_SETTINGS, ("CONN_MAX_AGE",))
         for key in ("NAME", "USER", "HOST", "PORT"):
             if key == "NAME" and self.is_maintenance:
                 continue
@@ -301,7 +301,7 @@ class _Resolver:
     def _convert(
         values: dict[str, Any], switches: Iterable[str], integers: Iterable[str]
     ) -> None:
-        for keys, parse in ((switches, parse_switch), (integers, parse_integer)):
+        for keys, parse in ((switches, parse_boolean), (integers, parse_integer)):
             for key in keys:
                 if key in values:
                     values[key] = parse(values[key])
@@ -502,7 +502,7 @@ class _Resolver:
 
     def _check_conversions(self) -> None:
         """Reject text that is neither a boolean nor a number where one is required."""
-        switches = {key: self.settings.get(key) for key in SWITCH_SETTINGS}
+        switches = {key: self.settings.get(key) for key in BOOLEAN_SETTINGS}
         for key in ("server_side_binding", "reconnect", "refresh_before_fork"):
             switches[f'OPTIONS["{key}"]'] = self.options.get(key)
         numbers = {"CONN_MAX_AGE": self.settings.get("CONN_MAX_AGE")}

@@ -98,7 +98,7 @@ class Connector:
     def _load_sdk(self) -> None:
         # Done before the budget starts: on a busy machine the import takes long, and a
         # timeout would be blamed on the workspace, which has not been called yet.
-        if self._access is not None and self._access.credentials.ready() is None:
+        if self._access is not None and self._access.credentials.get_cached() is None:
             with contextlib.suppress(ImportError):  # The first attempt reports it.
                 import_sdk()
 
@@ -304,9 +304,12 @@ class Connector:
         if (
             failure.action is Action.REFRESH
             and credential is not None
-            and credential.skew()
+            and credential.describe_clock_skew()
         ):
-            failure, facts["skew"] = failures_by_id()["clock-skew"], credential.skew()
+            failure, facts["skew"] = (
+                failures_by_id()["clock-skew"],
+                credential.describe_clock_skew(),
+            )
         known = {name: fact for name, fact in facts.items() if fact}
         explained_error = connect_error(target, error, failure, **known)
         events.connection_failed(self._event(), failure_id=explained_error.failure_id)

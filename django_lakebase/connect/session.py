@@ -89,8 +89,8 @@ _sessions: "weakref.WeakKeyDictionary[Connection, _Session]" = (
 
 def track(connection: Connection) -> None:
     """Start tracking the session of *connection*, with no marks yet."""
-    connection.cursor_factory = tracking(connection.cursor_factory)
-    connection.server_cursor_factory = tracking(connection.server_cursor_factory)
+    connection.cursor_factory = tracking_class(connection.cursor_factory)
+    connection.server_cursor_factory = tracking_class(connection.server_cursor_factory)
     _sessions[connection] = _Session(_characteristics(connection))
 
 
@@ -169,18 +169,18 @@ class _EqualToExtended(type):
         return type.__hash__(cls) if extended is None else hash(extended)
 
 
-def tracking(factory: Any) -> Any:
+def tracking_class(factory: Any) -> Any:
     """
     Return a subclass of *factory* whose cursors mark the state that statements create.
 
     Returns *factory* unchanged if it is not a plain class; the sessions of its
     connections are then not tracked.
     """
-    return _tracking(factory) if type(factory) is type else factory
+    return _tracking_class(factory) if type(factory) is type else factory
 
 
 @functools.cache
-def _tracking(factory: type) -> type:
+def _tracking_class(factory: type) -> type:
     namespace = {
         "__module__": factory.__module__,
         "__qualname__": factory.__qualname__,

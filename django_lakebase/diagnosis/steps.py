@@ -165,7 +165,7 @@ class Diagnosis:
         found = f'{target.endpoint or "native login"}, {host}, "{target.database}"'
         warnings = (
             libpq.date_style_warning(os.environ),
-            libpq.warning(params, os.environ),
+            libpq.ignored_variables_warning(params, os.environ),
         )
         given = [(detail, hint) for detail, hint in warnings if detail]
         if given:
@@ -218,9 +218,10 @@ class Diagnosis:
             return None
         credentials = access_to(target).credentials
         credential = call_workspace(target, lambda: credentials.get(CALL_TIMEOUT))
-        if credentials.skew:
+        if credentials.clock_skew:
             raise _StepWarning(
-                f"clock skew: {credentials.skew}", failures_by_id()["clock-skew"].hint
+                f"clock skew: {credentials.clock_skew}",
+                failures_by_id()["clock-skew"].hint,
             )
         left = int(credential.left(utc_now()).total_seconds())
         return f"expires {credential.expires_at:%Y-%m-%d %H:%M:%S} UTC, in {left} s"
@@ -289,7 +290,9 @@ class Diagnosis:
         if target.is_native:
             return None
         credentials = access_to(target).credentials
-        second = call_workspace(target, lambda: credentials.issue(CALL_TIMEOUT))
+        second = call_workspace(
+            target, lambda: credentials.fetch_uncached(CALL_TIMEOUT)
+        )
         connection = self._open(second)
         lifetime = lifetime_of(connection)
         connection.close()

@@ -46,7 +46,7 @@ class Failure:
     next. *native* limits a row to logins with a password (True) or with a token
     (False).
 
-    *transient* marks a failure that is not retried while connecting, but may clear
+    *may_clear* marks a failure that is not retried while connecting, but may clear
     without a change: ``lakebase_check --wait`` tries again.
     """
 
@@ -56,10 +56,10 @@ class Failure:
     hint: str
     pattern: str = ""
     action: Action = Action.FAIL
-    transient: bool = False
+    may_clear: bool = False
     native: bool | None = None
 
     @property
     def is_transient(self) -> bool:
         """Whether the failure may clear without a change."""
-        return self.transient or self.action in (Action.RETRY, Action.RETRY_BRIEFLY)
+        return self.may_clear or self.action in (Action.RETRY, Action.RETRY_BRIEFLY)

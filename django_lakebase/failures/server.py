@@ -229,7 +229,7 @@ SERVER_FAILURES = (
             " connection.close() or close_old_connections(); otherwise they may keep"
             " their connection."
         ),
-        transient=True,
+        may_clear=True,
     ),
     _row(
         id="permission-denied",

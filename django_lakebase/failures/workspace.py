@@ -238,7 +238,7 @@ WORKSPACE_FAILURES = (
             "Wait until the endpoint is ready, or set HOST (PGHOST) to the host that"
             " the Connect dialog shows."
         ),
-        transient=True,
+        may_clear=True,
     ),
     _row(
         id="endpoint-read-only",
@@ -266,7 +266,7 @@ WORKSPACE_FAILURES = (
             " instead: curl {workspace_url}/oidc/.well-known/oauth-authorization-server"
             " must return JSON."
         ),
-        transient=True,
+        may_clear=True,
     ),
     _row(
         id="api-unreachable",

@@ -25,7 +25,7 @@ def cache_of(wrapper: Any) -> CredentialCache:
 
 def cached_credential(wrapper: Any) -> Credential:
     """Return the fresh credential in the cache of *wrapper*, which must exist."""
-    credential = cache_of(wrapper).ready()
+    credential = cache_of(wrapper).get_cached()
     assert credential is not None
     return credential
 

@@ -77,7 +77,7 @@ def test_failed_probe_keeps_the_cached_credential(new_wrapper, local):
         with pytest.raises(LakebaseError):
             fetch_value(wrapper, "SELECT 1")
 
-    assert cache_of(wrapper).ready() is kept
+    assert cache_of(wrapper).get_cached() is kept
     assert local.counters()["credentials_issued"] == 1
 
 

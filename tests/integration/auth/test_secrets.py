@@ -18,7 +18,7 @@ from tests.helpers.wrappers import fetch_value
 
 def secrets_of(local, wrapper):
     """Return all secrets of *local* and *wrapper*."""
-    credential = cache_of(wrapper).ready()
+    credential = cache_of(wrapper).get_cached()
     found = [
         local.env["DATABRICKS_CLIENT_SECRET"],
         local.facts["owner_token"],
@@ -80,7 +80,7 @@ def test_reprs_contain_no_secret(new_wrapper, local):
         repr(copy.deepcopy(wrapper.get_connection_params()["password"])),
         repr(target),
         repr(target.login),
-        repr(access.ready()),
+        repr(access.get_cached()),
         repr(access),
         repr(wrapper.connection),
         wrapper.connection.info.dsn,

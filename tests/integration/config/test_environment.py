@@ -325,7 +325,7 @@ def test_quoted_pgoptions_that_are_used_have_no_warning(new_wrapper, monkeypatch
     monkeypatch.setenv("PGOPTIONS", '"-c work_mem=5MB"')
     params = new_wrapper().get_connection_params()
 
-    assert libpq.warning(params, os.environ) == ("", "")
+    assert libpq.ignored_variables_warning(params, os.environ) == ("", "")
 
 
 @pytest.mark.parametrize(("text", "bound"), [("7", 7), ("0", None), ("", None)])

@@ -70,7 +70,7 @@ def test_failed_probe_raises_the_unknown_rejection(new_wrapper, local):
         fetch_value(wrapper, "SELECT 1")
 
     assert caught.value.failure_id == "unexplained"
-    assert cache_of(wrapper).ready() is kept
+    assert cache_of(wrapper).get_cached() is kept
 
 
 class RejectingGateway(socketserver.BaseRequestHandler):

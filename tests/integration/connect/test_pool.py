@@ -392,8 +392,8 @@ def test_child_process_does_not_end_the_session_of_a_checked_out_connection(
     wrapper = pooled(new_wrapper)
     fetch_value(wrapper, "SELECT 1")
     connection, lender = wrapper.connection, wrapper.pool
-    assert lender.has_lent(connection)
+    assert lender.is_checked_out(connection)
 
     with monkeypatch.context() as child:
         child.setattr(os, "getpid", lambda: -1)
-        assert not lender.has_lent(connection)
+        assert not lender.is_checked_out(connection)

@@ -154,7 +154,7 @@ def test_expired_credential_is_refreshed_before_fork(new_wrapper, local):
     cache_token(wrapper, "expired", left=-60)
     sdk.import_sdk()
 
-    job = in_child(lambda: cache_of(wrapper).ready() is not None)
+    job = in_child(lambda: cache_of(wrapper).get_cached() is not None)
 
     assert job == "True"
 
@@ -223,7 +223,7 @@ def test_receiver_of_credential_issued_may_fork(new_wrapper, local):
 
     signals.credential_issued.connect(fork)
     try:
-        cache_of(wrapper).ready()
+        cache_of(wrapper).get_cached()
         cache_of(wrapper).join(15)
     finally:
         signals.credential_issued.disconnect(fork)

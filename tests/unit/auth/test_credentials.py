@@ -260,7 +260,7 @@ def test_refresh_if_due_waits_for_the_credential_and_the_thread(cache, service, 
 
     cache.refresh_if_due(10)
 
-    assert cache.ready().token == "token 2"
+    assert cache.get_cached().token == "token 2"
     assert set(threading.enumerate()) <= before
 
 
@@ -284,13 +284,13 @@ def test_refresh_if_due_waits_for_retry_after_and_raises_nothing(cache, service,
     cache.refresh_if_due(10)
     cache.refresh_if_due(10)
     assert service.calls == 2
-    assert cache.ready() is first
+    assert cache.get_cached() is first
 
     service.error = None
     clock.move(seconds=31)
     cache.refresh_if_due(10)
 
-    assert cache.ready().token == "token 3"
+    assert cache.get_cached().token == "token 3"
 
 
 def test_refresh_if_due_returns_after_its_timeout(cache, service, clock):
@@ -302,11 +302,11 @@ def test_refresh_if_due_returns_after_its_timeout(cache, service, clock):
     cache.refresh_if_due(0.01)
     cache.refresh_if_due(0.01)
 
-    assert cache.ready() is first
+    assert cache.get_cached() is first
     assert service.calls == 2
     service.gate.set()
     settle(cache)
-    assert cache.ready().token == "token 2"
+    assert cache.get_cached().token == "token 2"
 
 
 def test_drop_of_a_replaced_credential_keeps_the_new_one(cache):

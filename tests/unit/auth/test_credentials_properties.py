@@ -183,13 +183,13 @@ class CacheMachine(RuleBasedStateMachine):
             self.known.lifetime * LATEST_REFRESH
         ):
             return
-        self.cache.ready()
+        self.cache.get_cached()
         retry_at = self.cache.retry_at
         assert HeldThread.waiting or (retry_at is not None and self.now < retry_at)
 
     @invariant()
     def rejected_credential_is_never_returned(self):
-        ready = self.cache.ready()
+        ready = self.cache.get_cached()
         assert ready is None or ready.token not in self.dropped
 
 

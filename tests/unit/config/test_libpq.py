@@ -15,7 +15,7 @@ def test_sslrootcert_system_uses_a_bundle_of_the_machine(monkeypatch):
 
 
 def test_sslrootcert_system_falls_back_to_certifi(monkeypatch):
-    monkeypatch.setattr(libpq, "BUNDLES", ())
+    monkeypatch.setattr(libpq, "CA_BUNDLES", ())
 
     assert Path(libpq.system_bundle("")).name == "cacert.pem"
 
