@@ -2,8 +2,8 @@
 
 import pytest
 
-from django_lakebase.errors import explain
-from django_lakebase.kinds import Source
+from django_lakebase.failures.classify import classify
+from django_lakebase.failures.failure import Source
 from django_lakebase.local.faults.registry import (
     FAULTS,
     FaultError,
@@ -89,7 +89,7 @@ def test_every_message_says_something(name):
     refusal = MESSAGES[name]("me")
     said = Exception(f"{refusal.severity}:  {refusal.message}")
 
-    is_known = explain(said, Source.SERVER).id != "unexplained"
+    is_known = classify(said, Source.SERVER).id != "unexplained"
     assert is_known == (name not in ("german", "unknown"))
 
 
