@@ -107,12 +107,12 @@ def test_a_native_login_has_no_access(new_wrapper, local):
 
 def test_a_read_only_endpoint_has_no_host_to_follow(new_wrapper, local, monkeypatch):
     """Unless HOST says that it is meant."""
-    from tests.local.conftest import Api
+    from tests.local.rest_api import RestApi
 
     monkeypatch.delenv("PGHOST")
-    api = Api(local.url, local.facts["owner_token"])
+    api = RestApi(local.url, local.facts["owner_token"])
     spec = {"endpoint_type": "ENDPOINT_TYPE_READ_ONLY"}
-    made = api.do(
+    made = api.run_operation(
         "POST", f"{local.facts['branch']}/endpoints?endpoint_id=r", {"spec": spec}
     )
     try:
@@ -130,7 +130,7 @@ def test_a_read_only_endpoint_has_no_host_to_follow(new_wrapper, local, monkeypa
         assert one(meant, "SELECT pg_is_in_recovery()") is True
         meant.close()
     finally:
-        api.do("DELETE", made["name"])
+        api.run_operation("DELETE", made["name"])
 
     assert caught.value.failure_id == "endpoint-read-only"
 
