@@ -1,7 +1,8 @@
 """
-A Django database backend for Databricks Lakebase.
+A Django database backend for Databricks Lakebase: version and public functions.
 
-PYTEST_DONT_REWRITE: pytest warns of plugins' packages that are imported before it.
+PYTEST_DONT_REWRITE: the pytest plugin makes pytest rewrite the assertions of the whole
+distribution, and warn if this package is already imported. There are none to rewrite.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ __all__ = ["__version__", "warm"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported at first use: Django imports this package before it is configured.
+    # Imported on first use, because this package is imported before Django is
+    # configured.
     if name == "warm":
         from .warmup import warm
 

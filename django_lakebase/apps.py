@@ -1,4 +1,4 @@
-"""The Django app: commands, system checks and telemetry."""
+"""The Django app: registers the system checks and starts telemetry."""
 
 import importlib.util
 
@@ -7,7 +7,7 @@ from django.core import checks
 
 
 class LakebaseConfig(AppConfig):
-    """``"django_lakebase"`` in INSTALLED_APPS."""
+    """The app that Django loads for ``"django_lakebase"`` in INSTALLED_APPS."""
 
     name = "django_lakebase"
     verbose_name = "Lakebase"
@@ -20,6 +20,7 @@ class LakebaseConfig(AppConfig):
         if _has_opentelemetry():
             from .telemetry import Telemetry
 
+            # Kept in an attribute, because signals refer to receivers weakly.
             self._telemetry = Telemetry()
             self._telemetry.listen()
 

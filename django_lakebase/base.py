@@ -44,27 +44,28 @@ else:
 
 logger = logging.getLogger("django_lakebase")
 
-# A forked child must not use the connections of these wrappers, because two processes
-# on one socket read each other's responses, nor close them, because that would end the
-# parent's sessions. It keeps them in _inherited.
+# Wrappers that have opened a connection. A forked child must not use it, because two
+# processes on one socket read each other's responses, and must not close it, because
+# that would end the parent's session. The child keeps such connections in _inherited.
 _connected: "weakref.WeakSet[LakebaseMixin]" = weakref.WeakSet()
 _inherited: list[Connection] = []
 
-# Detect half-open connections after about a minute instead of two hours. Seconds;
-# milliseconds for tcp_user_timeout.
+# Detect half-open connections after about a minute instead of two hours. In seconds,
+# except for tcp_user_timeout, which is in milliseconds.
 KEEPALIVES = {
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 30000,
 }
-# Connections are replaced at a random point in this part of their credential's
-# remaining lifetime, so that processes do not reconnect in the same second.
+# The age cap: connections are replaced at a random point between these shares of the
+# remaining lifetime of their credential, so that processes do not reconnect in the same
+# second.
 MIN_AGE_SHARE, MAX_AGE_SHARE = 0.6, 0.9
 
 
 class LakebaseMixin(Base):
-    """Adds a current credential for each connection to a PostgreSQL backend."""
+    """A mixin that gives a PostgreSQL backend a current credential per connection."""
 
     client_class = DatabaseClient
     creation_class = DatabaseCreation
@@ -80,9 +81,9 @@ class LakebaseMixin(Base):
 
     def get_connection_params(self) -> Params:
         """
-        Return psycopg's parameters; the password is a token that is fetched when used.
+        Return psycopg's parameters; the token is fetched when psycopg uses it.
 
-        No I/O, because Django calls this at every checkout from a pool. Raises
+        Does no I/O, because Django calls this at every checkout from a pool. Raises
         SettingsError, an ImproperlyConfigured.
         """
         target = self.get_target()
@@ -95,11 +96,14 @@ class LakebaseMixin(Base):
         if password := params.get("password"):
             # Debug pages show the repr; only psycopg calls str().
             params["password"] = LazyValue("password", target, lambda _: password)
-        own = {"fallback_application_name": _application_name()}
-        return {**KEEPALIVES, **own, **params, **lazy_params(target)}
+        defaults = {
+            **KEEPALIVES,
+            "fallback_application_name": _application_name(),
+        }
+        return {**defaults, **params, **lazy_params(target)}
 
     def get_target(self) -> Target:
-        """Return the Target of the settings and the environment; no I/O."""
+        """Return the Target of the settings and the environment; does no I/O."""
         return self._target_cache.get(self.settings_dict, self.alias)
 
     @property
@@ -109,7 +113,12 @@ class LakebaseMixin(Base):
         return None if connection is None else lifetime_of(connection)
 
     def get_new_connection(self, conn_params: Params) -> Connection:
-        """Open a connection, retrying within ``OPTIONS["connect_budget"]`` seconds."""
+        """
+        Open a connection, or take one from the pool.
+
+        Without a pool, retries within ``OPTIONS["connect_budget"]`` seconds. Raises
+        LakebaseError.
+        """
         connect = super().get_new_connection
         _connected.add(self)
         self._borrowed_from = self.pool
@@ -149,22 +158,22 @@ class LakebaseMixin(Base):
         def make() -> LakebasePool:
             from psycopg_pool import ConnectionPool
 
-            # Checked here, as Django does: an open pool is not rejected afterwards.
+            # Checked only when the pool is created, as in Django.
             if self.settings_dict.get("CONN_MAX_AGE", 0) != 0:
                 raise build_error(
                     SettingsError, failures_by_id()["pool-age"], target.label, {}
                 )
             health_checks = self.settings_dict.get("CONN_HEALTH_CHECKS")
-            own = {} if options is True else dict(options)
+            pool_options = {} if options is True else dict(options)
             checks = ConnectionPool.check_connection if health_checks else None
-            # A wrapper that never connects. The pool would keep this one alive, and so
-            # the connection of a thread that has ended.
+            # A separate wrapper, which never connects. The pool keeps a reference to
+            # it: with *self*, the connection of an ended thread would stay alive.
             wrapper: Any = type(self)(self.settings_dict, self.alias)
             return LakebasePool(
                 target,
                 self.get_connection_params(),
                 wrapper._configure_connection,  # noqa: SLF001
-                {"check": checks, **own},
+                {"check": checks, **pool_options},
             )
 
         return pool_for(self.alias, (target, self.timezone_name), make)
@@ -191,10 +200,11 @@ class LakebaseMixin(Base):
             session.track(self.connection)
 
     def create_cursor(self, name: str | None = None) -> Any:
-        """Return a cursor; named cursors, which are server-side, are tracked too."""
+        """Return a tracked cursor; with *name* it is server-side."""
         cursor = super().create_cursor(name)
         if name is not None:
-            # Django creates this class directly, without a factory of the connection.
+            # Django instantiates this class itself, and does not use the connection's
+            # server_cursor_factory.
             cursor.__class__ = session.tracking(type(cursor))
         return cursor
 
@@ -202,7 +212,7 @@ class LakebaseMixin(Base):
         """
         Replace a lost connection; Django calls this before it opens a cursor.
 
-        Raises LakebaseError if the lost session had state.
+        Raises LakebaseError if the lost session had state that a new one would lack.
         """
         fork.detect_fork()
         super().close_if_health_check_failed()
@@ -217,8 +227,8 @@ class LakebaseMixin(Base):
         if not target.reconnect or not session.is_lost(connection):
             return
         if marks := session.marks(connection):
-            # The connection stays lost until the program closes it, as on Django's own
-            # backend: code that ignores this error must not continue without the state.
+            # The connection stays unusable until the program closes it, as on Django's
+            # own backend: code that ignores the error must not run without the state.
             cause = OperationalError("the connection is closed")
             failure = failures_by_id()["session-lost"]
             raise connect_error(target, cause, failure, lost=", ".join(marks))
@@ -233,7 +243,7 @@ class LakebaseMixin(Base):
         """
         Drop the connection inherited from the parent, without touching its socket.
 
-        Inside atomic the transaction is lost with it, and Django rejects more queries.
+        Inside atomic the transaction is lost too, and Django rejects further queries.
         """
         if self.connection is not None:
             _inherited.append(self.connection)
@@ -244,24 +254,24 @@ class LakebaseMixin(Base):
         """
         Close a connection that is too old, broken, or closed by the server.
 
-        While no new credential is available, a connection that has only reached the age
-        cap stays open, because the server checks expiry only at login.
+        A connection that has reached only the age cap stays open while no new
+        credential is available, because the server checks expiry only at login.
         """
         fork.detect_fork()
-        own = self.close_at
+        capped_close_at = self.close_at
         if self._must_outlive_cap():
             self.close_at = self._close_at_by_settings
         super().close_if_unusable_or_obsolete()
         if self.connection is None:
             return
-        self.close_at = own
+        self.close_at = capped_close_at
         is_idle = not self.in_atomic_block
         if is_idle and is_readable(self.connection) and not self.is_usable():
             self.close()
 
     def _configure_role(self, connection: Connection) -> bool:
-        # Django composes this SQL on a cursor of the wrapper, which would wait for the
-        # pool inside a pool's worker.
+        # Django's method composes this SQL on a cursor of the wrapper. In a worker of
+        # the pool, that would wait for a connection from the same pool.
         role = self.settings_dict["OPTIONS"].get("assume_role")
         if not role:
             return False
@@ -280,7 +290,7 @@ class LakebaseMixin(Base):
         self.get_target()
 
     def _startup_options(self, target: Target) -> str:
-        """Return libpq's *options* with the time zone, which saves a query."""
+        """Return libpq's *options* with the time zone, which saves a round trip."""
         options = target.libpq_options
         name = self.timezone_name
         if not name or not takes_timezone(target):
@@ -289,7 +299,7 @@ class LakebaseMixin(Base):
         return f"{options} {TIMEZONE_OPTION}{escaped}".strip()
 
     def _cap_age(self, lifetime: Lifetime | None) -> None:
-        """Lower close_at, just set by connect() from CONN_MAX_AGE, to the age cap."""
+        """Lower close_at to the age cap; connect() has set it from CONN_MAX_AGE."""
         self._close_at_by_settings, self._has_warned = self.close_at, False
         if lifetime is None:
             return
@@ -299,7 +309,11 @@ class LakebaseMixin(Base):
             self.close_at = cap
 
     def _must_outlive_cap(self) -> bool:
-        """Return whether the cap is reached, but no new credential is available."""
+        """
+        Return whether the age cap is reached, but no new credential is available.
+
+        In that case also starts a refresh, and logs one warning per connection.
+        """
         lifetime = self.lifetime
         is_due = self.close_at is not None and time.monotonic() >= self.close_at
         if (
@@ -313,7 +327,7 @@ class LakebaseMixin(Base):
         if credentials.ready() is not None:
             return False
         credentials.refresh_soon()
-        # After an idle hour no refresh has run yet, so there may be no error.
+        # After an idle hour the refresh has only just started: there is no error yet.
         if credentials.last_error and not self._has_warned:
             self._has_warned = True
             logger.warning(
@@ -336,7 +350,7 @@ def _application_name() -> str:
 
 
 class DatabaseWrapper(LakebaseMixin, PostgreSQLDatabaseWrapper):
-    """Django's PostgreSQL backend with logins by Databricks credential."""
+    """Django's PostgreSQL backend, logging in with Databricks credentials."""
 
 
 @fork.run_in_child

@@ -1,10 +1,11 @@
 """
-System checks: invalid or doubtful settings, reported before anything connects.
+System checks: report invalid or doubtful settings before the first connection.
 
-They need neither a database (no ``databases`` tag) nor the network, so ``runserver``
-reports a wrong key before the first query does. Errors are settings with which no
-connection can succeed. Warnings are settings that work, but perhaps not as intended.
-docs/reference/checks.md has a section for each id.
+They use neither a database (no ``databases`` tag) nor the network, so ``runserver``
+reports a wrong key before a query fails. Errors are settings with which no connection
+can succeed. Warnings are settings that work, but perhaps not as intended. Each function
+in `CHECKS` yields the messages for one alias; docs/reference/checks.md has a section
+for each id.
 """
 
 import difflib
@@ -31,7 +32,8 @@ from .exceptions import SettingsError
 from .failures.classify import failures_by_id
 from .failures.render import summary_and_hint
 
-# The keys that Django and psycopg process; all other keys are libpq's.
+# The keys of OPTIONS that Django and psycopg handle. Other keys are the engine's own or
+# libpq's.
 DJANGO_OPTIONS = (
     "assume_role",
     "isolation_level",
@@ -42,8 +44,8 @@ DJANGO_OPTIONS = (
     "prepare_threshold",
     "row_factory",
 )
-# The check ids of settings that the first connection would reject. W002 is a warning,
-# because an image is built without the variables that its containers get.
+# The check id for each failure with which the first connection would be rejected. W002
+# is only a warning, because an image is built without its containers' variables.
 REJECTIONS = {
     "endpoint-missing": "lakebase.W002",
     "host-without-endpoint": "lakebase.W002",
@@ -64,7 +66,7 @@ REJECTIONS = {
     "endpoint-ambiguous": "lakebase.E016",
     "password-is-token": "lakebase.E017",
 }
-# A shorter secret may be part of a variable by coincidence.
+# A shorter secret may be contained in an unrelated variable by coincidence.
 MIN_SECRET_LENGTH = 8
 # The SDK's arguments that hold secrets.
 SECRET_ARGUMENTS = ("client_secret", "token", "password", "azure_client_secret")
@@ -94,7 +96,7 @@ class Alias:
 
     @property
     def is_pooled_host(self) -> bool:
-        """Whether the name of the host is that of a pooler of the service."""
+        """Whether the host is a pooler of the service, judged by its name."""
         host = self.target.host if self.target else ""
         return host.partition(".")[0].endswith("-pooler")
 
@@ -121,16 +123,18 @@ def _aliases() -> Iterator[Alias]:
 
 
 def unusable_settings(alias: Alias) -> Iterator[CheckMessage]:
-    """E001 to E007, E011 to E017, W002: the first connection would reject this."""
+    """Yield E001 to E007, E011 to E017 or W002 if connecting would be rejected."""
     error = alias.error
     if error is not None:
         check_id = REJECTIONS[error.failure_id]
-        kind = Warning if ".W" in check_id else Error
-        yield kind(f"{alias.label}: {error.summary}", hint=error.hint, id=check_id)
+        message_class = Warning if ".W" in check_id else Error
+        yield message_class(
+            f"{alias.label}: {error.summary}", hint=error.hint, id=check_id
+        )
 
 
 def unusable_pool(alias: Alias) -> Iterator[CheckMessage]:
-    """E008, E009: opening the pool would reject this."""
+    """Yield E008 or E009 if creating the pool would be rejected."""
     if not alias.options.get("pool"):
         return
     failures = []
@@ -144,7 +148,7 @@ def unusable_pool(alias: Alias) -> Iterator[CheckMessage]:
 
 
 def pooled_host(alias: Alias) -> Iterator[CheckMessage]:
-    """E010: the pooler of the service accepts only native passwords."""
+    """Yield E010 for logins with a token at a pooler, which accepts only passwords."""
     if alias.target and not alias.target.is_native and alias.is_pooled_host:
         yield Error(
             f'{alias.label}: the host "{alias.target.host}" is a pooler, and poolers '
@@ -157,21 +161,21 @@ def pooled_host(alias: Alias) -> Iterator[CheckMessage]:
 
 
 def unknown_options(alias: Alias) -> Iterator[CheckMessage]:
-    """W001: libpq would reject this key at the first connection."""
+    """Yield W001 for each key of OPTIONS that libpq would reject when connecting."""
     known = [*OWN_OPTIONS, *DJANGO_OPTIONS, *libpq.keywords()]
     for key in alias.options:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
+            matches = difflib.get_close_matches(key, known, n=1)
             yield Warning(
                 f'{alias.label}: OPTIONS has the key "{key}", which Django, libpq and '
                 "django_lakebase do not know.",
-                hint=f'Did you mean "{near[0]}"?' if near else "Remove it.",
+                hint=f'Did you mean "{matches[0]}"?' if matches else "Remove it.",
                 id="lakebase.W001",
             )
 
 
 def password_and_endpoint(alias: Alias) -> Iterator[CheckMessage]:
-    """W003: a native login uses no credential, so the endpoint is ignored."""
+    """Yield W003 if a password and an endpoint are set: the endpoint is then unused."""
     is_token = alias.target is not None and alias.target.is_password_token
     has_password = alias.settings.get("PASSWORD") and not is_token
     if has_password and alias.options.get("endpoint"):
@@ -185,15 +189,15 @@ def password_and_endpoint(alias: Alias) -> Iterator[CheckMessage]:
 
 
 def age_above_cap(alias: Alias) -> Iterator[CheckMessage]:
-    """W004: connections are replaced before their credential expires."""
+    """Yield W004 if CONN_MAX_AGE is above the age cap, which takes precedence."""
     age = alias.settings.get("CONN_MAX_AGE", 0)
-    longest = MAX_LIFETIME.total_seconds() * MAX_AGE_SHARE
-    is_long = age is None or (isinstance(age, (int, float)) and age > longest)
+    age_cap = MAX_LIFETIME.total_seconds() * MAX_AGE_SHARE
+    is_long = age is None or (isinstance(age, (int, float)) and age > age_cap)
     is_native = alias.target is not None and alias.target.is_native
     if is_long and not is_native and not alias.options.get("pool"):
         yield Warning(
             f"{alias.label}: CONN_MAX_AGE is {age}, but a connection is replaced "
-            f"after at most {longest:g} seconds, because credentials expire after an "
+            f"after at most {age_cap:g} seconds, because credentials expire after an "
             "hour.",
             hint="Set it to 1800, for example, or silence this check.",
             id="lakebase.W004",
@@ -201,7 +205,11 @@ def age_above_cap(alias: Alias) -> Iterator[CheckMessage]:
 
 
 def cursors_through_pooler(alias: Alias) -> Iterator[CheckMessage]:
-    """W005: a pooler may run each statement on another server connection."""
+    """
+    Yield W005 for server-side cursors through a pooler.
+
+    The pooler may run each statement on a different server connection.
+    """
     if alias.is_pooled_host and not alias.settings.get("DISABLE_SERVER_SIDE_CURSORS"):
         yield Warning(
             f"{alias.label}: the host is a pooler in transaction mode, but server-side "
@@ -213,9 +221,10 @@ def cursors_through_pooler(alias: Alias) -> Iterator[CheckMessage]:
 
 
 def written_secret(alias: Alias) -> Iterator[CheckMessage]:
-    """W006: a secret that is in no variable was probably written in the settings."""
+    """Yield W006 for each secret that no variable holds: it is probably hard-coded."""
     given = {
-        f'OPTIONS["workspace"]["{k}"]': alias.workspace.get(k) for k in SECRET_ARGUMENTS
+        f'OPTIONS["workspace"]["{key}"]': alias.workspace.get(key)
+        for key in SECRET_ARGUMENTS
     }
     given |= {
         "PASSWORD": alias.settings.get("PASSWORD"),
@@ -234,18 +243,19 @@ def written_secret(alias: Alias) -> Iterator[CheckMessage]:
 
 
 def mixed_workspaces(alias: Alias) -> Iterator[CheckMessage]:
-    """W007: the endpoint and the login may belong to different workspaces."""
-    other, target = read_variable("DATABRICKS_HOST"), alias.target
+    """Yield W007 if the endpoint and the login may be in different workspaces."""
+    host_variable, target = read_variable("DATABRICKS_HOST"), alias.target
     is_from_settings = bool(alias.options.get("workspace"))
-    if target is None or not is_from_settings or not other:
+    if target is None or not is_from_settings or not host_variable:
         return
     is_from_environment = target.endpoint_setting in ENDPOINT_VARIABLES
-    own = target.login.url if target.login else ""
-    if is_from_environment and _normalized(own) != _normalized(other):
+    selected = target.login.url if target.login else ""
+    if is_from_environment and _normalized(selected) != _normalized(host_variable):
         yield Warning(
-            f'{alias.label}: OPTIONS["workspace"] selects {own or "a workspace"}, but '
+            f'{alias.label}: OPTIONS["workspace"] selects '
+            f"{selected or 'a workspace'}, but "
             f"{target.endpoint_setting} is read from the environment, where "
-            f"DATABRICKS_HOST is {other}.",
+            f"DATABRICKS_HOST is {host_variable}.",
             hint='Set OPTIONS["endpoint"] next to the workspace, or '
             'remove OPTIONS["workspace"].',
             id="lakebase.W007",
@@ -253,7 +263,7 @@ def mixed_workspaces(alias: Alias) -> Iterator[CheckMessage]:
 
 
 def token_as_password(alias: Alias) -> Iterator[CheckMessage]:
-    """W010: the password is a token, which works until it expires."""
+    """Yield W010 if the password is a token, which works until it expires."""
     if alias.target is not None and alias.target.is_password_token:
         failure = failures_by_id()["password-is-token"]
         summary, hint = summary_and_hint(failure, alias.target.facts())
@@ -261,14 +271,14 @@ def token_as_password(alias: Alias) -> Iterator[CheckMessage]:
 
 
 def ignored_variables(alias: Alias) -> Iterator[CheckMessage]:
-    """W008: variables of libpq that have no effect on this alias."""
+    """Yield W008 for variables of libpq that have no effect on this alias."""
     detail, hint = libpq.warning(alias.params, os.environ) if alias.target else ("", "")
     if detail:
         yield Warning(f"{alias.label}: {detail}.", hint=hint, id="lakebase.W008")
 
 
 def unreadable_dates(alias: Alias) -> Iterator[CheckMessage]:
-    """W009: libpq sends PGDATESTYLE to the server, but psycopg reads only ISO."""
+    """Yield W009 if libpq sends a PGDATESTYLE other than ISO, which psycopg needs."""
     detail, hint = libpq.date_style_warning(os.environ)
     if detail:
         yield Warning(f"{alias.label}: {detail}.", hint=hint, id="lakebase.W009")
@@ -291,7 +301,7 @@ CHECKS = (
 
 
 def _is_in_environment(secret: str) -> bool:
-    """Return whether a variable equals *secret* or contains it, as a URL may."""
+    """Return whether a variable equals *secret* or, like a URL, contains it."""
     for value in os.environ.values():
         parts = split_url(value) if "://" in value else None
         password = (parts and parts.password) or ""

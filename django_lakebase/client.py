@@ -1,4 +1,9 @@
-"""dbshell: psql with a current token in its environment, never in its arguments."""
+"""
+The client behind ``manage.py dbshell``: psql, logging in as Django does.
+
+The token is passed in psql's environment, never in its arguments, which other users of
+the machine can see.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -20,7 +25,7 @@ class DatabaseClient(PostgreSQLDatabaseClient):
     """Runs psql with the same login as Django."""
 
     def runshell(self, parameters: Iterable[str]) -> None:
-        """Run psql; errors before the login are shown without a traceback."""
+        """Run psql; raises CommandError if the parameters cannot be resolved."""
         try:
             super().runshell(parameters)
         except (LakebaseError, ImproperlyConfigured) as exc:
@@ -33,12 +38,12 @@ class DatabaseClient(PostgreSQLDatabaseClient):
         """
         Return psql's arguments and environment; calls the workspace if needed.
 
-        Raises LakebaseError, or ImproperlyConfigured.
+        Raises LakebaseError or ImproperlyConfigured.
         """
         target = resolve_target(settings_dict, _alias_of(settings_dict))
         options = settings_dict["OPTIONS"]
-        native = settings_dict.get("PASSWORD") or options.get("password")
-        password = lazy_params(target).get("password", native)
+        native_password = settings_dict.get("PASSWORD") or options.get("password")
+        password = lazy_params(target).get("password", native_password)
         arguments, environment = super().settings_to_cmd_args_env(
             {
                 **settings_dict,
@@ -54,8 +59,10 @@ class DatabaseClient(PostgreSQLDatabaseClient):
 
 
 def _alias_of(settings_dict: dict[str, Any]) -> str:
-    """Return the alias for messages, because Django passes only the settings."""
-    named = (
-        alias for alias, own in connections.settings.items() if own is settings_dict
+    """Return the alias of *settings_dict*, for messages: Django does not pass it."""
+    matching = (
+        alias
+        for alias, candidate in connections.settings.items()
+        if candidate is settings_dict
     )
-    return next(named, DEFAULT_DB_ALIAS)
+    return next(matching, DEFAULT_DB_ALIAS)

@@ -1,4 +1,9 @@
-"""Creation of test databases; aliases are compared by the host they connect to."""
+"""
+Creation and destruction of test databases.
+
+Differs from Django's: aliases are compared by the host that they connect to, errors get
+a hint, and pools are closed before their database is dropped.
+"""
 
 import re
 from typing import Any, Protocol, cast
@@ -16,12 +21,12 @@ from .connect.params import get_host, get_user
 from .failures.classify import classify
 from .failures.failure import Source
 
-# Failures for which the engine adds its hint to Django's message.
+# Ids of failures for which the engine prints a hint after Django's message.
 EXPLAINED = ("createdb-missing", "template-denied")
 
 
 class _Wrapper(Protocol):
-    """The part of this engine's DatabaseWrapper that this module uses."""
+    """The part of LakebaseMixin used here; importing base.py would be circular."""
 
     def get_target(self) -> Target: ...
 
@@ -35,10 +40,11 @@ class DatabaseCreation(PostgreSQLDatabaseCreation):
         """
         Return the values by which Django compares the test databases of aliases.
 
-        Two endpoints without HOST look the same to Django, which would make the second
-        alias a mirror of the first, so the host is fetched from the workspace. It is
-        fetched only when compared, because Django also calls this for tests without a
-        database.
+        Two aliases without HOST look the same to Django, even if their endpoints
+        differ, and Django would make the second a mirror of the first. The signature
+        therefore contains the host that the workspace reports. It is fetched only when
+        the signature is compared, because Django also calls this method for tests
+        without a database.
         """
         _, *rest = super().test_db_signature()
         return (SimpleLazyObject(lambda: get_host(self._target())), *rest)
@@ -46,7 +52,7 @@ class DatabaseCreation(PostgreSQLDatabaseCreation):
     def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
         """Redirect the alias to another's test database, and close its connection."""
         super().set_as_test_mirror(primary_settings_dict)
-        # An open connection leads to the real database.
+        # An open connection is still connected to the real database.
         self.connection.close()
 
     def _target(self) -> Target:
@@ -62,23 +68,25 @@ class DatabaseCreation(PostgreSQLDatabaseCreation):
     ) -> None:
         try:
             super()._execute_create_test_db(cursor, parameters, keepdb)  # type: ignore[misc]
-        except SystemExit as end:
+        except SystemExit as exit_error:
             # Django has printed the server's message and exits.
-            if (cause := end.__context__) is not None:
+            if (cause := exit_error.__context__) is not None:
                 self._log_hint(cause, strip_quotes(parameters["dbname"]))
             raise
 
-    def _log_hint(self, cause: BaseException, name: str) -> None:
+    def _log_hint(self, cause: BaseException, database: str) -> None:
+        """Print the hint for *cause*, if it has one, as Django prints messages."""
         failure = classify(cause, Source.SERVER)
         if failure.id in EXPLAINED:
             target = self._target()
             found = re.search(failure.pattern, str(cause))
-            facts = {"user": get_user(target), "name": name}
+            facts = {"user": get_user(target), "name": database}
             facts |= found.groupdict() if found else {}
             self.log(str(connect_error(target, cause, failure, **facts)))
 
     def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
-        # PostgreSQL does not drop a database in use, and pools of mirrors still use it.
+        # PostgreSQL refuses to drop a database that is in use, and the mirrors of this
+        # alias are still connected to it, as are their pools.
         for other in connections.all(initialized_only=True):
             is_connected = other.settings_dict["NAME"] == test_database_name
             if is_connected and isinstance(other.creation, DatabaseCreation):

@@ -1,4 +1,12 @@
-"""Events of connections and credentials: each is counted, logged and signalled."""
+"""
+Events of connections and credentials, sent as signals.
+
+The events of connections are also counted and logged here. The credential cache counts
+and logs its events itself.
+
+`_lock` is held only while a counter is updated. Readers need no lock, because the
+counters of an alias are replaced as a whole.
+"""
 
 import logging
 import threading
@@ -34,7 +42,7 @@ def connection_counts(alias: str) -> ConnectionCounts:
 def credential_issued(
     endpoint: str, *, issued_at: datetime, expires_at: datetime, seconds: float
 ) -> None:
-    """Report that the workspace issued a credential, after *seconds*."""
+    """Report that the workspace issued a credential, which took *seconds*."""
     signals.credential_issued.send_robust(
         sender=None,
         endpoint=endpoint,
@@ -47,7 +55,7 @@ def credential_issued(
 def credential_failed(
     endpoint: str, *, failure_id: str, reason: str, seconds: float
 ) -> None:
-    """Report that the workspace issued no credential; *reason* has no secrets."""
+    """Report that a request for a credential failed; *reason* contains no secret."""
     signals.credential_failed.send_robust(
         sender=None,
         endpoint=endpoint,
@@ -88,7 +96,7 @@ def connection_opened(connect: ConnectEvent, *, expires_at: datetime | None) -> 
 def connection_retried(
     connect: ConnectEvent, *, failure_id: str, action: Action, pause: float
 ) -> None:
-    """Report a failed attempt that is followed by another after *pause* seconds."""
+    """Report a failed attempt; the next attempt follows after *pause* seconds."""
     _count(connect.alias, retried=1)
     logger.debug(
         "%s: attempt %d failed (%s); next action: %s, after %.2f s",
@@ -109,7 +117,7 @@ def connection_retried(
 
 
 def connection_failed(connect: ConnectEvent, *, failure_id: str) -> None:
-    """Report that no connection was opened; the caller gets the error."""
+    """Report that opening the connection failed; the caller gets the error."""
     _count(connect.alias, failed=1)
     logger.debug(
         "%s: connecting failed after %.3f s: %s",
@@ -124,7 +132,7 @@ def connection_failed(connect: ConnectEvent, *, failure_id: str) -> None:
 
 
 def session_reopened(alias: str, endpoint: str, *, seconds: float) -> None:
-    """Report that a session lost while idle was replaced, which took *seconds*."""
+    """Report that a session lost while idle was replaced within *seconds*."""
     _count(alias, reopened=1)
     logger.info(
         "%s: the server ended an idle session; opened a new one in %.3f s",
@@ -172,6 +180,6 @@ def _extra(connect: ConnectEvent, *, failure: str = "") -> dict[str, object]:
 
 @run_in_child
 def _reset_counts_after_fork() -> None:
-    global _lock  # noqa: PLW0603 - another thread of the parent may hold it.
+    global _lock  # noqa: PLW0603 - a thread of the parent may have held it.
     _lock = threading.Lock()
     _counts.clear()

@@ -1,4 +1,8 @@
-"""The exceptions that a project can catch: LakebaseError and SettingsError."""
+"""
+The exceptions that a project can catch: LakebaseError and SettingsError.
+
+`build_error` creates them from a row of the failure table.
+"""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -13,10 +17,10 @@ from .failures.render import original_message, summary_and_hint
 
 class ExplainedError(Exception):
     """
-    An error with a row in docs/reference/errors.md: the base of the concrete classes.
+    The base class of the errors that docs/reference/errors.md lists.
 
-    *failure_id* is the id of the row, *summary* says what happened, with the original
-    message quoted, and *hint* what to do about it.
+    *failure_id* is the id in that list. *summary* says what happened and quotes the
+    original message, *hint* says what to do.
     """
 
     failure_id = ""
@@ -26,7 +30,7 @@ class ExplainedError(Exception):
 
     @property
     def failure(self) -> Failure:
-        """The row of the failure table."""
+        """The row of the failure table that the error was built from."""
         return failures_by_id()[self.failure_id]
 
 
@@ -46,17 +50,18 @@ E = TypeVar("E", bound=ExplainedError)
 
 
 def build_error(
-    kind: type[E], failure: Failure, label: str, facts: Mapping[str, object]
+    error_class: type[E], failure: Failure, label: str, facts: Mapping[str, object]
 ) -> E:
     """
-    Return an error of *kind* for *failure* of the alias named by *label*.
+    Return an error of *error_class* for *failure*; its text starts with *label*.
 
-    *facts* fill the texts of *failure*; ``facts["seen"]`` is the original error.
+    *label* names the alias. *facts* are the values for the placeholders in the texts of
+    *failure*; ``facts["seen"]`` is the original error or its text.
     """
     summary, hint = summary_and_hint(failure, facts)
     seen = original_message(facts.get("seen"))
     tail = f'\nSeen: "{seen}"' if seen else ""
-    error = kind(f"{label}: {summary} {hint}{tail}")
+    error = error_class(f"{label}: {summary} {hint}{tail}")
     error.failure_id, error.hint = failure.id, hint
     error.summary = summary + tail.replace("\n", " ")
     return error

@@ -1,9 +1,22 @@
 """
 Connection pools of psycopg_pool whose connections log in with current tokens.
 
-Imported only if OPTIONS["pool"] is set. Unlike in a plain pool, connections are opened
-by a `Connector`, callers get the actual reason instead of a bare PoolTimeout, and they
-never get a connection that the server has closed.
+Imported only if OPTIONS["pool"] is set.
+
+How it works. The workers of a `LakebasePool` open each connection through a
+`PoolConnector`, which pins a credential and keeps the last error. While the pool has no
+connection at all, callers check for that error every `POLL_INTERVAL` seconds, so they
+get the actual reason instead of a bare PoolTimeout. Before a connection is handed out,
+its socket is polled, so callers never get a connection that the server has closed.
+There is one pool for each process, alias and Target. If the settings change, the old
+pool is retired: it closes when its last connection has been returned.
+
+Invariants. `_lock` guards changes to `_pools`; no pool is opened or closed under it.
+psycopg_pool's own lock guards the queue and the idle connections. `_lent` has no lock:
+each change is one operation on a dict, which is atomic. The garbage collector may run
+`LakebaseConnectionMixin.__del__` while this thread holds psycopg_pool's lock, so
+``__del__`` only appends to `abandoned`; the next `getconn` returns those connections to
+the pool. A child process neither uses nor closes the pools of its parent.
 """
 
 import contextlib
@@ -33,14 +46,15 @@ from .failures.classify import failures_by_id
 from .failures.failure import Action
 from .fork import run_in_child
 
-# Seconds. Databricks' own examples replace pooled connections after 45 minutes.
+# All in seconds. Databricks' own examples replace pooled connections after 45 minutes.
 MAX_LIFETIME = 2700.0
-# The pool stops reconnecting after this long, and the next caller starts again: after
-# psycopg_pool's default of five minutes, callers would wait long after an outage.
+# How long the pool tries to reconnect before it waits for the next caller. psycopg_pool
+# doubles its pauses, so with its default of five minutes callers would still wait long
+# after an outage has ended.
 RECONNECT_TIMEOUT = 10.0
 # How often a caller checks for an error while the pool has no connection.
 POLL_INTERVAL = 0.25
-# An error from before the call is reported only after this long.
+# How long a caller waits before it reports an error that is older than its call.
 OLD_ERROR_DELAY = 2.0
 # The longest extension of a connection's lifetime while no credential is available.
 MAX_EXTENSION = 60.0
@@ -49,7 +63,11 @@ Key: TypeAlias = tuple[int, str, Hashable]
 
 
 class PoolConnector:
-    """Opens the connections of a pool and keeps the last error."""
+    """
+    Opens the connections of a pool and keeps the last error.
+
+    *failed_at* is the time of *error*, as time.monotonic().
+    """
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -57,10 +75,15 @@ class PoolConnector:
         self.failed_at = 0.0
 
     def open(self, connect: Callable[..., Connection], params: Params) -> Connection:
-        """Open a connection with *connect*, in at most two attempts."""
+        """
+        Open a connection with *connect*; raises LakebaseError.
+
+        Tries again only with a new token or corrected parameters, never after a pause,
+        because the pool itself retries.
+        """
         try:
             return Connector(
-                self.target, params, lambda own: connect(**own), patient=False
+                self.target, params, lambda pinned: connect(**pinned), patient=False
             ).run()
         except Exception as exc:
             self.record(exc)
@@ -71,15 +94,19 @@ class PoolConnector:
         self.error, self.failed_at = error, time.monotonic()
 
     def has_failed_for_good(self, since: float) -> bool:
-        """Return whether an error since *since* makes further waiting useless."""
+        """
+        Return whether waiting is useless: the last error is one that no retry fixes.
+
+        Ignores an error from before *since*, as time.monotonic().
+        """
         error = self.error
         if error is None or self.failed_at < since:
             return False
-        retried = (Action.RETRY, Action.RETRY_BRIEFLY)
-        is_retried = (
-            isinstance(error, ExplainedError) and error.failure.action in retried
+        retry_actions = (Action.RETRY, Action.RETRY_BRIEFLY)
+        may_clear = (
+            isinstance(error, ExplainedError) and error.failure.action in retry_actions
         )
-        return not is_retried
+        return not may_clear
 
 
 class LakebaseConnectionMixin:
@@ -91,13 +118,13 @@ class LakebaseConnectionMixin:
     ) -> Connection:
         """Open a connection with a current credential; raises LakebaseError."""
         connect = super().connect  # type: ignore[misc]
-        return lakebase.open(lambda **own: connect(conninfo, **own), params)
+        return lakebase.open(lambda **pinned: connect(conninfo, **pinned), params)
 
     def __del__(self) -> None:
         """Close the connection, and report it to its pool if it was never returned."""
         pool = getattr(self, "_pool", None)
         if isinstance(pool, LakebasePool) and pool.has_lent(self):
-            # May run at any point, even while this thread holds the pool's lock.
+            # Takes no lock: this may run while the thread holds the pool's lock.
             self.pgconn.finish()  # type: ignore[attr-defined]
             pool.abandoned.append(self)
         else:
@@ -126,8 +153,8 @@ class LakebasePool(ConnectionPool[Any]):
         self.is_retired = self.is_finished = False
         self._process = os.getpid()
         self._connector = PoolConnector(target)
-        # Connections in use, by id: the thread that took the connection, or None once
-        # that thread is known to have ended.
+        # Connections in use: from the id of each to the thread that took it, or None
+        # once that thread is known to have ended.
         self._lent: dict[int, weakref.ref[threading.Thread] | None] = {}
         # Closed connections that were garbage-collected while in use.
         self.abandoned: deque[Any] = deque()
@@ -140,10 +167,10 @@ class LakebasePool(ConnectionPool[Any]):
             "max_lifetime": MAX_LIFETIME,
             **options,
         }
-        own_class = options.pop("connection_class", psycopg.Connection)
+        connection_class = options.pop("connection_class", psycopg.Connection)
         try:
             super().__init__(
-                connection_class=_with_connector(own_class),
+                connection_class=_with_connector(connection_class),
                 kwargs={**params, "autocommit": True, "lakebase": self._connector},
                 open=False,
                 configure=self._configured(configure),
@@ -156,8 +183,8 @@ class LakebasePool(ConnectionPool[Any]):
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:
         """Import the SDK in the calling thread, then start the workers."""
-        # Before any timeout starts: on a busy machine the import takes seconds. If it
-        # fails, a worker reports the error.
+        # Done before any timeout starts, because on a busy machine the import takes
+        # seconds. If it fails, a worker reports the error.
         if self.closed and not self.target.is_native:
             with contextlib.suppress(ImportError):
                 import_sdk()
@@ -175,8 +202,8 @@ class LakebasePool(ConnectionPool[Any]):
         while True:
             connection = self._getconn_or_raise(deadline, seconds)
             self._lent[id(connection)] = weakref.ref(threading.current_thread())
-            # A round trip only if the server has sent data, usually the message that
-            # ends the session.
+            # A round trip is needed only if the server has sent data, which is usually
+            # the message that ends the session.
             if not is_readable(connection) or _answers(connection):
                 return connection
             connection.close()
@@ -212,7 +239,7 @@ class LakebasePool(ConnectionPool[Any]):
             self.close()
 
     def get_stats(self) -> dict[str, int]:
-        """Return psycopg_pool's stats, counting a polling caller only once."""
+        """Return psycopg_pool's stats, with each polling caller counted only once."""
         return self._without_polls(super().get_stats())
 
     def pop_stats(self) -> dict[str, int]:
@@ -254,13 +281,14 @@ class LakebasePool(ConnectionPool[Any]):
             left = deadline - now
             # If connections are in use, wait in a single call, so that this caller
             # keeps its place in the queue.
-            has_some = bool(self._lent)
+            any_in_use = bool(self._lent)
             try:
-                return super().getconn(left if has_some else min(left, POLL_INTERVAL))
+                return super().getconn(left if any_in_use else min(left, POLL_INTERVAL))
             except PoolTimeout as exc:
                 timeout = exc
+            # 0.0 accepts an error of any age.
             since = started if now - started < OLD_ERROR_DELAY else 0.0
-            if not has_some and self._connector.has_failed_for_good(since):
+            if not any_in_use and self._connector.has_failed_for_good(since):
                 break
             if time.monotonic() >= deadline:
                 break
@@ -277,15 +305,15 @@ class LakebasePool(ConnectionPool[Any]):
             return connect_error(
                 self.target, timeout, failure, waited=waited, budget=waited
             )
-        # A copy each time, because threads must not share a traceback.
-        own = copy.copy(error)
-        own.__cause__ = error.__cause__ or timeout
-        return own
+        # A copy for each caller, because threads must not share a traceback.
+        error_copy = copy.copy(error)
+        error_copy.__cause__ = error.__cause__ or timeout
+        return error_copy
 
     def _configured(
         self, configure: Callable[[Connection], object]
     ) -> Callable[[Connection], None]:
-        """Return *configure* with its error or success recorded."""
+        """Wrap *configure*, so that the pool records its error or its success."""
 
         def configured(connection: Connection) -> None:
             try:
@@ -312,8 +340,9 @@ class LakebasePool(ConnectionPool[Any]):
             self.max_lifetime = max(1.0, min(MAX_LIFETIME, left / 2))
 
     def _extend_without_credential(self, connection: Any) -> None:
-        # A private attribute of psycopg_pool. Without it, connections are replaced on
-        # time, even while no credential is available.
+        # A private attribute: psycopg_pool has no other way to extend the lifetime of a
+        # connection. If it is missing, connections are replaced on time, even while no
+        # credential is available.
         expires_at = getattr(connection, "_expire_at", None)
         now = time.monotonic()
         if expires_at is None or expires_at > now or self.target.is_native:
@@ -324,17 +353,19 @@ class LakebasePool(ConnectionPool[Any]):
             # A quarter of the lifetime at most: a short-lived credential that arrives
             # in the meantime must not have expired before the connection is replaced.
             lifetime = lifetime_of(connection)
-            length = (
+            duration = (
                 lifetime.expires_at - lifetime.opened_at if lifetime else timedelta()
             )
-            extension = min(MAX_EXTENSION, length.total_seconds() / 4)
+            extension = min(MAX_EXTENSION, duration.total_seconds() / 4)
             connection._expire_at = now + extension  # noqa: SLF001
 
 
-def _with_connector(own_class: Any) -> Any:
-    if own_class is psycopg.Connection:
+def _with_connector(connection_class: Any) -> Any:
+    """Return a subclass of *connection_class* that opens through a PoolConnector."""
+    if connection_class is psycopg.Connection:
         return LakebaseConnection
-    return type(own_class.__name__, (LakebaseConnectionMixin, own_class), {})
+    bases = LakebaseConnectionMixin, connection_class
+    return type(connection_class.__name__, bases, {})
 
 
 def _has_ended(thread: "weakref.ref[threading.Thread] | None") -> bool:
@@ -365,7 +396,7 @@ def pool_for(
     """
     Return this process's pool of *alias* for *key*; create it with *make* if needed.
 
-    Pools of the alias with another key are retired, because its settings have changed.
+    Retires the alias's pools with another key, because its settings have changed.
     """
     full_key = os.getpid(), alias, key
     pool = _pools.get(full_key)
@@ -377,7 +408,9 @@ def pool_for(
             pool = _pools[full_key] = make()
         pool.is_retired = False
         others = [
-            o for k, o in _pools.items() if k[:2] == full_key[:2] and o is not pool
+            other
+            for (pid, other_alias, _), other in _pools.items()
+            if (pid, other_alias) == full_key[:2] and other is not pool
         ]
     for other in others:
         other.retire()
@@ -407,5 +440,5 @@ def close_pools(alias: str) -> None:
 
 @run_in_child
 def _replace_lock_after_fork() -> None:
-    global _lock  # noqa: PLW0603 - another thread of the parent may hold it.
+    global _lock  # noqa: PLW0603 - a thread of the parent may have held it.
     _lock = threading.Lock()

@@ -1,9 +1,9 @@
 """
 Django signals for credentials and connections; docs/howto/observe.md lists them.
 
-They are sent in the thread where the event happens; those of credentials mostly in a
-background thread of the engine. Django logs an error in a receiver, which then has no
-further effect. No argument contains a token.
+A signal is sent in the thread where the event happens, which for credentials is mostly
+a background thread of the engine. If a receiver raises an exception, Django logs it and
+the engine continues. No argument contains a token.
 """
 
 from django.dispatch import Signal

@@ -1,4 +1,4 @@
-"""Counters of this process, for a dashboard or a health page."""
+"""Counters of this process for each alias, for a dashboard or a health page."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,11 +15,10 @@ class Stats:
     """
     What this process has done for one alias since it started or was forked.
 
-    Aliases that log in alike to one endpoint share a credential, so they report the
-    same credential values. *credential_expires_at* is in UTC; it is None before the
-    first credential and for a native login. *last_error* is the reason why the last
-    request for a credential failed, or "" if it succeeded. *pool* holds psycopg_pool's
-    stats, and is empty without a pool.
+    Aliases with the same login and endpoint share a credential, so they report the same
+    values for it. *credential_expires_at* is in UTC; it is None for a native login and
+    before the first credential. *last_error* says why the last refresh failed; it is ""
+    after a success. *pool* holds psycopg_pool's stats; it is empty without a pool.
     """
 
     alias: str
@@ -36,7 +35,7 @@ class Stats:
 
 def get_stats() -> dict[str, Stats]:
     """
-    Return the stats of each alias with this engine; no I/O.
+    Return the stats of each alias that uses this engine; does no I/O.
 
     Raises ImproperlyConfigured if the settings of an alias are invalid.
     """

@@ -1,10 +1,11 @@
 """
-OpenTelemetry metrics and spans, recorded from the signals; the extra ``otel``.
+OpenTelemetry metrics and spans, recorded from the signals (the extra ``otel``).
 
 The app loads this module only if OpenTelemetry's API is installed. Names follow the
 semantic conventions for database clients
-(https://opentelemetry.io/docs/specs/semconv/db/), and the service's own connector for
-Node (``lakebase.*``) where it has an equivalent. docs/howto/observe.md lists them.
+(https://opentelemetry.io/docs/specs/semconv/db/). Names that start with ``lakebase.``
+follow the vendor's connector for Node where it has an equivalent.
+docs/howto/observe.md lists them all.
 """
 
 import time
@@ -25,7 +26,7 @@ NANOSECONDS = 1_000_000_000
 
 
 class Telemetry:
-    """Receives the signals and records them as metrics and spans."""
+    """The receivers of the signals, which record metrics and spans."""
 
     def __init__(self) -> None:
         self._tracer = trace.get_tracer("django_lakebase", __version__)
@@ -112,7 +113,7 @@ class Telemetry:
         self._reopened.add(1, name)
 
     def _span(self, name: str, seconds: float, attributes: dict[str, Any]) -> None:
-        """Record a span that has just ended, *seconds* after its start."""
+        """Record a span that started *seconds* ago and ends now."""
         span = self._tracer.start_span(
             name,
             kind=SpanKind.CLIENT,
@@ -139,53 +140,56 @@ def _pool_name(alias: str) -> str:
     return f"django-{alias}"
 
 
-def _in_states(pool: dict[str, int]) -> Iterator[tuple[int, dict[str, str]]]:
+def _read_by_state(pool: dict[str, int]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the numbers of idle and used connections, with their attributes."""
     idle = pool.get("pool_available", 0)
     yield idle, {"db.client.connection.state": "idle"}
     yield pool.get("pool_size", 0) - idle, {"db.client.connection.state": "used"}
 
 
-def _stat(name: str) -> Any:
+def _reader(name: str) -> Any:
+    """Return a function that reads the pool's stat *name*, without attributes."""
     return lambda pool: [(pool.get(name, 0), {})]
 
 
-# Metric name: unit, description, and a function that returns values and attributes.
+# By metric name: the unit, the description, and a function that takes the stats of a
+# pool and returns pairs of value and attributes.
 POOL_METRICS: dict[str, tuple[str, str, Any]] = {
     "db.client.connection.count": (
         "{connection}",
         "Connections in the pool, by state.",
-        _in_states,
+        _read_by_state,
     ),
     "db.client.connection.max": (
         "{connection}",
         "The maximum number of connections in the pool.",
-        _stat("pool_max"),
+        _reader("pool_max"),
     ),
     "db.client.connection.pending_requests": (
         "{request}",
         "Callers that are waiting for a connection.",
-        _stat("requests_waiting"),
+        _reader("requests_waiting"),
     ),
     "lakebase.pool.connections.total": (
         "{connection}",
         "Connections in the pool.",
-        _stat("pool_size"),
+        _reader("pool_size"),
     ),
     "lakebase.pool.connections.idle": (
         "{connection}",
         "Idle connections in the pool.",
-        _stat("pool_available"),
+        _reader("pool_available"),
     ),
     "lakebase.pool.connections.waiting": (
         "{request}",
         "Callers that are waiting for a connection.",
-        _stat("requests_waiting"),
+        _reader("requests_waiting"),
     ),
 }
 
 
 def _gauge_callback(read: Any) -> Any:
-    """Return a callback that reads the stats of pools when metrics are collected."""
+    """Return a callback that reads the stats of all pools at collection time."""
 
     def callback(options: CallbackOptions) -> Iterator[Observation]:
         for stats in _stats_with_pool():

@@ -1,4 +1,4 @@
-"""Warm-up before a fork: fetch in the parent what its children would fetch again."""
+"""Warm-up: fetches in a parent process what each of its children would fetch."""
 
 from dataclasses import replace
 
@@ -12,12 +12,13 @@ def warm(*aliases: str, timeout: float | None = None) -> None:
     """
     Import the SDK, log in to the workspace and fetch a credential; open no connection.
 
-    Call it when a worker starts, in the process that forks. Without *aliases* it warms
-    up all aliases that use this engine. It skips aliases that have a PASSWORD or
-    another engine, because they need nothing from the workspace. Each alias takes up to
-    *timeout* seconds, with retries; the default is its ``OPTIONS["connect_budget"]``.
+    Also fetches the host and the user if the settings do not name them. Call it once,
+    in the process that forks, when a worker starts. Without *aliases*, warms up all
+    aliases that use this engine. Skips aliases that have a PASSWORD or another engine,
+    because they need nothing from the workspace. Retries for up to *timeout* seconds
+    per alias; the default is the alias's ``OPTIONS["connect_budget"]``.
 
-    Raises LakebaseError (an OperationalError) and SettingsError (an
+    Raises LakebaseError (an OperationalError) or SettingsError (an
     ImproperlyConfigured), as connecting does.
     """
     for alias in aliases or connections:

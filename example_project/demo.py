@@ -1,8 +1,8 @@
 """
-``make demo``: the example project on the local Lakebase, from nothing to a page.
+``make demo``: migrates and serves the example project on a local Lakebase.
 
-Runs inside ``lakebase-local run``, so every variable is set. With ``--once`` it asks
-for the page over HTTP until three credentials have followed each other, and ends.
+Runs inside ``lakebase-local run``, which sets every variable. With ``--once`` it
+requests the page until the credential has been replaced three times, and exits.
 """
 
 import argparse
@@ -30,51 +30,53 @@ HOST = "127.0.0.1"
 ROTATIONS = 3
 HIGHEST_PORT = 65535
 # Seconds.
-STARTS_WITHIN, ROTATES_WITHIN, ASKS_EVERY = 30.0, 180.0, 0.1
+START_TIMEOUT, ROTATION_TIMEOUT, POLL_INTERVAL = 30.0, 180.0, 0.1
 
 
 class DemoError(Exception):
-    """The demo did not show what it should; the text says what it saw."""
+    """The demo failed; the text says how."""
 
 
 class Server:
-    """The example project's own server, in a process of its own."""
+    """The development server of the example project, in a separate process."""
 
     def __init__(self, port: int) -> None:
         command = [sys.executable, MANAGE, "runserver", "--noreload", f"{HOST}:{port}"]
         self.port = port
-        self.process = subprocess.Popen(  # noqa: S603 - ours.
+        self.process = subprocess.Popen(  # noqa: S603 - our own command.
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
-        self._said = collections.deque[str](maxlen=20)
-        # Somebody must read what it logs: it waits for ever once the pipe is full.
+        self._last_lines = collections.deque[str](maxlen=20)
+        # Its log must be read: the server blocks once the pipe is full.
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def wait_for(self) -> None:
-        """Wait until it answers; raises DemoError."""
-        deadline = time.monotonic() + STARTS_WITHIN
+    def wait_until_ready(self) -> None:
+        """Wait until the server accepts connections; raises DemoError."""
+        deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(OSError):
                 socket.create_connection((HOST, self.port), 1).close()
                 return
-            time.sleep(ASKS_EVERY)
-        raise self.error("the server did not start")
+            time.sleep(POLL_INTERVAL)
+        raise self.stopped("the server did not start")
 
-    def error(self, text: str) -> DemoError:
-        """Return the error that *text* names, with what the server said last."""
+    def stopped(self, text: str) -> DemoError:
+        """Stop the server; return an error with *text* and the end of its log."""
         self.stop()
         self._reader.join(1)
-        return DemoError("\n".join((f"{text}. The server said:", *self._said)))
+        return DemoError(
+            "\n".join((f"{text}. The last lines of its log:", *self._last_lines))
+        )
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server and wait until it has exited."""
         self.process.terminate()
         self.process.wait()
 
     def _read(self) -> None:
         for line in self.process.stderr or ():
-            self._said.append(line.rstrip())
+            self._last_lines.append(line.rstrip())
 
 
 def main() -> int:
@@ -86,12 +88,12 @@ def main() -> int:
     if not os.environ.get("LAKEBASE_LOCAL_URL"):
         print("Run it as: make demo", file=sys.stderr)
         return 1
-    # Whatever project the shell was set up for.
+    # The shell may be set up for another project.
     os.environ["DJANGO_SETTINGS_MODULE"] = "example_project.settings"
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        port = _port(options.port)
+        port = _free_port(options.port)
         _prepare()
         with _serving(port) as server:
             return _once(server) if options.once else _stay(server)
@@ -99,30 +101,32 @@ def main() -> int:
         print(f"demo: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        # Who asked --once was not shown what he asked for.
+        # With --once, an interrupted demo has not finished.
         return 128 + signal.SIGINT if options.once else 0
 
 
-def _port(wanted: int) -> int:
-    """Return a port that can be listened on; 0 asks for any."""
+def _free_port(wanted: int) -> int:
+    """Return *wanted* if it is free, or any free port if it is 0; raises DemoError."""
     if not 0 <= wanted <= HIGHEST_PORT:
-        raise DemoError(f"PORT={wanted} is not a port: they end at {HIGHEST_PORT}.")
+        raise DemoError(
+            f"PORT={wanted} is not a port number; the highest is {HIGHEST_PORT}."
+        )
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, wanted))
-            # A second one may be bound to the same port, as long as none listens.
+            # Two sockets may be bound to one port as long as neither listens.
             probe.listen()
         except OSError as exc:
             raise DemoError(
-                f"port {wanted} cannot be used ({exc.strerror}). Choose another one, "
-                "as in: make demo PORT=8001"
+                f"port {wanted} cannot be used ({exc.strerror}). Choose another port, "
+                "for example: make demo PORT=8001"
             ) from exc
         return int(probe.getsockname()[1])
 
 
 def _prepare() -> None:
-    """Migrate, load a few rows, and prove the connection."""
+    """Migrate, load a few rows, and check the connection."""
     django.setup()
     for command in (
         ("migrate", "--verbosity=0"),
@@ -141,40 +145,38 @@ def _prepare() -> None:
 
 @contextlib.contextmanager
 def _serving(port: int) -> Iterator[Server]:
-    """Serve the page on *port*; the server ends with the block."""
+    """Serve the page on *port* until the block ends."""
     server = Server(port)
     try:
-        server.wait_for()
+        server.wait_until_ready()
         yield server
     finally:
         server.stop()
 
 
 def _stay(server: Server) -> int:
-    print(f"\nOpen http://{HOST}:{server.port}/ and watch. Ctrl-C ends everything.")
-    sys.stdout.flush()
+    print(f"\nOpen http://{HOST}:{server.port}/ and watch the token rotate.")
+    print("Press Ctrl-C to stop.", flush=True)
     server.process.wait()
-    raise server.error("the server ended")
+    raise server.stopped("the server exited")
 
 
 def _once(server: Server) -> int:
-    print(
-        f"\nAsking http://{HOST}:{server.port}/ until {ROTATIONS} tokens were renewed"
-    )
+    print(f"\nRequesting http://{HOST}:{server.port}/ until {ROTATIONS} rotations")
     started_at = time.monotonic()
-    first = last = _ask(server)
-    # Each look asks for the page and for the facts behind it.
-    rotations, asked = 0, 2
+    first = last = _fetch_facts(server)
+    # Each call requests the page and the JSON.
+    rotations, request_count = 0, 2
     while rotations < ROTATIONS:
-        if time.monotonic() > started_at + ROTATES_WITHIN:
-            raise DemoError(f"{rotations} rotations in {ROTATES_WITHIN:.0f} s.")
-        time.sleep(ASKS_EVERY)
-        now = _ask(server)
-        asked += 2
-        # Later, not other: a pool may hand out its older connection once more.
+        if time.monotonic() > started_at + ROTATION_TIMEOUT:
+            raise DemoError(f"only {rotations} rotations in {ROTATION_TIMEOUT:.0f} s.")
+        time.sleep(POLL_INTERVAL)
+        now = _fetch_facts(server)
+        request_count += 2
+        # Later, not merely different: a pool may return an older connection again.
         if now["credential_expires_at"] > last["credential_expires_at"]:
             if now["session"] == last["session"]:
-                raise DemoError("the credential changed, and the connection did not.")
+                raise DemoError("the credential changed, but the connection did not.")
             rotations += 1
             print(
                 f"  {rotations}: session {last['session']} until "
@@ -186,17 +188,17 @@ def _once(server: Server) -> int:
     connections_used = last["connections"] - first["connections"] + 1
     credentials = last["credentials"] - first["credentials"] + 1
     if credentials <= ROTATIONS:
-        raise DemoError(f"{ROTATIONS} rotations out of {credentials} credentials.")
+        raise DemoError(f"{ROTATIONS} rotations with only {credentials} credentials.")
     print(
-        f"{rotations} rotations in {time.monotonic() - started_at:.0f} s: {asked} "
-        f"requests, all answered, took {connections_used} connections and "
-        f"{credentials} credentials."
+        f"{rotations} rotations in {time.monotonic() - started_at:.0f} s: "
+        f"{request_count} requests, all answered, took {connections_used} "
+        f"connections and {credentials} credentials."
     )
     return 0
 
 
-def _ask(server: Server) -> dict[str, Any]:
-    """Return the facts behind the page, having asked for the page too."""
+def _fetch_facts(server: Server) -> dict[str, Any]:
+    """Request the page and its facts; return the facts."""
     _get(server, "/")
     facts: dict[str, Any] = json.loads(_get(server, "/facts.json"))
     return facts
@@ -206,14 +208,14 @@ def _get(server: Server, path: str) -> bytes:
     connection = http.client.HTTPConnection(HOST, server.port, timeout=30)
     try:
         connection.request("GET", path)
-        answer = connection.getresponse()
-        body = answer.read()
+        response = connection.getresponse()
+        body = response.read()
     except (OSError, http.client.HTTPException) as exc:
-        raise server.error(f"GET {path} had no answer ({exc!r})") from exc
+        raise server.stopped(f"GET {path} got no response ({exc!r})") from exc
     finally:
         connection.close()
-    if answer.status != http.client.OK:
-        raise server.error(f"GET {path} was answered with {answer.status}")
+    if response.status != http.client.OK:
+        raise server.stopped(f"GET {path} returned {response.status}")
     return body
 
 

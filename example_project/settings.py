@@ -1,16 +1,16 @@
-"""A project whose database password is a token that changes; nothing more."""
+"""Settings of the example project, which logs in with tokens."""
 
 import os
 
 DATABASES = {
     "default": {
         "ENGINE": "django_lakebase",
-        # Without a pool each request of runserver would open a connection.
+        # Without a pool, runserver would open a connection for each request.
         "OPTIONS": {"pool": {"min_size": 1, "max_size": 4}},
     }
 }
 
-# In the environment of a deployment; this default is for the local Lakebase.
+# Set by a deployment; the default is for the local Lakebase.
 SECRET_KEY = os.environ.get("SECRET_KEY", "not a secret: for this machine only")
 DEBUG = os.environ.get("DEBUG", "1") == "1"
 ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost,127.0.0.1").split(",")

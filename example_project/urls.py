@@ -1,4 +1,4 @@
-"""The page, its facts as JSON, and the admin."""
+"""URLs: the page, its facts as JSON, and the admin."""
 
 from django.contrib import admin
 from django.urls import path

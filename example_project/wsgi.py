@@ -1,4 +1,4 @@
-"""What gunicorn and other servers load."""
+"""The WSGI application, for gunicorn and other servers."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What all tests share: one local Lakebase, and connections of our own."""
+"""Fixtures of all tests: one local Lakebase, and connections to it."""
 
 import copy
 import logging
@@ -12,9 +12,10 @@ from django.db.utils import load_backend
 from django_lakebase import pool
 from django_lakebase.base import DatabaseWrapper
 from django_lakebase.local.client import LocalLakebase
-from tests.support import forget_all, outlive
+from tests.helpers.credentials import forget_credentials
+from tests.helpers.threads import join_threads
 
-# Projects of users, with tests and a conftest of their own.
+# Projects of users: they have their own tests and conftest.
 collect_ignore = ["projects"]
 
 NewWrapper = Callable[..., DatabaseWrapper]
@@ -24,23 +25,23 @@ NewWrapper = Callable[..., DatabaseWrapper]
 def django_db_modify_db_settings(
     lakebase, django_db_modify_db_settings_parallel_suffix
 ):
-    """Have the local Lakebase running before a test database is made."""
+    """Start the local Lakebase before a test database is created."""
 
 
 @pytest.fixture
 def local(lakebase: LocalLakebase) -> Iterator[LocalLakebase]:
-    """Give the local Lakebase in good health and with fresh counters."""
+    """Yield the local Lakebase without faults and with counters at zero."""
     lakebase.clear_faults()
-    forget_all()
+    forget_credentials()
     lakebase.reset_counters()
     yield lakebase
     lakebase.clear_faults()
-    forget_all()
+    forget_credentials()
 
 
 @pytest.fixture
 def new_wrapper(local: LocalLakebase, django_db_blocker: Any) -> Iterator[NewWrapper]:
-    """Give a function that makes connections as Django would for given settings."""
+    """Yield a function that makes connections from settings, as Django does."""
     made: list[DatabaseWrapper] = []
 
     def new(alias: str = "other", **settings: Any) -> DatabaseWrapper:
@@ -57,12 +58,12 @@ def new_wrapper(local: LocalLakebase, django_db_blocker: Any) -> Iterator[NewWra
             wrapper.inc_thread_sharing()
             wrapper.close()
             pool.close_pools(wrapper.alias)
-            outlive(f"django-{wrapper.alias}-worker")
+            join_threads(f"django-{wrapper.alias}-worker")
 
 
 @pytest.fixture
 def all_logs() -> Iterator[list[str]]:
-    """Collect every record of every logger, at DEBUG."""
+    """Yield the list of all log messages of all loggers, at DEBUG."""
     lines: list[str] = []
 
     class Collector(logging.Handler):

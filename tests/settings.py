@@ -1,8 +1,8 @@
-"""The settings of the test suite: bare, as a project's are."""
+"""The settings of the test suite, as short as those of a project."""
 
 SECRET_KEY = "only for tests"
 USE_TZ = True
-ROOT_URLCONF = "tests.app.urls"
+ROOT_URLCONF = "tests.projects.app.urls"
 DATABASES = {"default": {"ENGINE": "django_lakebase"}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = [
@@ -12,7 +12,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.sessions",
     "django_lakebase",
-    "tests.app",
+    "tests.projects.app",
 ]
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -1,14 +1,19 @@
 """
 Short-lived database credentials, refreshed for the whole process.
 
-How it works. A cache holds one credential. `get` returns it from memory while more than
-a margin of its lifetime is left. At a random point between half and three quarters of
-the lifetime, the cache starts one fetch in the background. Callers wait only when no
-usable credential is left, and then all of them wait for the same fetch.
+How it works. A `CredentialCache` holds one credential. `get` returns it from memory
+while more than a margin of its lifetime is left. At a random point between half and
+three quarters of the lifetime, the cache starts one fetch in the background. Callers
+wait only when no usable credential is left, and then all of them wait for the same
+fetch.
 
-Invariants. No lock is held during a fetch. The lifetime is what the service reports
-(*expires_at*), never an assumption. A failed fetch never discards a credential that is
-still valid. The token is never logged and never shown.
+Invariants. The lifetime is what the service reports (*expires_at*), never an
+assumption. A failed fetch never discards a credential that is still valid. The token is
+never logged or shown.
+
+Locks. The cache has none: its attributes are replaced by single assignments, and a
+`SingleFlight` ensures that one fetch at a time stores its result. The only lock is
+inside `SingleFlight`, which never holds it during a fetch.
 """
 
 import logging
@@ -23,17 +28,21 @@ from .singleflight import CALL_TIMEOUT, CallError, SingleFlight
 
 logger = logging.getLogger("django_lakebase")
 
-# The longest lifetime that the service issues: a longer one means that a clock is off.
+# The longest lifetime that the service issues; a longer one means that a clock is off.
 MAX_LIFETIME = timedelta(hours=1)
 CLOCK_TOLERANCE = timedelta(minutes=5)
-# A credential is fresh while more than this is left, or this share of its lifetime.
+# A credential is fresh while more than this margin is left, or more than this share of
+# its lifetime, if that is shorter.
 MARGIN = timedelta(seconds=60)
 MARGIN_SHARE = 0.1
-# Refresh at a random point in this part of the lifetime, so that processes that started
-# together do not refresh in lockstep. The last quarter is left for an outage to end.
+# Refresh at a random point between these shares of the lifetime, so that processes that
+# started together do not refresh in lockstep. An outage can last for the remaining
+# quarter before connections fail.
 EARLIEST_REFRESH, LATEST_REFRESH = 0.5, 0.75
-# Seconds between attempts to refresh in the background, doubled after each failure.
+# Seconds between attempts to refresh in the background: the first pause, doubled after
+# each failure up to the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+# The shortest time between two probes.
 PROBE_INTERVAL = timedelta(seconds=30)
 
 
@@ -44,7 +53,7 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """A token, when it was received and when it expires (aware, UTC)."""
+    """A token, the time of its receipt and the time of its expiry (aware, UTC)."""
 
     token: str = field(repr=False)
     issued_at: datetime
@@ -52,7 +61,7 @@ class Credential:
 
     @property
     def lifetime(self) -> timedelta:
-        """The time between the receipt of the token and its expiry."""
+        """The time from the receipt of the token to its expiry."""
         return self.expires_at - self.issued_at
 
     def left(self, now: datetime) -> timedelta:
@@ -60,11 +69,11 @@ class Credential:
         return self.expires_at - now
 
     def is_fresh(self, now: datetime) -> bool:
-        """Return whether more than the margin is left."""
+        """Return whether more than the margin before its expiry is left."""
         return self.left(now) > min(MARGIN, self.lifetime * MARGIN_SHARE)
 
     def skew(self) -> str:
-        """Return what the lifetime reveals about the clocks, as text, or ""."""
+        """Return the clock skew that an impossible lifetime reveals, as text, or ""."""
         if self.lifetime <= timedelta():
             return (
                 f"it expires at {self.expires_at:%H:%M:%S} UTC and was received at "
@@ -87,9 +96,10 @@ class CredentialCache:
     """
     The credential of one login for one endpoint, shared by all threads of a process.
 
-    *fetch* gets a new credential from the service, *prepare* runs in the calling
-    thread before that, and *name* identifies the credential in logs. *now* (aware, UTC)
-    and *jitter* (0 to 1) are parameters so that tests control time and randomness.
+    *fetch* gets a new credential from the service and runs in a background thread.
+    *prepare* runs in the calling thread before that. *name* identifies the credential
+    in logs. *now* (aware, UTC) and *jitter* (0 to 1) are parameters so that tests
+    control time and randomness.
     """
 
     def __init__(
@@ -103,7 +113,7 @@ class CredentialCache:
     ) -> None:
         self.name = name
         self.issued = 0
-        # What the newest credential reveals about the clocks.
+        # The clock skew that the newest credential reveals, as text, or "".
         self.skew = ""
         self._now, self._jitter = now, jitter
         self._refresh = SingleFlight(
@@ -131,15 +141,15 @@ class CredentialCache:
         try:
             return self._fetch(timeout)
         except CredentialError:
-            # The server checks expiry only at login: within the margin the old
-            # credential still works, so it is used while no new one is available.
-            last = self._current
-            if last is not None and last.left(self._now()) > timedelta():
-                return last
+            # The server checks expiry only at login, so within the margin the cached
+            # credential still works. Use it while no new one is available.
+            expiring = self._current
+            if expiring is not None and expiring.left(self._now()) > timedelta():
+                return expiring
             raise
 
     def ready(self) -> Credential | None:
-        """Return the cached credential if it is fresh; start a refresh if it is due."""
+        """Return the cached credential if it is fresh; start a refresh that is due."""
         credential, now = self._current, self._now()
         if credential is None or not credential.is_fresh(now):
             return None
@@ -148,10 +158,10 @@ class CredentialCache:
         return credential
 
     def refresh_soon(self) -> None:
-        """Start a fetch in the background, unless the pause after a failure lasts."""
+        """Start a fetch in the background, except in the pause after a failed one."""
         now = self._now()
         if self._retry_at is None or now >= self._retry_at:
-            # Limits the rate even if the thread dies without reporting a failure.
+            # Limits the rate even if the thread dies before it reports a failure.
             self._retry_at = now + timedelta(seconds=CALL_TIMEOUT)
             self._refresh.start()
 
@@ -159,9 +169,9 @@ class CredentialCache:
         """
         Refresh a credential that is past its refresh time, and wait for the result.
 
-        Waits until the thread has ended, but at most *timeout* seconds from its start.
-        Starts nothing before the first credential, or during the pause after a failure.
-        A failed request is logged and not raised.
+        Waits until the fetching thread has ended, at most until *timeout* seconds after
+        its start. Does nothing before the first credential. Starts no fetch in the
+        pause after a failed one. Logs a failure instead of raising it.
         """
         if self._current is None:
             return
@@ -178,7 +188,7 @@ class CredentialCache:
         """
         Return a newly issued credential without replacing the cached one.
 
-        Returns None if the last probe was less than 30 seconds ago. Raises
+        Returns None if the last probe was less than `PROBE_INTERVAL` ago. Raises
         `CredentialError`.
         """
         now = self._now()
@@ -188,24 +198,41 @@ class CredentialCache:
         return self.issue(timeout)
 
     def issue(self, timeout: float) -> Credential:
-        """Return a newly issued credential without replacing the cached one."""
+        """
+        Return a newly issued credential without replacing the cached one.
+
+        Waits at most *timeout* seconds. Raises `CredentialError`.
+        """
         try:
             return self._probe.wait(timeout)
         except CallError as exc:
             raise CredentialError(scrub(str(exc.__cause__))) from exc.__cause__
 
     def adopt(self, credential: Credential) -> None:
-        """Cache *credential*, with which a login has succeeded."""
+        """Cache *credential*, a newly issued one with which a login has succeeded."""
         self._keep(credential)
+
+    def is_refreshing(self) -> bool:
+        """Return whether a request for a new credential is running."""
+        return self._refresh.is_running()
+
+    def join(self, timeout: float) -> None:
+        """Wait until the thread of the latest request has ended; see `SingleFlight`."""
+        self._refresh.join(timeout)
+
+    @property
+    def retry_at(self) -> datetime | None:
+        """When the next request may start after a failure (aware, UTC)."""
+        return self._retry_at
 
     @property
     def last_exception(self) -> BaseException | None:
-        """The exception of the last fetch, or None if it succeeded."""
+        """The exception of the last refresh, or None if it succeeded."""
         return self._error
 
     @property
     def last_error(self) -> str:
-        """The text of the last exception without secrets, or ""."""
+        """The text of `last_exception`, without secrets, or ""."""
         return scrub(str(self._error)) if self._error else ""
 
     @property
@@ -265,7 +292,8 @@ class CredentialCache:
         throttled = timedelta(seconds=retry_after(error))
         if throttled:
             self._throttled_until = now + throttled
-        # The sum: processes that got the same Retry-After must not retry together.
+        # The sum, not the maximum: processes that got the same Retry-After must not
+        # retry together.
         self._retry_at = now + throttled + pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         current = self._current

@@ -1,9 +1,14 @@
 """
-One cache of credential, host and user for each login and endpoint of the process.
+The process's `Access` objects: credential, host and user per login and endpoint.
 
-Aliases and threads that log in alike share an entry. Before a fork, credentials that
-are due are refreshed, and no thread is importing the SDK; the child gets new locks and
-keeps the credentials.
+How it works. All aliases and threads with the same login and endpoint share one
+`Access`. Before a fork, this module refreshes the credentials that are due and blocks
+imports of the SDK, so that no other thread is importing it. The child gets new locks
+and keeps the credentials.
+
+Invariants. Finding an `Access` does no I/O. `_lock` guards `_accesses` and is held only
+while an entry is found or added, never during I/O. The hook that runs before a fork
+does not take `_lock`: it reads a copy of the entries.
 """
 
 import contextlib
@@ -22,7 +27,7 @@ from . import sdk, workspace
 from .credentials import Credential, CredentialCache
 from .singleflight import CallError, SingleFlight
 
-# Seconds that a fork waits at most, for all credentials that are due together.
+# The most seconds that a fork is delayed, for all credentials that are due together.
 FORK_TIMEOUT = 1.0
 
 _lock = threading.Lock()
@@ -30,7 +35,7 @@ _accesses: dict[tuple[Login, str], "Access"] = {}
 
 
 class CachedValue:
-    """A value that is fetched from the workspace once, until it is marked stale."""
+    """A value that is fetched once, and again after it has been marked stale."""
 
     def __init__(self, fetch: Callable[[], str]) -> None:
         self._call = SingleFlight(fetch, prepare=sdk.import_sdk)
@@ -50,7 +55,7 @@ class CachedValue:
         return self.value
 
     def mark_stale(self) -> None:
-        """Fetch again next time; if that fails, the old value is returned once more."""
+        """Make the next `get` fetch; if that fails, it returns the old value."""
         self._is_stale = True
 
 
@@ -58,7 +63,7 @@ class Access:
     """
     The credential, host and user that one login gets for one endpoint.
 
-    Shared by all aliases and threads of the process that log in alike.
+    Shared by all aliases and threads of the process with that login and endpoint.
     """
 
     def __init__(self, login: Login, endpoint: str) -> None:
@@ -68,7 +73,7 @@ class Access:
             name=endpoint,
             prepare=sdk.import_sdk,
         )
-        # False as soon as one of the aliases that share this entry has opted out.
+        # False as soon as one of the aliases that share this object has opted out.
         self.refresh_before_fork = True
         self.host = CachedValue(lambda: workspace.fetch_host(login, endpoint))
         self.user = CachedValue(lambda: workspace.fetch_identity(login))
@@ -77,7 +82,7 @@ class Access:
         """
         Return the login's identity, and its groups if *user* is not the identity.
 
-        Waits at most *timeout* seconds for both; raises CallError.
+        Waits at most *timeout* seconds for both. Raises CallError.
         """
         deadline = time.monotonic() + timeout
         identity = self.user.get(timeout)
@@ -91,7 +96,7 @@ class Access:
 
 
 def access_to(target: Target) -> Access:
-    """Return the access that *target* logs in with; no I/O."""
+    """Return the Access for the login and endpoint of *target*; does no I/O."""
     if target.login is None:
         raise TypeError(f"{target.label} logs in with a password, not with a token")
     key = target.login, target.endpoint
@@ -105,7 +110,7 @@ def access_to(target: Target) -> Access:
 
 
 def reset() -> None:
-    """Forget all credentials and logins, as a new process would; for tests."""
+    """Forget all credentials and clients, for tests: like a new process."""
     _accesses.clear()
     workspace.forget_clients()
 
@@ -142,11 +147,11 @@ def _refresh_due_credentials() -> None:
     """
     Refresh the credentials that are due, so that no child process has to.
 
-    A child that lives for one job would fetch a credential and exit, and so would every
-    child after it. Takes no lock that another thread may hold during I/O, and waits at
-    most `FORK_TIMEOUT` seconds. Within that time it also waits for the refreshing
-    thread to end, because a fork would copy its locks without the thread. Raises no
-    Exception.
+    Otherwise each child that lives for one job would fetch a credential and exit, and
+    so would every child after it. Takes no lock that another thread may hold during
+    I/O, and waits at most `FORK_TIMEOUT` seconds. Within that time also waits for the
+    refreshing thread to end, because a fork would copy its locks without the thread.
+    Suppresses every Exception, so that the fork goes ahead.
     """
     deadline = time.monotonic() + FORK_TIMEOUT
     for access in list(_accesses.values()):
@@ -158,7 +163,7 @@ def _refresh_due_credentials() -> None:
 
 @run_in_child
 def _replace_lock_after_fork() -> None:
-    global _lock  # noqa: PLW0603 - another thread of the parent may hold it.
+    global _lock  # noqa: PLW0603 - a thread of the parent may have held it.
     _lock = threading.Lock()
 
 

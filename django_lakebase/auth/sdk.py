@@ -1,13 +1,14 @@
 """
-The only module that imports databricks-sdk: its clients, and what keeps them out.
+The only module that imports databricks-sdk: creates clients, explains failed logins.
 
-Importing the SDK takes about a second, so it is imported at first use, by the thread
-that needs it and under a lock that fork respects: a fork while another thread imports
-would leave the child with a half-initialised module and a locked import lock.
+Importing the SDK takes about a second, so it is imported at first use, in the thread
+that needs it. `_import_lock` is held during the import, and by a thread that forks
+during the fork. A fork while another thread imports would leave the child with a
+half-initialised module and a locked import lock.
 
 The SDK's own retries (300 seconds by default) are switched off: the retry policy and
-the credential cache decide when to try again. Where the SDK only says that it found no
-login, the errors here name the reason.
+the credential cache decide when to try again. Where the SDK says only that it found no
+way to log in, `explain_login` finds the reason.
 """
 
 import os
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE = "~/.databrickscfg"
 DATABRICKS_CLI = "databricks-cli"
-# The SDK's login methods that run a program: the program and its login command.
+# The SDK's login methods that run a program, with the program and its login command.
 PROGRAMS = {
     DATABRICKS_CLI: ("databricks", "databricks auth login"),
     "azure-cli": ("az", "az login"),
@@ -49,7 +50,7 @@ _PROGRAM_FAILED = (
     r"\[Errno (2|8|13)\]|"
     r"default credentials were not found|Reauthentication is needed|invalid_grant"
 )
-# Seconds. The SDK takes 0 for "not set", which is 300.
+# In seconds. The SDK takes 0 for "not set" and would use its default of 300.
 RETRY_TIMEOUT = 1
 
 _import_lock = threading.RLock()
@@ -60,13 +61,13 @@ def import_sdk() -> None:
     with _import_lock:
         from databricks.sdk.config import Config
 
-        # Builds the list of the SDK's settings: two threads that do so at the same
-        # time fail with "dictionary changed size during iteration".
+        # Build the list of the SDK's settings under the lock: if two threads do so at
+        # the same time, they fail with "dictionary changed size during iteration".
         Config.attributes()
 
 
 def block_imports() -> None:
-    """Wait for an import of the SDK to end, and block others until unblocked."""
+    """Wait for an import of the SDK to end, then block imports in other threads."""
     _import_lock.acquire()
 
 
@@ -96,19 +97,19 @@ def new_client(login: Login) -> "WorkspaceClient":
 
 
 def _check_profile_file(arguments: Mapping[str, Any] | None) -> None:
-    """Raise KnownFailure if the profile file is unreadable: the SDK ignores that."""
-    own = arguments or {
+    """Raise KnownFailure for a missing or unreadable file, which the SDK ignores."""
+    settings = arguments or {
         "host": read_variable("DATABRICKS_HOST"),
         "profile": read_variable("DATABRICKS_CONFIG_PROFILE"),
         "config_file": read_variable("DATABRICKS_CONFIG_FILE"),
     }
-    if own.get("host") and not own.get("profile"):
+    if settings.get("host") and not settings.get("profile"):
         return  # The SDK does not read the file in this case.
-    file = own.get("config_file") or DEFAULT_FILE
+    file = settings.get("config_file") or DEFAULT_FILE
     try:
         Path(file).expanduser().open().close()
     except FileNotFoundError:
-        if own.get("profile"):
+        if settings.get("profile"):
             seen = f"the file {file} does not exist"
             raise KnownFailure("unknown-profile", seen=seen) from None
     except OSError as exc:
@@ -117,9 +118,9 @@ def _check_profile_file(arguments: Mapping[str, Any] | None) -> None:
 
 def _check_reachable(config: "Config", *, check_status: bool = False) -> None:
     """
-    Raise the error of requests if the workspace cannot be reached.
+    Raise the exception of the requests package if the workspace cannot be reached.
 
-    With *check_status* an HTTP error status is an error too.
+    With *check_status*, also raises requests.HTTPError for an HTTP error status.
     """
     import requests
 
@@ -130,15 +131,15 @@ def _check_reachable(config: "Config", *, check_status: bool = False) -> None:
 
 
 def explain_login(config: "Config", exc: BaseException) -> KnownFailure | None:
-    """Return the reason why a login failed, if the SDK's *exc* does not name it."""
+    """Return the reason for a failed login, or None if the SDK's *exc* names it."""
     text = str(exc)
     method = config.auth_type or text.partition(":")[0]
-    is_silent = NO_CREDENTIALS in text
-    if is_silent and config.profile and not config.host:
+    is_generic = NO_CREDENTIALS in text
+    if is_generic and config.profile and not config.host:
         return _incomplete_profile(config, "names no host")
     if method in PROGRAMS and re.search(_PROGRAM_FAILED, text):
-        return _program_failure(config, method, text, is_silent=is_silent)
-    if not is_silent:
+        return _program_failure(config, method, text, is_generic=is_generic)
+    if not is_generic:
         return None
     chosen = f'auth_type "{config.auth_type}"' if config.auth_type else ""
     if config.profile and chosen:
@@ -156,26 +157,32 @@ def _incomplete_profile(config: "Config", problem: str) -> KnownFailure:
 
 
 def _program_failure(
-    config: "Config", method: str, text: str, *, is_silent: bool
+    config: "Config", method: str, text: str, *, is_generic: bool
 ) -> KnownFailure:
-    """Return the failure of a program: missing, too old, or logged out."""
+    """
+    Return the failure of a program: missing, too old, or logged out.
+
+    *is_generic* means that the SDK's *text* says only that it found no login.
+    """
     program, command = PROGRAMS[method]
     if method == DATABRICKS_CLI:
         program = config.databricks_cli_path or program
-        by, name = (
+        option, value = (
             ("profile", config.profile) if config.profile else ("host", config.host)
         )
-        command = f"{command} --{by} {shlex.quote(name)}"
+        command = f"{command} --{option} {shlex.quote(value)}"
     path = shutil.which(program)
     facts = {"method": method, "program": program, "command": command}
-    # The SDK silently skips the databricks-cli package from PyPI.
-    if path is not None and method == DATABRICKS_CLI and is_silent:
+    # The SDK silently ignores the program of the databricks-cli package from PyPI.
+    if path is not None and method == DATABRICKS_CLI and is_generic:
         return KnownFailure(
             "cli-missing", seen=f"{path} is an older Databricks CLI", **facts
         )
     if path is None:
-        return KnownFailure("cli-missing", seen="" if is_silent else text, **facts)
-    return KnownFailure("cli-login", seen="" if is_silent else text, path=path, **facts)
+        return KnownFailure("cli-missing", seen="" if is_generic else text, **facts)
+    return KnownFailure(
+        "cli-login", seen="" if is_generic else text, path=path, **facts
+    )
 
 
 def _client_from_callable(path: str) -> "WorkspaceClient":
@@ -196,7 +203,7 @@ def _config(arguments: Mapping[str, Any] | None) -> Any:
     from databricks.sdk.config import Config
 
     class SkippingClock(RealClock):
-        """A clock whose sleeps return at once, so that the SDK's retries time out."""
+        """A clock that skips sleeps, so that the SDK's retries time out immediately."""
 
         skipped = 0.0
 
@@ -207,42 +214,42 @@ def _config(arguments: Mapping[str, Any] | None) -> Any:
             self.skipped += seconds
 
     class SettingsOnly(Config):
-        """Ignores the environment, which may name another workspace."""
+        """A Config that ignores the environment, which may name another workspace."""
 
         def _load_from_env(self) -> None:
-            """Load nothing: by default the environment overrides a profile."""
+            """Load nothing; the SDK's own method lets variables override a profile."""
 
-    # Called on Config first: it caches the list, and the subclass inherits it.
+    # Call this on Config first: it caches the list, which the subclass then inherits.
     known = {attribute.name for attribute in Config.attributes()}
     unknown = sorted(set(arguments or ()) - known)
     if unknown:
-        named = ", ".join(unknown)
-        raise KnownFailure("workspace-invalid", problem=f"has unknown keys: {named}")
-    kind = Config if arguments is None else SettingsOnly
-    own = {
+        names = ", ".join(unknown)
+        raise KnownFailure("workspace-invalid", problem=f"has unknown keys: {names}")
+    config_class = Config if arguments is None else SettingsOnly
+    config_arguments = {
         "retry_timeout_seconds": RETRY_TIMEOUT,
         "http_timeout_seconds": CALL_TIMEOUT,
         **_clean_arguments(arguments, Config, known),
     }
-    return kind(
+    return config_class(
         product="django-lakebase",
         product_version=__version__,
         clock=SkippingClock(),
         credentials_strategy=_strategy(),
-        **own,
+        **config_arguments,
     )
 
 
 def _strategy() -> Any:
-    """Return the SDK's default choice of login methods, with better errors."""
+    """Return the SDK's default strategy for logins, with errors that name a reason."""
     from databricks.sdk.credentials_provider import DefaultCredentials
 
     class ExplainingCredentials(DefaultCredentials):
-        """Raises the reason where the SDK only says that it found no login."""
+        """The SDK's default strategy; explains errors that name no reason."""
 
         def __call__(self, config: "Config") -> Any:
-            # Newer SDKs fetch this URL from the host first, and only log a failure.
-            # Older ones do not fetch it, and retry their first request for 5 minutes.
+            # Newer versions of the SDK fetch the discovery URL first, but only log a
+            # failure. Older versions retry their first request for 5 minutes.
             if config.host and not getattr(config, "discovery_url", None):
                 _check_reachable(config)
             try:
@@ -259,18 +266,19 @@ def _strategy() -> Any:
 
 
 def _clean_arguments(
-    arguments: Mapping[str, Any] | None, kind: type, known: set[str]
+    arguments: Mapping[str, Any] | None, config_class: type, known: set[str]
 ) -> dict[str, Any]:
     """
     Return the SDK's arguments without stray quotes, blanks and URL paths.
 
-    If *arguments* is None, return only those that the SDK would misread in the
-    environment variables.
+    If *arguments* is None, the SDK reads environment variables itself; returns only the
+    values that it would misread. *known* are the names of arguments that this version
+    of the SDK accepts.
     """
     if arguments is None:
         raw = {
             attribute.name: os.environ.get(attribute.env or "", "")
-            for attribute in kind.attributes()  # type: ignore[attr-defined]
+            for attribute in config_class.attributes()  # type: ignore[attr-defined]
         }
         given: dict[str, Any] = {name: clean(value) for name, value in raw.items()}
     else:

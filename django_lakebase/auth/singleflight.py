@@ -1,9 +1,14 @@
 """
 Single flight: a slow call that one thread makes for all callers, with time limits.
 
-How it works. The SDK's token request has no timeout, so the call runs in a daemon
-thread: callers wait as long as their budget allows and then abandon it. The lock
-protects only the choice of the current call; it is never held while a call runs.
+How it works. The SDK's token request has no timeout, so each call runs in a daemon
+thread. Callers that need the result wait for the current call, each for as long as its
+own budget allows. After `CALL_TIMEOUT` seconds a call that has not returned is
+abandoned, and the next caller starts another.
+
+Invariants. `_lock` is held only to choose the current call, never while a call runs or
+a caller waits. Only the current call reports its result; that of an abandoned call is
+ignored. A forked child starts with a new lock and without calls.
 """
 
 import threading
@@ -15,9 +20,10 @@ from typing import Any, Generic, TypeVar
 from django_lakebase.failures.classify import strip_tracebacks
 from django_lakebase.fork import run_in_child
 
-# Seconds that one call to the workspace may take.
+# Seconds after which a call to the workspace is abandoned.
 CALL_TIMEOUT = 10.0
-# Seconds after which an unanswered, abandoned call no longer blocks a new one.
+# Seconds after which a running, abandoned call no longer keeps another from being
+# abandoned.
 ABANDONED_LIMIT = 30.0
 
 T = TypeVar("T")
@@ -28,7 +34,7 @@ class CallError(Exception):
 
 
 class _Call(Generic[T]):
-    """One run of a function in a separate thread."""
+    """One run of a function in a separate thread, and its result."""
 
     def __init__(self, function: Callable[["_Call[T]"], T]) -> None:
         self.started = time.monotonic()
@@ -45,8 +51,8 @@ class _Call(Generic[T]):
         try:
             self._thread.start()
         except RuntimeError:
-            # The interpreter is shutting down, or this process may not start threads:
-            # run the function in the calling thread.
+            # The interpreter is shutting down, or this process may not start threads.
+            # Run the function in the calling thread.
             self._run()
 
     def _run(self) -> None:
@@ -60,10 +66,11 @@ class _Call(Generic[T]):
 
     def join(self, timeout: float) -> None:
         """Wait until the thread ends, at most *timeout* seconds after its start."""
-        # An inline run has no thread, and a thread cannot join itself.
+        # A run in the calling thread has no thread to join, and no thread can join
+        # itself.
         if self._thread.ident is None or self._thread is threading.current_thread():
             return
-        # After the function has returned, the thread ends at once: wait for that even
+        # If the function has returned, the thread is about to end: wait for that, even
         # if the function took longer than *timeout*.
         left = timeout if self.done.is_set() else timeout - self.age()
         self._thread.join(max(0.0, left))
@@ -80,10 +87,9 @@ class SingleFlight(Generic[T]):
     """
     A slow function that runs in at most one thread at a time, for all callers.
 
-    *prepare* runs in the calling thread before a thread is started. *on_result* gets
-    the result and returns what callers get, *on_error* gets the error; neither runs
-    for an abandoned call. A call is abandoned after `CALL_TIMEOUT` seconds; at most
-    one abandoned thread is left behind in any `ABANDONED_LIMIT` seconds.
+    *prepare* runs in the calling thread before each call. *on_result* gets the result
+    and returns what callers get; *on_error* gets the error. Neither runs for an
+    abandoned call. At most one thread is abandoned in any `ABANDONED_LIMIT` seconds.
     """
 
     def __init__(
@@ -100,9 +106,9 @@ class SingleFlight(Generic[T]):
         _instances.add(self)
 
     def reset_after_fork(self) -> None:
-        """Replace the parent's lock and forget its thread, which a child lacks."""
-        # Reentrant: a signal handler may fork, and so start a call, while this very
-        # thread holds the lock. At worst that makes one call too many.
+        """Replace the lock and forget the calls: their threads are the parent's."""
+        # Reentrant, because a signal handler may fork, which may start a call, while
+        # this thread holds the lock. At worst, one call too many is made.
         self._lock = threading.RLock()
         self._call: _Call[T] | None = None
         self._abandoned: _Call[T] | None = None
@@ -124,7 +130,7 @@ class SingleFlight(Generic[T]):
         """
         Return the function's result, waiting at most *timeout* seconds.
 
-        If the thread was killed, the call is made again. Raises `CallError` with the
+        Makes the call again if its thread was killed. Raises `CallError` with the
         reason as its cause.
         """
         deadline = time.monotonic() + timeout
@@ -145,27 +151,33 @@ class SingleFlight(Generic[T]):
 
     def join(self, timeout: float) -> None:
         """
-        Wait until the thread of the latest call has ended, as a fork requires.
+        Wait until the thread of the latest call has ended; for use before a fork.
 
-        *timeout* is in seconds since the call started, so that a hanging call delays
-        only the first caller. Returns at once if called from that thread.
+        Waits at most until *timeout* seconds after the start of the call, so that a
+        hanging call delays only the first caller. Does not wait if called from that
+        thread.
         """
         call = self._call
         if call is not None:
             call.join(timeout)
 
+    def is_running(self) -> bool:
+        """Return whether the latest call is running."""
+        call = self._call
+        return call is not None and call.is_running()
+
     def _has_abandoned_call(self) -> bool:
         call = self._abandoned
         return call is not None and call.is_running() and call.age() < ABANDONED_LIMIT
 
-    def _run(self, own: _Call[T]) -> T:
+    def _run(self, call: _Call[T]) -> T:
         try:
             result = self._function()
         except Exception as exc:
-            if self._call is own:
+            if self._call is call:
                 self._on_error(exc)
             raise
-        return self._on_result(result) if self._call is own else result
+        return self._on_result(result) if self._call is call else result
 
 
 _instances: "weakref.WeakSet[SingleFlight[Any]]" = weakref.WeakSet()

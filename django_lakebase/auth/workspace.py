@@ -1,9 +1,9 @@
 """
 The Databricks workspace: credentials, identity and endpoints, through databricks-sdk.
 
-Functions named ``fetch_*`` make requests and raise the SDK's errors. Callers bound them
-in time with a `SingleFlight`. Clients are kept for the process, one for each login, so
-that each logs in only once.
+Functions named ``fetch_*`` make requests and raise the SDK's errors. They have no time
+limit: callers use a `SingleFlight` or `call_bounded`. A process keeps one client per
+login, so that it logs in only once.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def call_bounded(function: Callable[[], T], timeout: float) -> T:
 
 
 def log_in(login: Login) -> str:
-    """Log in to the workspace; return the method and host: ``oauth-m2m, https://…``."""
+    """Log in; return the login method and the host, such as ``oauth-m2m, https://…``."""
 
     def authenticate(client: "WorkspaceClient") -> str:
         client.config.authenticate()
@@ -57,22 +57,22 @@ def log_in(login: Login) -> str:
 
 
 def fetch_credential(login: Login, endpoint: str) -> Credential:
-    """Fetch a new credential; raises KnownFailure if the answer is incomplete."""
-    answer = _request(
+    """Fetch a new credential; raises KnownFailure if the response is incomplete."""
+    response = _request(
         login,
         lambda client: client.postgres.generate_database_credential(endpoint=endpoint),
     )
-    if not answer.token or answer.expire_time is None:
+    if not response.token or response.expire_time is None:
         raise KnownFailure("empty-credential")
     return Credential(
-        token=answer.token,
+        token=response.token,
         issued_at=utc_now(),
-        expires_at=answer.expire_time.ToDatetime().replace(tzinfo=UTC),
+        expires_at=response.expire_time.ToDatetime().replace(tzinfo=UTC),
     )
 
 
 def fetch_identity(login: Login) -> str:
-    """Fetch the identity of the login, which is also the name of its Postgres role."""
+    """Fetch the identity of *login*, which is also the name of its Postgres role."""
     identity = _request(login, lambda client: client.current_user.me()).user_name
     if not identity:
         raise KnownFailure("identity-unknown")
@@ -81,7 +81,7 @@ def fetch_identity(login: Login) -> str:
 
 def fetch_groups(login: Login) -> frozenset[str]:
     """
-    Fetch the names of the groups that the login's identity is a member of.
+    Fetch the names of the groups that the identity of *login* belongs to.
 
     The Postgres role of a group accepts the tokens of all its members.
     """
@@ -91,22 +91,22 @@ def fetch_groups(login: Login) -> frozenset[str]:
 
 def fetch_endpoint(login: Login, name: str) -> EndpointInfo:
     """Fetch the endpoint *name*."""
-    answer = _request(login, lambda client: client.postgres.get_endpoint(name))
-    status: Any = answer.status
+    response = _request(login, lambda client: client.postgres.get_endpoint(name))
+    status: Any = response.status
     hosts = getattr(status, "hosts", None)
-    kind = getattr(status, "endpoint_type", None)
+    endpoint_type = getattr(status, "endpoint_type", None)
     state = getattr(status, "current_state", None)
     return EndpointInfo(
         name=name,
         host=getattr(hosts, "host", None) or "",
         state=state.value if state else "unknown",
-        is_read_write=kind is None or kind.value == READ_WRITE,
+        is_read_write=endpoint_type is None or endpoint_type.value == READ_WRITE,
         is_disabled=bool(getattr(status, "disabled", False)),
     )
 
 
 def fetch_host(login: Login, name: str) -> str:
-    """Fetch the host of the read-write endpoint *name*; raises KnownFailure if none."""
+    """Fetch the host of the read-write endpoint *name*; raises KnownFailure."""
     endpoint = fetch_endpoint(login, name)
     if not endpoint.is_read_write:
         raise KnownFailure("endpoint-read-only")
@@ -117,9 +117,9 @@ def fetch_host(login: Login, name: str) -> str:
 
 def _request(login: Login, send: Callable[["WorkspaceClient"], T]) -> T:
     """
-    Return the result of *send*, retried once if the workspace rejects the login.
+    Return the result of *send*; retry once if the workspace rejects the login token.
 
-    The retry uses a new client, because the SDK keeps the token of a login until it
+    The retry uses a new client, because the SDK keeps its login token until the token
     expires, even if the workspace has rejected it.
     """
     client = _client(login)
@@ -128,18 +128,19 @@ def _request(login: Login, send: Callable[["WorkspaceClient"], T]) -> T:
     except Exception as exc:
         is_rejected = classify(exc, Source.WORKSPACE).id == "token-unaccepted"
         if not is_rejected or _clients.get(login) is not client:
-            # Some login methods run a program for every token, which can fail here.
+            # Some login methods run a program for every token, so a login can fail here
+            # too.
             config = getattr(client, "config", None)
             known = config and explain_login(config, exc)
             if known is not None:
                 raise known from exc
             raise
-    del _clients[login]
+    _clients.pop(login, None)  # Another thread may have removed it already.
     return send(_client(login))
 
 
 def _client(login: Login) -> "WorkspaceClient":
-    """Return the process's client for *login*."""
+    """Return the process's client for *login*; create it if needed."""
     client = _clients.get(login)
     if client is None:
         client = _clients.setdefault(login, new_client(login))

@@ -1,9 +1,9 @@
 """
-A cached Target, resolved again only if the settings or the environment have changed.
+A cache for one Target, which is resolved again if settings or environment change.
 
-Django asks for a connection's pool several times per request, and the answer depends
-on the settings and the environment. Resolving both took longer than the request's
-query; comparing them with a copy takes two microseconds.
+Django asks for a connection's pool several times per request, and the pool depends on
+the Target. Resolving the Target each time took longer than the request's query;
+comparing the settings and the environment with a copy takes two microseconds.
 """
 
 import os
@@ -12,13 +12,14 @@ from typing import Any
 
 from .target import Target, resolve_target
 
-# The attribute in which CPython keeps the environment as bytes: comparing those takes a
-# twentieth of the time. If it is missing, the decoded environment is compared.
+# The private attribute of os.environ in which CPython keeps the environment as bytes.
+# Comparing the bytes takes a twentieth of the time of comparing the decoded values,
+# which are compared if the attribute is missing.
 RAW_ENVIRONMENT = "_data"
 
 
 class TargetCache:
-    """The Target of one connection, with the settings and environment it came from."""
+    """The Target of one connection, and copies of what it was resolved from."""
 
     def __init__(self) -> None:
         self._entry: _Entry | None = None
@@ -33,7 +34,7 @@ class TargetCache:
         if entry is not None and entry.is_current(settings_dict, alias):
             return entry.target
         target = resolve_target(settings_dict, alias)
-        # One assignment: a connection may be shared between threads.
+        # A single assignment, because threads may share a connection.
         self._entry = _Entry(settings_dict, alias, target)
         return target
 
@@ -61,8 +62,8 @@ class _Entry:
 
 
 def _types(settings_dict: dict[str, Any]) -> tuple[type, ...]:
-    # A filled value compares equal to the same value set by the project; the type
-    # tells them apart.
+    # A value filled from the environment equals the same value set by the project; only
+    # its type differs.
     return tuple(map(type, settings_dict.values()))
 
 
@@ -75,7 +76,7 @@ def _environment() -> Mapping[Any, Any]:
 def _copy(value: Any) -> Any:
     """Return a deep copy of the dicts and lists in *value*, to detect later changes."""
     if isinstance(value, dict):
-        return {key: _copy(own) for key, own in value.items()}
+        return {key: _copy(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_copy(own) for own in value]
+        return [_copy(item) for item in value]
     return value

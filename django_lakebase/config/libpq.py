@@ -2,11 +2,15 @@
 The environment variables and files that libpq reads, and how the engine treats them.
 
 How it works. libpq fills each parameter that its caller omits: from a service file,
-from an environment variable, from a file in HOME. Any of these may belong to another
+from an environment variable, or from a file in HOME. Any of these may belong to another
 database, and PGHOSTADDR alone would send a token to another machine. The engine
 therefore passes every such parameter explicitly. Variables that cannot be overridden
-that way are rejected, or named in a warning.
-https://www.postgresql.org/docs/current/libpq-envars.html lists the variables.
+that way are rejected or named in a warning.
+
+Invariants. `VARIABLES` has a row for every variable of libpq, which
+https://www.postgresql.org/docs/current/libpq-envars.html lists. The engine adds no
+parameter that the loaded libpq does not know. The functions have no side effects and
+need no lock; cached results depend only on libpq and on files of certificates.
 """
 
 import functools
@@ -23,11 +27,12 @@ from psycopg.conninfo import make_conninfo
 from .parsing import clean
 from .target import Target
 
-# A path that exists on no machine, which stat() reports even if HOME is unreadable.
-# libpq treats an empty path as "not given" and looks in HOME.
+# A path that cannot exist, because its parent is not a directory; libpq treats the file
+# as missing, even if HOME is unreadable. An empty path would mean "not given" to libpq,
+# which would then look in HOME.
 NO_FILE = f"{os.devnull}/unused"
-# The operating systems' certificate authorities: Debian and Alpine, Red Hat, SUSE,
-# macOS and the BSDs.
+# The files of certificate authorities of operating systems: Debian and Alpine, Red Hat,
+# SUSE, macOS and the BSDs.
 BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -51,7 +56,8 @@ class Variable:
     An environment variable of libpq.
 
     *keyword* is the parameter that it fills. *value* is what the engine passes instead
-    (None: Django passes it, or it is not needed). *note* is for the documentation.
+    (None: Django passes the parameter, or nothing is needed). *note* is a sentence for
+    the documentation and for warnings, in Markdown.
     """
 
     name: str
@@ -165,12 +171,12 @@ VARIABLES = (
 @functools.cache
 def keywords() -> frozenset[str]:
     """Return the connection parameters that the loaded libpq knows."""
-    return frozenset(_displays())
+    return frozenset(_display_flags())
 
 
 @functools.cache
-def _displays() -> dict[str, bytes]:
-    """Return each parameter's display flag: empty unless secret or internal."""
+def _display_flags() -> dict[str, bytes]:
+    """Return the display flag of each parameter: empty unless secret or internal."""
     defaults = psycopg.pq.Conninfo.get_defaults()
     return {option.keyword.decode(): option.dispchar for option in defaults}
 
@@ -179,9 +185,9 @@ def connection_params(
     target: Target, options: Mapping[str, Any], startup_options: str
 ) -> dict[str, Any]:
     """
-    Return the parameters for where and how to connect, without the login.
+    Return the parameters that say where and how to connect, without the password.
 
-    *options* are the project's OPTIONS, *startup_options* the server settings of the
+    *options* are the project's OPTIONS, *startup_options* the server settings in the
     startup packet.
     """
     is_service = bool(options.get("service"))
@@ -195,9 +201,14 @@ def connection_params(
         "hostaddr": target.hostaddr,
         "sslrootcert": target.sslrootcert if is_service else certificates(target),
     }
-    # An empty value keeps libpq from reading the environment; a service may set it.
+    # An empty value keeps libpq from reading the variable. It would also override a
+    # service file.
     may_be_empty = () if is_service else ("options", "hostaddr")
-    given = {k: v for k, v in params.items() if v or k in may_be_empty}
+    given = {
+        keyword: value
+        for keyword, value in params.items()
+        if value or keyword in may_be_empty
+    }
     return {**overrides(options), **given}
 
 
@@ -205,46 +216,54 @@ def overrides(options: Mapping[str, Any]) -> dict[str, str]:
     """
     Return the parameters that keep libpq from reading variables and files in HOME.
 
-    The project's *options* take precedence. The project also chooses a service file,
-    so nothing is overridden if one is named.
+    The project's *options* take precedence. If they name a service, nothing is
+    overridden, because the project has chosen the service file too.
     """
     if options.get("service"):
         return {}
-    params = dict(_overrides())
+    params = dict(_overrides(keywords()))
     if options.get("sslcert"):
         params["sslcertmode"] = "allow"
     if options.get("sslcrldir"):
         params["sslcrl"] = ""
     if options.get("passfile"):
-        # libpq prefers PGPASSWORD to a password file; an empty password to neither.
+        # libpq would prefer PGPASSWORD to the password file. An empty password
+        # overrides only the variable.
         params["password"] = ""
-    return {k: v for k, v in params.items() if k in keywords() and not options.get(k)}
+    return {
+        keyword: value
+        for keyword, value in params.items()
+        if keyword in keywords() and not options.get(keyword)
+    }
 
 
 @functools.cache
-def _overrides() -> dict[str, str]:
+def _overrides(known: frozenset[str]) -> dict[str, str]:
     params = {v.keyword: v.value for v in VARIABLES if v.value is not None}
-    if "sslcertmode" not in keywords():  # libpq 15 and older.
+    if "sslcertmode" not in known:  # libpq 15 and older.
         params["sslcert"] = NO_FILE
     return params
 
 
-# Parameters that psql before version 16 or 17 rejects; it ignores them as variables.
+# Parameters that psql rejects before version 16 or 17. As variables it ignores them.
 _NEWER_THAN_PSQL = ("sslcertmode", "sslnegotiation", "load_balance_hosts")
-# Parameters that Django's dbshell passes to psql as arguments and variables.
+# Parameters that Django's dbshell passes to psql as arguments or variables.
 _NOT_IN_CONNINFO = ("host", "port", "user", "password", "passfile", "service")
 
 
 def psql_conninfo(target: Target, options: Mapping[str, Any]) -> str:
     """
-    Return the connection string that psql gets as its database, without secrets.
+    Return the connection string to pass to psql as its database, without secrets.
 
-    Its values override variables and service files; psql accepts only some of them as
-    arguments.
+    The values in it override variables and service files; psql has arguments for only
+    some of them.
     """
-    # Only options that are not secret to libpq: arguments of psql are visible.
-    own = {k: v for k, v in options.items() if _displays().get(k) == b""}
-    params = {**own, **connection_params(target, options, target.libpq_options)}
+    # Only options that libpq does not mark as secret: other users of the machine can
+    # see the arguments of psql.
+    visible = {
+        key: value for key, value in options.items() if _display_flags().get(key) == b""
+    }
+    params = {**visible, **connection_params(target, options, target.libpq_options)}
     if not options.get("service"):
         params.setdefault("sslcert", NO_FILE)
     excluded = (*_NOT_IN_CONNINFO, *(k for k in _NEWER_THAN_PSQL if k not in options))
@@ -254,7 +273,7 @@ def psql_conninfo(target: Target, options: Mapping[str, Any]) -> str:
 
 
 def psql_environment(options: Mapping[str, Any]) -> dict[str, str]:
-    """Return the variables that override what `psql_conninfo` leaves out."""
+    """Return the variables for the parameters that `psql_conninfo` leaves out."""
     passed = overrides(options)
     return {
         variable.name: passed[variable.keyword]
@@ -264,28 +283,29 @@ def psql_environment(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def certificates(target: Target) -> str:
-    """Return the file of certificate authorities, or a path that does not exist."""
-    return _file(target.sslrootcert, os.environ.get("SSL_CERT_FILE", ""))
+    """Return the file of certificate authorities, or `NO_FILE` if there is none."""
+    return _certificate_file(target.sslrootcert, os.environ.get("SSL_CERT_FILE", ""))
 
 
 @functools.cache
-def _file(sslrootcert: str, variable: str) -> str:
+def _certificate_file(sslrootcert: str, ssl_cert_file: str) -> str:
     if sslrootcert == "system":
-        return _system_bundle(variable)
+        return system_bundle(ssl_cert_file)
     return str(Path(sslrootcert or NO_FILE).expanduser())
 
 
-def _system_bundle(variable: str) -> str:
+def system_bundle(ssl_cert_file: str) -> str:
     """
     Return the file of the public certificate authorities.
 
-    libpq's ``system`` is the directory that its OpenSSL was compiled with, which for
-    psycopg's binary packages exists on no machine.
+    *ssl_cert_file* comes first, as in OpenSSL. libpq's own ``system`` is the directory
+    that its OpenSSL was compiled with; for psycopg's binary packages that directory
+    exists on no machine.
     """
-    for path in (variable, *BUNDLES):
+    for path in (ssl_cert_file, *BUNDLES):
         if path and Path(path).is_file():
             return path
-    # A dependency of the SDK; few machines reach this line.
+    # A dependency of the SDK. Imported here because few machines need it.
     import certifi
 
     return certifi.where()
@@ -297,36 +317,36 @@ def ignored(
     """
     Yield the variables that are set but have no effect on a connection.
 
-    *params* are the parameters that libpq gets. Variables with the same value are left
-    out.
+    *params* are the parameters that libpq gets. Variables with the same value as their
+    parameter are left out.
     """
     for variable in VARIABLES:
         value = clean(environ.get(variable.name, ""))
-        own = params.get(variable.keyword, "")
+        passed = params.get(variable.keyword, "")
         if not value or not variable.keyword:
             continue
-        if variable.effect is Effect.READ and value in str(own):
+        if variable.effect is Effect.READ and value in str(passed):
             continue
-        # Never str(own) of a password: that would call the workspace.
-        if variable.keyword == "password" or str(own) != value:
+        # str() of the password would call the workspace.
+        if variable.keyword == "password" or str(passed) != value:
             yield variable
 
 
 def warning(params: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return a warning about variables that are set but ignored, and a hint."""
+    """Return a warning about ignored variables and a hint, or two empty strings."""
     found = list(ignored(params, environ))
     if not found:
         return "", ""
     names = ", ".join(variable.name for variable in found)
     notes = " ".join(f"{v.name}: {v.note}" for v in found).replace("`", "")
     return (
-        f"{names} set in the environment, but ignored for this alias",
+        f"the environment sets {names}, which this alias ignores",
         f"Unset variables that no other program needs. {notes}",
     )
 
 
 def date_style_warning(environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return a warning about a PGDATESTYLE that psycopg cannot read, and a hint."""
+    """Return a warning about PGDATESTYLE and a hint, or two empty strings."""
     style = environ.get("PGDATESTYLE", "")
     is_iso = style.strip().upper().startswith("ISO")
     if not style or is_iso or style.lower() == "default":

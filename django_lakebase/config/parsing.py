@@ -1,8 +1,8 @@
 """
 Parsing of values as people paste them: with quotes, blanks, schemes or URL paths.
 
-Unambiguous mistakes are corrected, all else is returned unchanged. Pure functions: no
-environment and no network.
+The functions correct unambiguous mistakes and return everything else unchanged. They
+are pure: they use neither the environment nor the network.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import re
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-# Spellings of a boolean as text.
+# The accepted spellings of a boolean.
 SWITCHES = {
     "true": True,
     "1": True,
@@ -41,10 +41,10 @@ def clean(text: str) -> str:
 
 def parse_workspace_host(text: str) -> tuple[str, str]:
     """
-    Return the address of a workspace, and the workspace id in *text* or "".
+    Return the address of a workspace and the workspace id in *text*, or "" for the id.
 
     An address copied from a browser has a path and a query; ``o`` in the query is the
-    workspace id. The vendor's CLI removes both; the SDK does not.
+    workspace id. The vendor's CLI removes the path and the query; the SDK does not.
     """
     parts = split_url(text if "://" in text else f"https://{text}")
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
@@ -55,31 +55,33 @@ def parse_workspace_host(text: str) -> tuple[str, str]:
 
 
 def parse_host(text: str) -> str:
-    """Return the host in *text*, which may be the URL of a web page."""
+    """Return the host in *text*, which may be the http or https URL of a web page."""
     if not text.lower().startswith(("http://", "https://")):
         return text
     parts = split_url(text)
+    # A port or a user name in the URL is not dropped silently.
     is_bare = parts is not None and parts.netloc.lower() == parts.hostname
     return parts.netloc if parts is not None and is_bare else text
 
 
 def split_url(url: str) -> SplitResult | None:
     """Return the parts of *url*, or None if it is not a valid URL."""
-    with contextlib.suppress(
-        ValueError
-    ):  # Raised for brackets that contain no IPv6 address.
+    # Raised for brackets that contain no IPv6 address.
+    with contextlib.suppress(ValueError):
         return urlsplit(url)
     return None
 
 
 def parse_switch(value: Any) -> Any:
-    """Return the text or number *value* as a bool if its meaning is unambiguous."""
-    is_plain = isinstance(value, (str, int))
-    return SWITCHES.get(clean(str(value)).lower(), value) if is_plain else value
+    """Return *value* as a bool if it is a spelling of one, else unchanged."""
+    is_text_or_number = isinstance(value, (str, int))
+    if not is_text_or_number:
+        return value
+    return SWITCHES.get(clean(str(value)).lower(), value)
 
 
 def parse_integer(value: Any) -> Any:
-    """Return *value* as an int if it is the text of one, else unchanged."""
+    """Return *value* as an int if it is text that spells one, else unchanged."""
     is_number = isinstance(value, str) and re.fullmatch(r"-?[0-9]+", clean(value))
     return int(clean(value)) if is_number else value
 

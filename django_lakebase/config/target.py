@@ -1,11 +1,15 @@
 """
 Resolution of settings and environment into one Target: where and how an alias connects.
 
-This module makes no network calls. Values from the environment are filled into the
-empty fields of ``settings.DATABASES[alias]``, because Django reads them there: for the
-name and signature of the test database, and for dbshell. A filled value has the type
-`Filled`, which tells it from a value that the project set. docs/reference/settings.md
-has the rules for users.
+How it works. `fill_settings` writes values from the environment into the empty fields
+of ``settings.DATABASES[alias]``, because Django reads them there: for the name and
+signature of the test database, and for dbshell. A filled value has the type `Filled`,
+which distinguishes it from a value that the project set. `resolve_target` fills, then
+validates everything and returns the frozen `Target`.
+
+Invariants. Nothing here uses the network. Filling is idempotent and never fills a
+password. A Target contains no secret. docs/reference/settings.md has the rules for
+users.
 """
 
 import contextlib
@@ -37,7 +41,7 @@ DEFAULT_PORT = "5432"
 LAST_PORT = 65535
 # Seconds; below gunicorn's worker timeout of 30.
 DEFAULT_BUDGET = 20.0
-# The keys of OPTIONS that only this engine knows, not Django or libpq.
+# The keys of OPTIONS that this engine handles, and Django and libpq do not know.
 OWN_OPTIONS = (
     "workspace",
     "endpoint",
@@ -47,8 +51,8 @@ OWN_OPTIONS = (
 )
 # The keys of OPTIONS that supply a password.
 PASSWORD_OPTIONS = ("password", "passfile", "service")
-# Values that arrive as text from URLs and variables, and that Django and psycopg do
-# not convert.
+# Keys whose values are text if they come from a URL or a variable. Django and psycopg
+# do not convert them.
 SWITCH_OPTIONS = ("pool", "server_side_binding", "reconnect", "refresh_before_fork")
 INTEGER_OPTIONS = ("prepare_threshold",)
 SWITCH_SETTINGS = (
@@ -60,15 +64,15 @@ SWITCH_SETTINGS = (
 STRONG_SSLMODES = ("require", "verify-ca", "verify-full")
 VERIFYING_SSLMODES = ("verify-ca", "verify-full")
 USER_VARIABLES = ("PGUSER", "DATABRICKS_CLIENT_ID")
-# The service's guide, its Node kit, its Python templates and its agent templates each
-# use a different name.
+# Each of these uses a different name: the service's guide, its Node kit, its Python
+# templates and its agent templates.
 ENDPOINT_VARIABLES = (
     "ENDPOINT_NAME",
     "LAKEBASE_ENDPOINT",
     "PGENDPOINT",
     "LAKEBASE_AUTOSCALING_ENDPOINT",
 )
-# The SDK's arguments for who logs in, and for which workspace.
+# The SDK's arguments that name the identity, and those that name the workspace.
 LOGIN_ARGUMENTS = ("client_id", "client_secret", "token", "username", "auth_type")
 HOST_ARGUMENTS = ("host", "profile", "azure_workspace_resource_id")
 
@@ -92,11 +96,12 @@ class Filled(str):
 @dataclass(frozen=True, slots=True)
 class Login:
     """
-    How to log in to a workspace; two logins are equal if their sources are.
+    How to log in to a workspace; logins with the same source are equal.
 
-    *key* is a hash that only this process can compute, *name* is the workspace's name
-    in messages. *arguments* are the SDK's (None: it reads the environment), *path* is
-    the dotted path of a callable.
+    *key* is a keyed hash of the source, secrets included; only this process can compute
+    it. *name* is what messages call the workspace. *arguments* are the SDK's (None: the
+    SDK reads the environment), *path* is the dotted path of a callable that returns a
+    client.
     """
 
     key: str = field(repr=False)
@@ -113,10 +118,10 @@ class Target:
 
     *host* and *user* are empty if only the workspace knows them. *database* is None on
     Django's maintenance connection. *user_setting* is the setting or variable that
-    *user* comes from, *password_setting* the one that makes the login native.
+    *user* comes from, *password_setting* the setting that makes the login native.
     *connect_timeout* limits one attempt, *connect_budget* all of them, in seconds.
-    *libpq_options* are the server settings of the startup packet. *options* is the rest
-    of OPTIONS, in a hashable form.
+    *libpq_options* are the server settings in the startup packet. *options* is the rest
+    of OPTIONS, in a hashable form. *password_key* is a hash, as `Login.key` is.
     """
 
     alias: str
@@ -149,12 +154,12 @@ class Target:
 
     @property
     def identity_setting(self) -> str:
-        """The setting or variable that should be set to the login's identity."""
+        """The setting or variable to correct if *user* is not the login's identity."""
         is_variable = self.user_setting in USER_VARIABLES
         return USER_VARIABLES[0] if is_variable else "USER"
 
     def facts(self, **more: object) -> dict[str, object]:
-        """Return the values for the placeholders of failure messages."""
+        """Return the values for the placeholders in the texts of failures."""
         login = self.login
         return {
             "endpoint": self.endpoint or self.host,
@@ -203,7 +208,12 @@ def read_variable(name: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 class _Resolver:
-    """Resolves the settings of one alias and the environment."""
+    """
+    Fills the settings of one alias from the environment, and resolves both.
+
+    Methods return a value together with the name of the setting or variable that it
+    comes from where an error has to name it.
+    """
 
     def __init__(
         self, settings_dict: dict[str, Any], alias: str, environ: Mapping[str, str]
@@ -224,8 +234,9 @@ class _Resolver:
         self.password_setting = next((n for n, v in passwords.items() if v), "")
         self.password = clean(str(passwords.get(self.password_setting, "")))
         self.is_native = bool(self.password_setting)
-        # One group: variables of another database must not be mixed with settings that
-        # name one. A HOST equal to PGHOST names the database of the environment.
+        # Settings that name a database win as a group: variables may belong to another
+        # database, so they are not mixed in. A HOST equal to PGHOST names the database
+        # of the environment, so the variables do apply.
         host = self.setting("HOST")
         self.has_own_host = bool(host) and host.lower() != self._pghost().lower()
         self.names_endpoint = (
@@ -233,6 +244,7 @@ class _Resolver:
         )
 
     def rejection(self, failure_id: str, **facts: object) -> SettingsError:
+        """Return the error for the failure *failure_id*."""
         if "value" in facts:
             # A pasted connection URL contains a password.
             facts["value"] = scrub(mask_user_info(str(facts["value"])))
@@ -241,7 +253,7 @@ class _Resolver:
         )
 
     def setting(self, key: str) -> str:
-        """Return the value that the project set, or ""."""
+        """Return the value that the project set, or "" if it is empty or filled."""
         value = self.settings.get(key)
         if value is None or isinstance(value, Filled):
             return ""
@@ -272,16 +284,16 @@ class _Resolver:
         if self.settings.get("OPTIONS") is None:
             self.settings["OPTIONS"] = self.options
         for key in [key for key, value in self.options.items() if value is None]:
-            # The result of os.environ.get() for a variable that is not set.
+            # The project used os.environ.get() for a variable that is not set.
             del self.options[key]
         self._convert(self.options, SWITCH_OPTIONS, INTEGER_OPTIONS)
         self._convert(self.settings, SWITCH_SETTINGS, ("CONN_MAX_AGE",))
         for key in ("NAME", "USER", "HOST", "PORT"):
             if key == "NAME" and self.is_maintenance:
                 continue
-            own = self.setting(key)
-            if own:
-                self.settings[key] = own
+            value = self.setting(key)
+            if value:
+                self.settings[key] = value
             else:
                 self.settings[key] = Filled(getattr(self, f"_{key.lower()}")()[0])
 
@@ -296,7 +308,8 @@ class _Resolver:
         if values.get("CONN_MAX_AGE") == "":
             values["CONN_MAX_AGE"] = 0
 
-    # Each returns the value for an empty field, and the variable or setting it is from.
+    # Each of these methods returns the value for an empty field, and the name of the
+    # variable or setting that it comes from.
 
     def _name(self) -> tuple[str, str]:
         if self.option("service"):
@@ -319,9 +332,9 @@ class _Resolver:
         if self.is_native:
             return "", ""
         if self.workspace:
-            own = self.workspace if isinstance(self.workspace, Mapping) else {}
+            arguments = self.workspace if isinstance(self.workspace, Mapping) else {}
             name = 'OPTIONS["workspace"]["client_id"]'
-            return clean(str(own.get("client_id") or "")), name
+            return clean(str(arguments.get("client_id") or "")), name
         return self.variable(*USER_VARIABLES)
 
     # Resolving.
@@ -373,11 +386,11 @@ class _Resolver:
                 "DATABRICKS_HOST", self.variable("DATABRICKS_HOST")[0]
             )
             profile, _ = self.variable("DATABRICKS_CONFIG_PROFILE")
-            named = f'the workspace of profile "{profile or "DEFAULT"}"'
-            return Login(_hashed(values), url or named, url)
+            description = f'the workspace of profile "{profile or "DEFAULT"}"'
+            return Login(_hashed(values), url or description, url)
         if isinstance(workspace, str):
-            named = f"the workspace of {workspace}()"
-            return Login(_hashed(workspace), named, path=workspace.strip())
+            description = f"the workspace of {workspace}()"
+            return Login(_hashed(workspace), description, path=workspace.strip())
         if not isinstance(workspace, Mapping) or not workspace:
             is_dict = isinstance(workspace, Mapping)
             problem = "is empty" if is_dict else f"is a {type(workspace).__name__}"
@@ -386,17 +399,18 @@ class _Resolver:
             str(key): clean(value) if isinstance(value, str) else value
             for key, value in workspace.items()
         }
-        who = [key for key in LOGIN_ARGUMENTS if arguments.get(key)]
-        if who and not any(arguments.get(key) for key in HOST_ARGUMENTS):
+        identity_keys = [key for key in LOGIN_ARGUMENTS if arguments.get(key)]
+        if identity_keys and not any(arguments.get(key) for key in HOST_ARGUMENTS):
             problem = (
-                f"has {', '.join(who)} but no host, and DATABRICKS_HOST is not read "
-                "for it, because it may name another workspace"
+                f"has {', '.join(identity_keys)} but no host, and DATABRICKS_HOST is "
+                "not read for it, because it may name another workspace"
             )
             raise self.rejection("workspace-invalid", problem=problem)
-        name, given = 'OPTIONS["workspace"]["host"]', str(arguments.get("host") or "")
-        url = self._workspace_url(name, given)
-        named = f'the workspace of profile "{arguments.get("profile", "DEFAULT")}"'
-        return Login(_hashed(arguments), url or named, url, arguments=arguments)
+        name, host = 'OPTIONS["workspace"]["host"]', str(arguments.get("host") or "")
+        url = self._workspace_url(name, host)
+        profile = arguments.get("profile", "DEFAULT")
+        description = f'the workspace of profile "{profile}"'
+        return Login(_hashed(arguments), url or description, url, arguments=arguments)
 
     def _workspace_url(self, name: str, value: str) -> str:
         url, _ = parse_workspace_host(value)
@@ -432,7 +446,7 @@ class _Resolver:
         if len(set(found.values())) > 1:
             given = ", ".join(f'{name} is "{value}"' for name, value in found.items())
             raise self.rejection("endpoint-ambiguous", given=given)
-        return next(((v, n) for n, v in found.items()), ("", ""))
+        return next(((value, name) for name, value in found.items()), ("", ""))
 
     def _is_password_token(self) -> bool:
         """Return whether the password is a token; reject one that cannot log in."""
@@ -466,12 +480,12 @@ class _Resolver:
             fix = f'Set {name} to "{bare}", and PORT (PGPORT) to "{port}".'
             raise self.invalid(name, host, "it includes a port", fix)
 
-    def _reject_url(self, name: str, value: str, what: str) -> None:
+    def _reject_url(self, name: str, value: str, noun: str) -> None:
         fix = (
-            f"Set {name} to the {what} alone. To use a connection URL, parse it with "
+            f"Set {name} to the {noun} alone. To use a connection URL, parse it with "
             "dj-database-url or django-environ, as docs/howto/urls.md describes."
         )
-        raise self.invalid(name, value, f"this is not a {what}", fix)
+        raise self.invalid(name, value, f"this is not a {noun}", fix)
 
     def _checked_database(self) -> str | None:
         database = self.settings.get("NAME")
@@ -508,8 +522,8 @@ class _Resolver:
     def _check_libpq(self) -> None:
         """Reject the libpq variables that no parameter can override."""
         service, _ = self.variable("PGSERVICE")
-        own_service = self.option("service")
-        if service and not own_service:
+        service_option = self.option("service")
+        if service and not service_option:
             raise self.rejection(
                 "libpq-variable",
                 name="PGSERVICE",
@@ -519,8 +533,8 @@ class _Resolver:
                 fix="Unset PGSERVICE for this process, or name the service in "
                 'OPTIONS["service"].',
             )
-        for name in ("PGHOST", "PGHOSTADDR") if own_service else ():
-            # psycopg reads these, and not the service file.
+        for name in ("PGHOST", "PGHOSTADDR") if service_option else ():
+            # psycopg itself reads these variables, but not the service file.
             value, _ = self.variable(name)
             if value:
                 raise self.rejection(
@@ -528,7 +542,7 @@ class _Resolver:
                     name=name,
                     value=value,
                     problem=f'it would replace the host of OPTIONS["service"], '
-                    f"{own_service}",
+                    f"{service_option}",
                     fix=f"Unset {name} for this process, or replace "
                     'OPTIONS["service"] with HOST, PORT, NAME and USER.',
                 )
@@ -561,8 +575,8 @@ class _Resolver:
             )
 
     def _option_or_variable(self, key: str, name: str) -> tuple[str, str]:
-        own = self.option(key)
-        return (own, f'OPTIONS["{key}"]') if own else self.variable(name)
+        value = self.option(key)
+        return (value, f'OPTIONS["{key}"]') if value else self.variable(name)
 
     def _connect_timeout(self) -> int | None:
         text, name = self._option_or_variable("connect_timeout", "PGCONNECT_TIMEOUT")
@@ -576,8 +590,10 @@ class _Resolver:
             raise error from None
 
     def _libpq_options(self) -> str:
-        own = self.option("options")
-        return own if own or self.names_endpoint else self.variable("PGOPTIONS")[0]
+        value = self.option("options")
+        if value or self.names_endpoint:
+            return value
+        return self.variable("PGOPTIONS")[0]
 
     def _checked_port(self) -> str:
         port = str(self.settings.get("PORT") or "")
@@ -592,7 +608,7 @@ class _Resolver:
         value, name = self.option("hostaddr"), 'OPTIONS["hostaddr"]'
         if not value and not self.names_endpoint:
             value, name = self.variable("LAKEBASE_HOSTADDR")
-        # libpq accepts one address for each host of a list.
+        # libpq accepts a list: one address for each host.
         for address in filter(None, value.split(",")):
             try:
                 ipaddress.ip_address(address.strip())
@@ -606,17 +622,20 @@ class _Resolver:
         mode, name = self._option_or_variable("sslmode", "PGSSLMODE")
         mode = mode.lower()
         if not mode and self.option("service"):
-            # libpq would prefer our default to a stricter one in the service file.
+            # The engine's default would override a stricter mode in the service file.
             raise self.rejection("sslmode-weak", name='OPTIONS["sslmode"]', value="")
         if mode and mode not in STRONG_SSLMODES:
             raise self.rejection("sslmode-weak", name=name, value=mode)
-        rootcert, its_name = self._option_or_variable("sslrootcert", "PGSSLROOTCERT")
+        rootcert, rootcert_name = self._option_or_variable(
+            "sslrootcert", "PGSSLROOTCERT"
+        )
         if rootcert == "system" and mode not in ("", "verify-full"):
-            # As in libpq: otherwise any certificate of a public authority would pass.
+            # libpq rejects this too: otherwise it would accept any certificate that a
+            # public authority has signed.
             raise self.invalid(
                 name,
                 mode,
-                f"{its_name} is system, which needs verify-full",
+                f"{rootcert_name} is system, which needs verify-full",
                 f"Set {name} to verify-full, or remove it.",
             )
         if mode == "verify-ca" and not rootcert and not self.option("service"):
@@ -646,7 +665,9 @@ class _Resolver:
         if pool and pool is not True and not isinstance(pool, Mapping):
             raise self.rejection("pool-invalid", value=repr(pool))
         excluded = (*OWN_OPTIONS, "password")
-        return _frozen({k: v for k, v in self.options.items() if k not in excluded})
+        return _frozen(
+            {key: value for key, value in self.options.items() if key not in excluded}
+        )
 
     def _password_key(self) -> str:
         secret = self.settings.get("PASSWORD") or self.options.get("password")
@@ -654,6 +675,7 @@ class _Resolver:
 
 
 def _hashed(value: object) -> str:
+    """Return a hash of *value* that reveals nothing, because its key is random."""
     text = repr(sorted(value.items()) if isinstance(value, dict) else value)
     return hashlib.blake2b(text.encode(), key=_HASH_KEY, digest_size=16).hexdigest()
 
@@ -661,7 +683,7 @@ def _hashed(value: object) -> str:
 def _frozen(value: Any) -> Hashable:
     """Return *value* in a hashable form."""
     if isinstance(value, Mapping):
-        return tuple(sorted((str(k), _frozen(v)) for k, v in value.items()))
+        return tuple(sorted((str(key), _frozen(item)) for key, item in value.items()))
     if isinstance(value, (list, tuple)):
         return tuple(_frozen(item) for item in value)
     return value if isinstance(value, Hashable) else id(value)

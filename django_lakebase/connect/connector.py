@@ -2,12 +2,15 @@
 The connector: opens one connection, with a pinned credential and retries.
 
 How it works. Each attempt pins one credential and passes its token as a string, so the
-connector knows which token was rejected. The retry policy decides what follows a failed
-attempt; the connector carries it out, and finds out what the policy has to know:
-whether a password was used, and whether the endpoint has moved to another host.
+connector knows which token was rejected. The failure table names an action for each
+failure. The connector replaces an action that is not possible, the retry policy decides
+whether and when it is allowed, and the connector carries it out. If the failure is an
+unknown host, the connector first checks whether the endpoint has moved to another host.
 
-Invariant. No surviving frame holds a token: attempts are made in functions that return
-an error, without its traceback, instead of raising it.
+Invariants. No frame that survives holds a token: attempts are made in functions that
+return an error without its traceback instead of raising it. A connector opens one
+connection in one thread and needs no lock; what threads share is in `Access`, which
+does its own locking. `_without_timezone` is only added to, which is atomic.
 """
 
 import contextlib
@@ -38,7 +41,7 @@ from .retry import RetryPolicy
 
 ConnectFunction: TypeAlias = Callable[[Params], Connection]
 
-# The shortest connect_timeout that libpq accepts, in seconds.
+# The shortest connect_timeout that libpq applies, in seconds.
 MIN_CONNECT_TIMEOUT = 2
 TIMEZONE_OPTION = "-c TimeZone="
 _TIMEZONE_REJECTED = ("unsupported startup parameter", 'for parameter "TimeZone"')
@@ -46,20 +49,20 @@ _TIMEZONE_REJECTED = ("unsupported startup parameter", 'for parameter "TimeZone"
 # Failures that may mean that the user is not the identity of the login.
 _USER_FAILURES = ("role-missing", "wrong-user", "token-refused")
 
-# Targets whose server or proxy accepts no time zone in the startup packet.
+# Targets whose server or proxy has rejected the time zone in the startup packet.
 _without_timezone: set[Target] = set()
 
 
 def takes_timezone(target: Target) -> bool:
-    """Return False if a server has rejected the time zone in the startup packet."""
+    """Return False if *target* has rejected the time zone in the startup packet."""
     return target not in _without_timezone
 
 
 def attempt(connect: ConnectFunction, params: Params) -> Connection | BaseException:
-    """Call *connect* once; return its error, because the frames hold secrets."""
+    """Call *connect* once; return its error without frames, which hold secrets."""
     try:
         return connect(params)
-    except Exception as exc:  # noqa: BLE001 - the caller raises it, without frames.
+    except Exception as exc:  # noqa: BLE001 - the caller raises it.
         return strip_tracebacks(exc)
 
 
@@ -67,8 +70,9 @@ class Connector:
     """
     Opens one connection to *target*, with retries.
 
-    *connect* makes one attempt with the parameters it gets. *credential* is used
-    instead of the cached one; if its login succeeds, it is cached.
+    *connect* makes one attempt with the parameters that it gets. *patient* is passed to
+    the `RetryPolicy`. *credential* is used instead of the cached one; if the login
+    succeeds, it is cached.
     """
 
     def __init__(
@@ -83,18 +87,19 @@ class Connector:
         self._target, self._params, self._connect = target, params, connect
         self._access = None if target.is_native else access_to(target)
         self._credential: Credential | None = None
+        # A newly issued credential that is used instead of the cached one.
         self._probed = credential
         self._host = ""
-        self._last_answer: BaseException | None = None
+        self._last_workspace_error: BaseException | None = None
         self._started, self._attempts = time.monotonic(), 0
         self._load_sdk()
         self._policy = RetryPolicy(target.connect_budget, patient=patient)
 
     def _load_sdk(self) -> None:
-        # Once per process, before the budget starts: on a busy machine the import takes
-        # long, and an error would blame the workspace, which was not called yet.
+        # Done before the budget starts: on a busy machine the import takes long, and a
+        # timeout would be blamed on the workspace, which has not been called yet.
         if self._access is not None and self._access.credentials.ready() is None:
-            with contextlib.suppress(ImportError):  # The attempt reports it.
+            with contextlib.suppress(ImportError):  # The first attempt reports it.
                 import_sdk()
 
     def run(self) -> Connection:
@@ -165,9 +170,9 @@ class Connector:
         return {**params, "password": credential.token}
 
     def _connect_timeout(self, left: float) -> int:
-        own = self._target.connect_timeout
+        limit = self._target.connect_timeout
         # As in libpq, 0 or less means no limit.
-        seconds = min(own, left) if own and own > 0 else left
+        seconds = min(limit, left) if limit and limit > 0 else left
         return max(MIN_CONNECT_TIMEOUT, int(seconds))
 
     def _prepare_next(self, error: BaseException) -> None:
@@ -177,7 +182,8 @@ class Connector:
             return
         is_failed_connect = isinstance(error, psycopg.Error) and error.sqlstate is None
         if not is_failed_connect:
-            # Not a failed connect: a bad isolation level, SQL after the login.
+            # Not a failed connect, but for example a bad isolation level, or SQL after
+            # the login.
             raise error
         if self._retry_without_timezone(error):
             return
@@ -192,9 +198,9 @@ class Connector:
     def _wait_for_workspace(self, error: BaseException) -> None:
         """Wait until the workspace can be called again, or raise the error."""
         if isinstance(error, TimeoutError) and self._policy.left() <= 0:
-            # The budget ended before an answer: the previous error is the reason.
-            error = self._last_answer or error
-        self._last_answer = error
+            # The budget ended before a response: the previous error is the reason.
+            error = self._last_workspace_error or error
+        self._last_workspace_error = error
         failure = classify(error, Source.WORKSPACE)
         action, pause = self._policy.next(failure.action, at_least=retry_after(error))
         if action is not Action.RETRY:
@@ -218,7 +224,7 @@ class Connector:
         return host.get(self._policy.left()) != self._host
 
     def _action_for(self, failure: Failure, error: BaseException) -> Action:
-        """Return the action of *failure*, or another where it is not possible."""
+        """Return the action of *failure*, or a replacement if it is not possible."""
         if failure.action is Action.PROBE:
             return self._action_for_unknown(error)
         if failure.action is Action.REFRESH and self._probed is not None:
@@ -226,8 +232,8 @@ class Connector:
         return failure.action
 
     def _action_for_unknown(self, error: BaseException) -> Action:
-        # The server may have rejected the token, so a new one is tried. Otherwise the
-        # server may be starting up and report it in another language.
+        # If a password was used, the server may have rejected the token: try a new one.
+        # Otherwise the server may be starting up, and say so in another language.
         used_password = getattr(getattr(error, "pgconn", None), "used_password", False)
         if used_password and self._probed is None and self._probe():
             return Action.PROBE
@@ -243,7 +249,7 @@ class Connector:
         return True
 
     def _probe(self) -> bool:
-        """Get a newly issued credential for the next attempt; return False if not."""
+        """Get a new credential for the next attempt; return whether there is one."""
         if self._access is None:
             return False
         with contextlib.suppress(CredentialError):
@@ -251,19 +257,24 @@ class Connector:
         return self._probed is not None
 
     def _retry_without_timezone(self, error: BaseException) -> bool:
+        """Remove the time zone if the server rejected it; return whether it did."""
         options = str(self._params.get("options") or "")
         is_rejected = any(text in str(error) for text in _TIMEZONE_REJECTED)
         if not is_rejected or TIMEZONE_OPTION not in options:
             return False
-        own = options.rpartition(TIMEZONE_OPTION)[0].strip()
-        self._params = {**self._params, "options": own}
+        other_options = options.rpartition(TIMEZONE_OPTION)[0].strip()
+        self._params = {**self._params, "options": other_options}
         _without_timezone.add(self._target)
         return True
 
     def _user_failure(
         self, access: Access, failure: Failure, facts: dict[str, object]
     ) -> Failure:
-        """Return *failure*, or `user-not-identity` if the user is not the login's."""
+        """
+        Return *failure*, or `user-not-identity` if another identity logs in.
+
+        Adds what it learns to *facts*.
+        """
         user, left = self._target.user, max(0.0, self._policy.left())
         try:
             identity, groups = access.identify(user, left)
@@ -277,6 +288,7 @@ class Connector:
         return failures_by_id()["user-not-identity"]
 
     def _error(self, error: BaseException, source: Source) -> Exception:
+        """Return the error for the caller, and report that connecting failed."""
         target, access, credential = self._target, self._access, self._credential
         failure = classify(error, source, native=target.is_native)
         facts: dict[str, object] = {"seen": error}

@@ -1,4 +1,4 @@
-"""Errors of connecting: from what was caught to what the caller gets."""
+"""Conversion of errors caught while connecting into the errors that callers get."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -29,7 +29,8 @@ def connect_error(
     """
     Return the error to raise for *failure*, with *cause* as its ``__cause__``.
 
-    The tracebacks of *cause* are removed, because their frames may hold a token.
+    Removes the tracebacks of *cause*, because their frames may hold a token. *facts*
+    add to or replace the facts of *target*.
     """
     known = next(
         (link for link in chain(cause) if isinstance(link, KnownFailure)), None
@@ -37,14 +38,14 @@ def connect_error(
     if known is not None:
         facts = {**facts, "seen": known.seen, **known.facts}
     is_static = failure.source is Source.SETTINGS
-    kind: type[ExplainedError] = SettingsError if is_static else LakebaseError
-    error = build_error(kind, failure, target.label, target.facts(**facts))
+    error_class: type[ExplainedError] = SettingsError if is_static else LakebaseError
+    error = build_error(error_class, failure, target.label, target.facts(**facts))
     error.__cause__ = strip_tracebacks(cause)
     return error
 
 
 def call_workspace(target: Target, call: Callable[[], T]) -> T:
-    """Return the result of *call*; raises LakebaseError if the workspace fails."""
+    """Return the result of *call*; raises LakebaseError for the workspace's errors."""
     try:
         return call()
     except (CredentialError, CallError) as exc:

@@ -1,4 +1,4 @@
-"""Whether an open connection can still be used: its credential's end, its socket."""
+"""Liveness of open connections: expiry of the credential, state of the socket."""
 
 import select
 import weakref
@@ -27,7 +27,7 @@ _lifetimes: "weakref.WeakKeyDictionary[Connection, Lifetime]" = (
 
 
 def record_lifetime(connection: Connection, expires_at: datetime) -> None:
-    """Record that *connection* was just opened with a credential until *expires_at*."""
+    """Record that *connection* was just opened, and when its credential expires."""
     _lifetimes[connection] = Lifetime(opened_at=utc_now(), expires_at=expires_at)
 
 
@@ -38,11 +38,11 @@ def lifetime_of(connection: Connection) -> Lifetime | None:
 
 def is_readable(connection: Connection) -> bool:
     """
-    Return whether the server has sent data that was not read yet; no I/O.
+    Return whether the server has sent data that has not been read; does not wait.
 
-    On an idle connection that is usually the message that ends the session: the
-    endpoint was suspended or restarted, or the session was terminated. A connection
-    that is already closed counts as readable.
+    On an idle connection the data is usually the message that ends the session, because
+    the endpoint was suspended or restarted, or the session was terminated. A closed
+    connection counts as readable.
     """
     if connection.closed:
         return True

@@ -1,12 +1,12 @@
 """
 Connection parameters whose values are fetched when psycopg uses them.
 
-How it works. The parameters hold a `LazyValue` in place of the password, and of a host
-or user that only the workspace knows. psycopg converts it with ``str()`` when it opens
-a physical connection, so another library that took the parameters once always connects
-with a current token. The engine's own attempts do not use lazy values: the connector
-pins one credential and passes its token as a string, so that it knows which token was
-rejected and when the connection's own credential expires.
+How it works. The parameters hold a `LazyValue` instead of the password, and instead of
+a host or user that only the workspace knows. psycopg converts the object with ``str()``
+when it opens a physical connection, so another library that took the parameters once
+always connects with a current token. The engine's own attempts do not use lazy values:
+the connector pins one credential and passes its token as a string, so that it knows
+which token was rejected and when the credential of the connection expires.
 """
 
 from collections.abc import Callable
@@ -26,8 +26,9 @@ class LazyValue:
     """
     A connection parameter that is fetched when psycopg converts it with ``str()``.
 
-    Its repr shows no value. Copying returns the same object. Unpickling looks up the
-    parameter of the alias with the same name in the other process.
+    *fetch* takes the seconds that it may wait. The repr shows no value. Copying returns
+    the same object. Pickling stores only the names of alias and parameter; unpickling
+    looks them up in the process that unpickles.
     """
 
     __slots__ = ("_fetch", "_parameter", "_target")
@@ -60,7 +61,7 @@ def _unpickle(alias: str, parameter: str) -> object:
 
 
 def lazy_params(target: Target) -> Params:
-    """Return lazy values for the password and for an unknown host or user; no I/O."""
+    """Return lazy values for the password, and for an unknown host or user; no I/O."""
     if target.is_native:
         return {}
     access = access_to(target)

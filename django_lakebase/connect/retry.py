@@ -1,8 +1,8 @@
 """
 The retry policy: what to do after a failed attempt to connect, and how long to wait.
 
-It decides and never sleeps, so tests need no time. The action that a failure asks for
-is in the failure table.
+The policy decides and never sleeps, so tests of it take no time. The failure table says
+which action each failure asks for.
 """
 
 import random
@@ -14,6 +14,7 @@ from django_lakebase.failures.failure import Action
 # "External authorization failed" clears within seconds for a new branch and never for
 # an IP access list, so it is retried for this many seconds only.
 BRIEF_RETRY_SECONDS = 10.0
+# Seconds between attempts: the first pause, doubled after each up to the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 
 
@@ -21,9 +22,9 @@ class RetryPolicy:
     """
     Decides whether and when to try again, within *budget* seconds.
 
-    With *patient* it retries while an endpoint wakes. A pool's worker passes False,
-    because the pool itself retries. *now* returns seconds, *jitter* a number from 0
-    to 1.
+    If *patient* is false, ``retry`` and ``retry_briefly`` are never granted: a pool's
+    worker passes False, because the pool itself retries. *now* returns seconds,
+    *jitter* a number from 0 to 1.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class RetryPolicy:
         self._pause = FIRST_PAUSE
 
     def left(self) -> float:
-        """Return the seconds that are left of the budget."""
+        """Return the seconds that are left of the budget; negative after its end."""
         return self._deadline - self._now()
 
     def next(self, action: Action, *, at_least: float = 0.0) -> tuple[Action, float]:
@@ -49,8 +50,9 @@ class RetryPolicy:
         Return the next action, and the seconds to wait before it.
 
         *action* is what the failure asks for. ``refresh`` and ``probe`` are each
-        granted once. The wait is at least *at_least* seconds; if it would exceed the
-        budget, the answer is ``fail``.
+        granted once, without a wait. ``retry_briefly`` is granted as ``retry``. A wait
+        is at least *at_least* seconds; if it would exceed the budget, the result is
+        ``fail``.
         """
         if action in (Action.REFRESH, Action.PROBE):
             if action in self._used or self.left() <= 0:

@@ -3,14 +3,18 @@ Session state: whether a session that was lost while idle can be replaced.
 
 How it works. A session can be replaced only if no state is lost with it. Each cursor of
 a tracked connection therefore records the state that its statements create, as a *mark*
-such as "an advisory lock" or "SET". Most of it is known from the command tag in the
-server's response, the rest from the text of the statement. An unnecessary mark only
-means that a session is not replaced, so the text is matched broadly.
+such as "an advisory lock" or "SET". Most state shows in the command tag of the server's
+response, the rest in the text of the statement. An unnecessary mark only prevents the
+session from being replaced, so the text is matched broadly.
 
 Tracking starts after Django has set up the connection and all receivers of
-``connection_created`` have run, because those run again for a new session.
+``connection_created`` have run, because both happen again for a new session.
 
-State that a database function creates is not detected.
+Invariants. A session with marks is never replaced. No function here does I/O, except
+`is_lost` and the statements themselves. There is no lock: only one thread at a time
+uses a connection, and `_sessions` drops an entry with its connection.
+
+Limits. State that a database function creates is not detected.
 """
 
 import contextlib
@@ -36,7 +40,8 @@ TRANSACTION = "a transaction"
 ADVISORY_LOCK = "an advisory lock"
 TEMPORARY_TABLE = "a temporary table"
 
-# Command tags that set a mark. CALL and DO run code that may do any of the others.
+# Command tags that set a mark, and the mark. CALL and DO run code that may do anything
+# that the other commands do.
 MARKING_TAGS = {
     "CALL": "CALL",
     "DECLARE CURSOR": "DECLARE",
@@ -48,7 +53,7 @@ MARKING_TAGS = {
     "RESET": "RESET",
     "SET": "SET",
 }
-# Command tags after which a transaction may have started or ended without Django.
+# Command tags after which a transaction may have started or ended, unknown to Django.
 TRANSACTION_TAGS = {"BEGIN", "START TRANSACTION", "COMMIT", "ROLLBACK"}
 TAGS = TRANSACTION_TAGS.union(MARKING_TAGS)
 _BLANKS = r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*"
@@ -60,7 +65,7 @@ _TEMPORARY = re.compile(
     r"\b(?:create|into)\s+(?:or\s+replace\s+)?(?:local\s+|global\s+)?temp(?:orary)?\s"
     r"|\bpg_temp\b"
 )
-# The commands in a text of several statements: a cursor does not show all their tags.
+# The commands in a text of several statements, because a cursor shows only one tag.
 _COMMANDS = re.compile(
     "(?:^|;)"
     + _BLANKS
@@ -71,7 +76,7 @@ _COMMANDS = re.compile(
 
 @dataclass(slots=True)
 class _Session:
-    """A tracked session: its marks, and its characteristics at the start."""
+    """A tracked session: its marks in order, and its characteristics at the start."""
 
     characteristics: tuple[object, ...]
     marks: dict[str, None] = field(default_factory=dict)
@@ -83,7 +88,7 @@ _sessions: "weakref.WeakKeyDictionary[Connection, _Session]" = (
 
 
 def track(connection: Connection) -> None:
-    """Start tracking the session of *connection*, without marks."""
+    """Start tracking the session of *connection*, with no marks yet."""
     connection.cursor_factory = tracking(connection.cursor_factory)
     connection.server_cursor_factory = tracking(connection.server_cursor_factory)
     _sessions[connection] = _Session(_characteristics(connection))
@@ -101,7 +106,7 @@ def may_be_lost(connection: Connection) -> bool:
     """
     Return whether a tracked session has ended, or the server has sent data.
 
-    No I/O: this runs before each query.
+    Makes no round trip, because this runs before each query.
     """
     if connection.closed:
         return _is_tracked(connection)
@@ -115,8 +120,8 @@ def is_lost(connection: Connection) -> bool:
     """
     Return whether the session has ended.
 
-    Makes a round trip, because the data may be a notification. psycopg keeps it from
-    version 3.2.4 on; older versions lose it in any query.
+    Makes a round trip, because the data from the server may be a notification. psycopg
+    3.2.4 and later keep that notification; older versions lose it, as in any query.
     """
     if connection.pgconn.pipeline_status == PipelineStatus.OFF:
         with contextlib.suppress(psycopg.Error), connection.cursor() as cursor:
@@ -125,12 +130,12 @@ def is_lost(connection: Connection) -> bool:
 
 
 class SessionCursor(Cursor):
-    """A mixin for psycopg's cursor classes that marks what statements leave behind."""
+    """A mixin for psycopg's cursor classes; marks the state that statements create."""
 
     __slots__ = ()
 
     def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        """Execute *query*, as psycopg does."""
+        """Execute *query* as psycopg does, and mark the state that it creates."""
         text = _text(query)
         _mark_from_text(self, text)
         try:
@@ -139,7 +144,7 @@ class SessionCursor(Cursor):
             _mark_from_tag(self, text)
 
     def executemany(self, query: Any, *args: Any, **kwargs: Any) -> None:
-        """Execute *query* for many parameters, as psycopg does."""
+        """Execute *query* for each set of parameters, and mark the state it creates."""
         text = _text(query)
         _mark_from_text(self, text)
         try:
@@ -150,10 +155,10 @@ class SessionCursor(Cursor):
 
 class _EqualToExtended(type):
     """
-    The type of tracking cursor classes: each equals the class that it extends.
+    The metaclass of tracking cursor classes: each is equal to the class it extends.
 
-    ``connection.cursor_factory`` is public: Django's own tests, for example, compare it
-    with the class that the project has configured.
+    ``connection.cursor_factory`` is public, and code compares it with the class that
+    the project has configured. Django's own tests do so.
     """
 
     def __eq__(cls, other: object) -> bool:
@@ -166,10 +171,10 @@ class _EqualToExtended(type):
 
 def tracking(factory: Any) -> Any:
     """
-    Return *factory* with cursors that mark what statements leave behind.
+    Return a subclass of *factory* whose cursors mark the state that statements create.
 
-    Anything but a plain class is returned unchanged, and its connections are not
-    tracked.
+    Returns *factory* unchanged if it is not a plain class; the sessions of its
+    connections are then not tracked.
     """
     return _tracking(factory) if type(factory) is type else factory
 
@@ -186,15 +191,14 @@ def _tracking(factory: type) -> type:
 
 
 def _is_tracked(connection: Connection) -> bool:
-    factory: Any = (
-        connection.cursor_factory
-    )  # May be a function, unlike its declared type.
+    # May be a function, unlike its declared type.
+    factory: Any = connection.cursor_factory
     is_tracking = isinstance(factory, type) and issubclass(factory, SessionCursor)
     return is_tracking and connection in _sessions
 
 
 def _characteristics(connection: Connection) -> tuple[object, ...]:
-    # psycopg sends these with BEGIN: they belong to the connection, not the server.
+    # psycopg sends these with BEGIN, so they are state of the connection object only.
     return connection.isolation_level, connection.read_only, connection.deferrable
 
 
@@ -205,7 +209,7 @@ def _mark(connection: Connection, mark: str) -> None:
 
 
 def _mark_transaction(connection: Connection) -> None:
-    """Mark a transaction that Django did not start; unmark it when it has ended."""
+    """Mark a transaction that Django did not start; remove the mark when it ends."""
     session = _sessions.get(connection)
     if session is None or not connection.autocommit:
         return
@@ -217,7 +221,7 @@ def _mark_transaction(connection: Connection) -> None:
 
 
 def _text(query: Any) -> str:
-    """Return *query* in lower case."""
+    """Return the text of *query* in lower case."""
     if isinstance(query, str):
         return query.lower()
     if isinstance(query, bytes):
@@ -228,7 +232,12 @@ def _text(query: Any) -> str:
 
 
 def _mark_from_text(cursor: SessionCursor, text: str) -> None:
-    """Mark what only the text shows; before sending, because it may fail halfway."""
+    """
+    Mark the state that only the text shows.
+
+    Runs before the statement is sent, because a statement that fails halfway may
+    already have created state.
+    """
     if "advisory_lock" in text:
         _mark(cursor.connection, ADVISORY_LOCK)
     if "set_config" in text and "set_config" in _CONFIG_SET_LOCALLY.sub("", text):
@@ -238,13 +247,14 @@ def _mark_from_text(cursor: SessionCursor, text: str) -> None:
 
 
 def _mark_from_tag(cursor: SessionCursor, text: str) -> None:
-    """Mark what the command tag shows, or the text if no tag covers all of it."""
+    """Mark the state that the command tag shows, or the text if a tag is not enough."""
     tag = cursor.statusmessage
     if tag and ";" not in text:
         if tag in TAGS:
             _mark_from_command(cursor.connection, tag, text)
         return
-    # An error, a pipeline, or several statements of which this is the first tag.
+    # There was an error, a pipeline hides the tag, or there were several statements, of
+    # which the cursor shows only the first tag.
     for command in _COMMANDS.findall(text):
         is_begin = command in ("begin", "start")
         _mark(cursor.connection, TRANSACTION if is_begin else command.upper())

@@ -1,8 +1,8 @@
 """
-The steps of ``lakebase_check``, as values; nothing is printed here.
+The steps of ``lakebase_check``: runs them and returns results, without printing.
 
-Each step verifies one thing and relies on the steps before it, in the order in which a
-connection is opened. After a failed step the others are skipped.
+Each step verifies one thing and relies on the steps before it. The steps follow the
+order in which a connection is opened. After a failed step, the others are skipped.
 """
 
 import os
@@ -33,7 +33,7 @@ from django_lakebase.connect.errors import call_workspace, connect_error
 from django_lakebase.connect.liveness import Connection, lifetime_of
 from django_lakebase.connect.params import get_host, get_user
 from django_lakebase.connect.retry import RetryPolicy
-from django_lakebase.exceptions import ExplainedError, LakebaseError
+from django_lakebase.exceptions import ExplainedError
 from django_lakebase.failures.classify import classify, failures_by_id, scrub
 from django_lakebase.failures.failure import Action, Source
 from django_lakebase.failures.render import summary_and_hint
@@ -58,7 +58,7 @@ class Step:
     """
     The result of one step, which took *seconds*.
 
-    *is_transient* means that the same step may succeed later without a change.
+    *is_transient* means that the step may succeed later without a change.
     """
 
     id: str
@@ -71,14 +71,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class _StepWarning(Exception):  # noqa: N818 - ends a step, not the diagnosis.
-    """Something looks wrong, but a connection may still succeed."""
+    """Raised by a step if something looks wrong, but connecting may still succeed."""
 
     detail: str
     hint: str
 
 
 class Diagnosis:
-    """Verifies step by step that *wrapper*, a connection of Django, can connect."""
+    """Verifies step by step that *wrapper*, a Django connection, can connect."""
 
     def __init__(self, wrapper: LakebaseMixin) -> None:
         self._wrapper = wrapper
@@ -89,7 +89,7 @@ class Diagnosis:
         self._credential: Credential | None = None
 
     def run(self) -> Iterator[Step]:
-        """Yield the result of each step when it ends."""
+        """Yield the result of each step as soon as it ends."""
         has_failed = False
         try:
             for name, function in self._steps():
@@ -105,6 +105,12 @@ class Diagnosis:
                 self._connection.close()
 
     def _steps(self) -> tuple[tuple[str, Callable[[], str | None]], ...]:
+        """
+        Return the id and the function of each step.
+
+        A function returns the detail, or None if the step does not apply. It raises
+        `_StepWarning` or `ExplainedError`.
+        """
         return (
             ("settings", self._settings),
             ("sdk-login", self._sdk_login),
@@ -149,7 +155,7 @@ class Diagnosis:
     def _settings(self) -> str:
         target = self._target = self._wrapper.get_target()
         params = self._wrapper.get_connection_params()
-        # Creates the pool without opening it, which validates its settings.
+        # Creates the pool without opening it, to validate its settings.
         self._wrapper.pool  # noqa: B018
         if target.is_password_token:
             raise _StepWarning(
@@ -181,7 +187,7 @@ class Diagnosis:
         return f'{identity}, a member of the group "{user}"'
 
     def _compare_with_identity(self, user: str) -> None:
-        """Warn if *user* is not the identity, which would make a login fail."""
+        """Raise _StepWarning if *user* is not the identity: its login would fail."""
         identity = self._identity
         if identity and user not in (identity, *self._groups):
             facts = self._target.facts(user=user, identity=identity)
@@ -258,7 +264,7 @@ class Diagnosis:
             "has_schema_privilege(current_user, current_schema(), 'CREATE'), "
             "current_setting('search_path')"
         )
-        # None is also a schema that this role may not use.
+        # current_schema() is also None if this role may not use the schema.
         if schema is None and "public" in path:
             schema = "public"
         if schema is None:
@@ -288,13 +294,13 @@ class Diagnosis:
         lifetime = lifetime_of(connection)
         connection.close()
         if lifetime is None:
-            raise LakebaseError("a connection without a credential")
+            raise RuntimeError("the connection was opened without a credential")
         return (
             f"a second credential works too, until {lifetime.expires_at:%H:%M:%S} UTC"
         )
 
     def _call(self, function: Callable[[Login], T]) -> T | None:
-        """Return the result of a request to the workspace; None for a native login."""
+        """Return the result of a workspace request, or None for a native login."""
         target, login = self._target, self._target.login
         if login is None:
             return None
@@ -312,13 +318,13 @@ class Diagnosis:
         return Connector(
             self._target,
             {**params, "autocommit": True},
-            lambda own: psycopg.connect(**own),
+            lambda pinned: psycopg.connect(**pinned),
             credential=credential,
         ).run()
 
     def _execute(self, query: Query) -> list[tuple[Any, ...]]:
         if self._connection is None:
-            raise LakebaseError("there is no connection")
+            raise RuntimeError("there is no connection")
         with self._connection.cursor() as cursor:
             cursor.execute(query)
             return cursor.fetchall() if cursor.description else []

@@ -2,9 +2,9 @@
 A TLS handshake with a PostgreSQL server, without a login.
 
 libpq makes the handshake with the parameters of a connection, because it may trust
-other certificate authorities than Python does. It is stopped after the handshake,
-before the user and password are sent. A second, unverified handshake by Python only
-reads the TLS version, which psycopg does not report.
+other certificate authorities than Python does. The connection is closed after the
+handshake, before libpq sends user and password. Python then makes a second, unverified
+handshake, only to read the TLS version, which psycopg does not report.
 """
 
 import contextlib
@@ -54,8 +54,12 @@ def perform_handshake(
     Raises psycopg.OperationalError if it fails.
     """
     deadline = time.monotonic() + timeout
-    own = {k: v for k, v in params.items() if k in keywords() and k != "password"}
-    attempts = conninfo_attempts(own)
+    libpq_params = {
+        keyword: value
+        for keyword, value in params.items()
+        if keyword in keywords() and keyword != "password"
+    }
+    attempts = conninfo_attempts(libpq_params)
     for attempt in attempts:
         try:
             _handshake(make_conninfo("", **attempt), deadline)
@@ -72,6 +76,7 @@ def perform_handshake(
 
 
 def _handshake(conninfo: str, deadline: float) -> None:
+    """Connect with libpq until TLS is established, then close the connection."""
     connection = pq.PGconn.connect_start(conninfo.encode())
     try:
         while not _is_secure(connection):
@@ -79,8 +84,8 @@ def _handshake(conninfo: str, deadline: float) -> None:
             if polled == pq.PollingStatus.FAILED:
                 text = connection.error_message.decode(errors="replace")
                 raise psycopg.OperationalError(f"connection failed: {text.strip()}")
-            reads = polled == pq.PollingStatus.READING
-            event = selectors.EVENT_READ if reads else selectors.EVENT_WRITE
+            must_read = polled == pq.PollingStatus.READING
+            event = selectors.EVENT_READ if must_read else selectors.EVENT_WRITE
             with selectors.DefaultSelector() as selector:
                 selector.register(connection.socket, event)
                 if not selector.select(max(0.0, deadline - time.monotonic())):
@@ -96,6 +101,7 @@ def _is_secure(connection: pq.abc.PGconn) -> bool:
 
 
 def _version(address: tuple[str, int], host: str, timeout: float) -> str:
+    """Return the TLS version of an unverified handshake, or "TLS" if it fails."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (

@@ -1,7 +1,7 @@
 """
-Classification: from an exception to its row of the failure table, without secrets.
+Classification of exceptions by the failure table, and removal of secrets from them.
 
-This module imports neither a driver nor the SDK.
+This module imports neither psycopg nor the SDK.
 """
 
 import functools
@@ -12,7 +12,11 @@ from .failure import Failure, Source
 
 
 class KnownFailure(Exception):  # noqa: N818 - internal: always converted to an Error.
-    """A failure that the engine detected itself, identified by its failure id."""
+    """
+    A failure that the engine detected itself, with the id of its row.
+
+    *seen* is the original message; *facts* fill the texts of the row.
+    """
 
     def __init__(self, failure_id: str, seen: str = "", **facts: object) -> None:
         super().__init__(seen or failure_id)
@@ -24,7 +28,7 @@ class KnownFailure(Exception):  # noqa: N818 - internal: always converted to an 
 @functools.cache
 def failures_by_id() -> dict[str, Failure]:
     """Return the failure table, by id."""
-    # Imported at first use: a process without failures does not load the table.
+    # Imported at first use, so that a process without failures does not load the table.
     from .catalog import FAILURES
 
     return {failure.id: failure for failure in FAILURES}
@@ -39,7 +43,7 @@ def _patterns(source: Source) -> tuple[tuple[re.Pattern[str], Failure], ...]:
     )
 
 
-# Formats of JSON web tokens, personal access tokens and OAuth secrets.
+# The formats of JSON web tokens, personal access tokens and OAuth secrets.
 _SECRETS = r"eyJ[\w-]{5,}(\.[\w-]*){1,2}|\b(dapi|dose|dkea)[\w-]{8,}"
 # The SDK appends its configuration to its error messages.
 _CONFIG_TAIL = r"(?s)\.? Config: .*"
@@ -51,7 +55,7 @@ def scrub(text: str) -> str:
 
 
 def chain(exc: BaseException | None) -> Iterator[BaseException]:
-    """Yield *exc* and its causes, at most eight exceptions in all."""
+    """Yield *exc*, its cause or context, and so on; at most eight exceptions."""
     for _ in range(8):
         if exc is None:
             return
@@ -60,26 +64,34 @@ def chain(exc: BaseException | None) -> Iterator[BaseException]:
 
 
 def strip_tracebacks(exc: BaseException) -> BaseException:
-    """Remove the tracebacks of *exc* and its causes: SDK frames hold client secrets."""
-    link: BaseException | None = exc
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
+    """
+    Remove the tracebacks of *exc*, its causes and contexts, and return *exc*.
+
+    The frames of the SDK hold client secrets, those of psycopg hold tokens.
+    """
+    done: set[int] = set()
+    waiting: list[BaseException | None] = [exc]
+    while waiting:
+        link = waiting.pop()
+        if link is not None and id(link) not in done:
+            done.add(id(link))
+            link.__traceback__ = None
+            waiting += [link.__cause__, link.__context__]
     return exc
 
 
 def retry_after(exc: BaseException | None) -> float:
-    """Return the delay that the service asks for (Retry-After), in seconds, or 0."""
+    """Return the seconds of the service's Retry-After header in *exc*, or 0."""
     delays = [getattr(link, "retry_after_secs", None) for link in chain(exc)]
     return max((float(seconds) for seconds in delays if seconds), default=0.0)
 
 
 def classify(exc: BaseException, source: Source, *, native: bool = False) -> Failure:
     """
-    Return the row of the failure table for *exc*, reported by *source*.
+    Return the row of the failure table for *exc*, which *source* reported.
 
-    The causes of *exc* are searched too, because the SDK wraps network errors.
-    *native* is True for a login with a password instead of a token.
+    Also searches the causes of *exc*, because the SDK wraps network errors. *native* is
+    True for a login with a password instead of a token.
     """
     links = list(chain(exc))
     for link in links:

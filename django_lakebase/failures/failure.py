@@ -1,5 +1,5 @@
 """
-The types of the failure table: who reports a failure, and what connecting does next.
+The types of the failure table: `Failure` (a row), `Source` and `Action`.
 
 They are separate from the table, which is loaded only when a failure occurs.
 """
@@ -18,11 +18,14 @@ class Source(StrEnum):
 
 class Action(StrEnum):
     """
-    What connecting does after a failure.
+    What the connector does after a failure.
 
-    ``refresh`` drops the token and tries once with a new one, ``retry`` tries until
-    the connect budget ends, ``retry_briefly`` for ten seconds, ``probe`` once with a
-    newly issued token, ``fail`` not at all.
+    - ``refresh`` drops the token and tries once with a new one.
+    - ``retry`` tries again until the connect budget ends.
+    - ``retry_briefly`` tries again for ten seconds.
+    - ``probe`` tries once with a newly issued token, and keeps the cached one unless
+      that succeeds.
+    - ``fail`` raises the error.
     """
 
     REFRESH = "refresh"
@@ -37,12 +40,14 @@ class Failure:
     """
     One row of the failure table.
 
-    *pattern* recognises the failure by its text, *summary* and *hint* are templates
-    for its message, and *action* is what connecting does next. *native* limits a row
-    to logins with a password (True) or with a token (False).
+    *pattern* is a regular expression that recognises the failure by its text; without
+    one, the engine detects the failure itself. *summary* and *hint* are templates for
+    the message, with the facts as placeholders. *action* is what the connector does
+    next. *native* limits a row to logins with a password (True) or with a token
+    (False).
 
-    *transient* marks a failure that may clear without any change, even after
-    connecting has stopped retrying: ``lakebase_check --wait`` tries again.
+    *transient* marks a failure that is not retried while connecting, but may clear
+    without a change: ``lakebase_check --wait`` tries again.
     """
 
     id: str
@@ -56,5 +61,5 @@ class Failure:
 
     @property
     def is_transient(self) -> bool:
-        """Whether the same attempt may succeed later without a change."""
+        """Whether the failure may clear without a change."""
         return self.transient or self.action in (Action.RETRY, Action.RETRY_BRIEFLY)

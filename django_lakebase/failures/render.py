@@ -1,4 +1,4 @@
-"""Rendering: a row of the failure table and the facts of one occurrence, as text."""
+"""Rendering of failures: a row of the table and the facts of an occurrence, as text."""
 
 from collections.abc import Mapping
 
@@ -14,11 +14,11 @@ class _Facts(dict[str, object]):
 
 
 def summary_and_hint(failure: Failure, facts: Mapping[str, object]) -> tuple[str, str]:
-    """Return the summary and the hint of *failure*, filled with *facts*."""
+    """Return the summary and the hint of *failure*, with *facts* filled in."""
     known = _Facts(facts)
     user = str(known["user"])
     known["user_in_sql"] = user.replace("'", "''")
-    # The same names, escaped for a double-quoted SQL identifier.
+    # The names again, escaped for a double-quoted SQL identifier.
     for name in ("user", "database", "name", "template"):
         known[f"{name}_ident"] = str(known[name]).replace('"', '""')
     known.setdefault("user_type", "USER" if "@" in user else "SERVICE_PRINCIPAL")
@@ -29,8 +29,8 @@ def original_message(seen: object) -> str:
     """
     Return the text of the original error *seen*, on one line and without secrets.
 
-    The SDK retries until it times out; its TimeoutError has the reason as its cause,
-    so the cause is appended.
+    If *seen* is a TimeoutError, appends its cause: the SDK retries until it times out,
+    and the cause is the reason.
     """
     text = str(seen or "")
     if isinstance(seen, TimeoutError) and seen.__cause__ is not None:

@@ -1,4 +1,8 @@
-"""Failures of the server: the gateway and PostgreSQL, at login and afterwards."""
+"""
+Failures that the gateway or PostgreSQL reports, at login and afterwards.
+
+SQL in hints is meant to be copied; its placeholders are escaped (see render.py).
+"""
 
 from functools import partial
 
@@ -11,7 +15,8 @@ CREATE_ROLE = (
     "CREATE EXTENSION IF NOT EXISTS databricks_auth; "
     "SELECT databricks_create_role('{user_in_sql}', '{user_type}');"
 )
-# The new role takes over the objects of the old one: dropping it would drop tables.
+# The old role is renamed, and the new one takes over its objects: dropping the old role
+# would drop its tables.
 REPLACE_ROLE = (
     'ALTER ROLE "{user_ident}" RENAME TO "{user_ident} old"; '
     + CREATE_ROLE
@@ -19,7 +24,7 @@ REPLACE_ROLE = (
     'REASSIGN OWNED BY "{user_ident} old" TO "{user_ident}";'
 )
 
-# The privileges that Django needs to migrate, as in docs/howto/connect.md.
+# The privileges that Django needs for migrations, as in docs/howto/connect.md.
 GRANT_SCHEMA = 'GRANT USAGE, CREATE ON SCHEMA public TO "{user_ident}";'
 THEN_GRANT = (
     " Then, in the database: "
@@ -27,7 +32,7 @@ THEN_GRANT = (
     + GRANT_SCHEMA
 )
 
-# Server messages for a user that is not the identity of the token.
+# Messages of the server for a user that is not the identity of the token.
 NOT_THE_IDENTITY = (
     r"no role security label was configured|"
     r"token.*(does not match|is not).*(role|user|identity)"
@@ -87,8 +92,9 @@ SERVER_FAILURES = (
             'the server rejected a newly issued token for "{user}" as not valid yet.'
         ),
         hint=(
-            "This clears within seconds: the clocks of the service differ slightly. If"
-            " it persists, contact Databricks support with the time of the login."
+            "This clears within seconds: the clocks of the service's machines differ"
+            " slightly. If it persists, contact Databricks support with the time of the"
+            " login."
         ),
         action=Action.RETRY_BRIEFLY,
     ),
@@ -144,10 +150,10 @@ SERVER_FAILURES = (
             " token."
         ),
         hint=(
-            "If this is the identity that logs in to the workspace (otherwise correct"
-            " USER, PGUSER), its role probably does not exist or does not accept"
-            " tokens. As the owner of the project, in the branch of {endpoint}, run: "
-            + CREATE_ROLE
+            'If "{user}" is not the identity that logs in to the workspace, correct'
+            " USER (PGUSER). Otherwise its role probably does not exist or does not"
+            " accept tokens. As the owner of the project, in the branch of {endpoint},"
+            " run: " + CREATE_ROLE
         ),
         action=Action.REFRESH,
     ),
@@ -335,7 +341,7 @@ SERVER_FAILURES = (
         ),
         action=Action.PROBE,
     ),
-    # The server, after the login, when a test database is created.
+    # Reported by PostgreSQL after the login, while Django creates a test database.
     _row(
         id="createdb-missing",
         pattern=r"permission denied to create database",
@@ -345,7 +351,8 @@ SERVER_FAILURES = (
         ),
         hint=(
             'As the owner of the project, run: ALTER ROLE "{user_ident}" CREATEDB; Or'
-            ' have the owner run CREATE DATABASE "{name_ident}"; and in it '
+            ' have the owner run CREATE DATABASE "{name_ident}"; then, in'
+            " that database, "
             + GRANT_SCHEMA
             + " and run the tests with --keepdb (pytest: --reuse-db). Or run them on a"
             " local Lakebase: lakebase-local run -- python manage.py test."

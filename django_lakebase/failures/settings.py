@@ -1,4 +1,4 @@
-"""Failures of the settings: found before any network call, raised as SettingsError."""
+"""Failures of the settings: found without a network call, raised as SettingsError."""
 
 from functools import partial
 

@@ -1,4 +1,8 @@
-"""Failures of the workspace: the SDK's login, the identity, endpoint and credential."""
+"""
+Failures of the workspace: the SDK's login, and requests to the workspace API.
+
+The texts that *pattern* searches start with the name of the exception's class.
+"""
 
 from functools import partial
 
@@ -113,7 +117,9 @@ WORKSPACE_FAILURES = (
     _row(
         id="ambiguous-login",
         pattern=r"more than one authorization method configured",
-        summary="the environment configures two ways to log in to the workspace.",
+        summary=(
+            "the environment configures more than one way to log in to the workspace."
+        ),
         hint=(
             "Unset one (DATABRICKS_TOKEN, or DATABRICKS_CLIENT_ID and"
             " DATABRICKS_CLIENT_SECRET), or choose one with DATABRICKS_AUTH_TYPE."
@@ -293,7 +299,7 @@ WORKSPACE_FAILURES = (
     _row(
         id="workspace-unexplained",
         summary=(
-            "{workspace} issued no credential, for a reason that the engine does not"
+            "a request to {workspace} failed for a reason that the engine does not"
             " recognise."
         ),
         hint=(

@@ -1,4 +1,4 @@
-"""The command ``lakebase-local``: a Lakebase for development and tests."""
+"""The ``lakebase-local`` command."""
 
 import argparse
 import asyncio
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .emulator import Emulator
 
 REQUIRED_PACKAGES = {"aiohttp": "aiohttp", "trustme": "trustme", "jwt": "pyjwt[crypto]"}
-# Signals that end this process by default, and that a command may handle.
+# Signals that terminate a process by default and that a command may handle itself.
 FORWARDED_SIGNALS = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -37,7 +37,7 @@ EPILOG = "faults:\n" + "\n".join(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
+    """Run ``lakebase-local`` with *arguments*; return its exit status."""
     options = build_parser().parse_args(arguments)
     try:
         return int(options.function(options))
@@ -60,26 +60,33 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="lakebase-local",
-        description="A local Lakebase: a workspace API, a gateway that takes tokens, "
-        "and a real PostgreSQL, on the loopback interface. For development and tests.",
+        description="Run a local Lakebase for development and tests: a workspace API, "
+        "a gateway that checks tokens, and a real PostgreSQL, on the loopback "
+        "interface.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="run | start | fault")
     run = commands.add_parser(
-        "run", help="run a command with every variable set, then stop"
+        "run",
+        help="start the emulator, run a command with its environment variables set, "
+        "then stop",
     )
     _add_server_options(run)
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD ...")
     run.set_defaults(function=_run)
-    start = commands.add_parser("start", help="print the variables and stay")
+    start = commands.add_parser(
+        "start",
+        help="start the emulator, print its environment variables, and run until "
+        "interrupted",
+    )
     _add_server_options(start)
     start.add_argument("--format", choices=("shell", "dotenv", "json"), default="shell")
     start.set_defaults(function=_start)
     fault = commands.add_parser(
         "fault",
-        help="switch a fault of the running one on or off",
+        help="set, clear or list the faults of a running emulator",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -92,7 +99,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > MAX_PORT:
-        raise argparse.ArgumentTypeError(f'"{text}" is not a port: 0 to {MAX_PORT}.')
+        raise argparse.ArgumentTypeError(
+            f'"{text}" is not a port number from 0 to {MAX_PORT}.'
+        )
     return int(text)
 
 
@@ -100,7 +109,9 @@ def _seconds(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < float(text) < float("inf"):
             return float(text)
-    raise argparse.ArgumentTypeError(f'"{text}" is not a number of seconds above 0.')
+    raise argparse.ArgumentTypeError(
+        f'"{text}" is not a number of seconds greater than 0.'
+    )
 
 
 def _add_server_options(parser: argparse.ArgumentParser) -> None:
@@ -110,57 +121,72 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=3600.0,
         metavar="SECONDS",
-        help="life of a credential; may be below the service's minimum (default 3600)",
+        help="lifetime of a database credential; may be shorter than the service's "
+        "minimum (default: 3600)",
     )
-    add("--data", type=Path, metavar="DIR", help="keep the data (default: throw away)")
+    add(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="keep the data in DIR between runs (default: delete it at the end)",
+    )
     add(
         "--postgres",
         choices=("auto", "system", "embedded"),
         default="auto",
-        help="auto: the system's from version 15 on, else the embedded one",
+        help="auto (default): the system's PostgreSQL if it is version 15 or newer, "
+        "otherwise the embedded one",
     )
-    add("--pg-port", type=_port, default=0, metavar="PORT", help="default: a free one")
-    add("--api-port", type=_port, default=0, metavar="PORT", help="default: a free one")
+    for option, server in (("--pg-port", "gateway"), ("--api-port", "API")):
+        add(
+            option,
+            type=_port,
+            default=0,
+            metavar="PORT",
+            help=f"port of the {server} (default: a free port)",
+        )
     add(
         "--api-tls",
         action="store_true",
-        help="serve the API over TLS, with a certificate that only "
-        "REQUESTS_CA_BUNDLE makes known, as behind a company's authority",
+        help="serve the API over TLS with a certificate that clients can verify only "
+        "with the file in REQUESTS_CA_BUNDLE, as behind a corporate certificate "
+        "authority",
     )
     add(
         "--libpq",
         action="store_true",
-        help="also set PGHOSTADDR, for psql, pg_dump and plain psycopg",
+        help="also set PGHOSTADDR, which psql, pg_dump and plain psycopg need",
     )
     add(
         "--grants",
         choices=("default", "guide", "app"),
         default="default",
-        help="what the service principal may do: migrate (default), or only what the "
-        "service's guide or Databricks Apps grant",
+        help="privileges of the service principal: enough to migrate (default), only "
+        "those that the service's guide grants, or only those that Databricks Apps "
+        "grant",
     )
     add(
         "--dialect",
         choices=("likely", "proxy", "postgres"),
         default="likely",
-        help="who refuses an expired token, a missing role and another's token, where "
-        "that could not be confirmed: the likeliest (default), or always the proxy or "
-        "PostgreSQL",
+        help="which layer rejects an expired token, a missing role or another "
+        "identity's token, as the service's behaviour is unconfirmed: the most likely "
+        "layer for each (default), always the proxy, or always PostgreSQL",
     )
     add(
         "--suspend-after",
         type=_seconds,
         default=86400.0,
         metavar="SECONDS",
-        help="idle time after which new endpoints scale to zero; may be below the "
-        "service's minimum (default 86400)",
+        help="idle time after which new endpoints scale to zero; may be shorter than "
+        "the service's minimum (default: 86400)",
     )
     add(
         "--fault",
         action="append",
         default=[],
         metavar="NAME[:key=value,...]",
-        help="start with this fault on; may be repeated",
+        help="start with this fault on; can be repeated",
     )
 
 
@@ -172,7 +198,7 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
     ]
     if missing:
         raise ClientError(
-            f"{', '.join(missing)} cannot be imported. Run: "
+            f"Required packages are not installed: {', '.join(missing)}. Run: "
             'pip install "django-lakebase[local]"'
         )
     from .emulator import Emulator, Options
@@ -223,7 +249,9 @@ def _start(options: argparse.Namespace) -> int:
 
         die_with_parent(signal.SIGTERM)
         if os.getppid() != int(parent):
-            raise ClientError("The process that started this one has ended.")
+            raise ClientError(
+                "The parent process that started this one has already ended."
+            )
     return _serve(_serve_until_stopped(_new_emulator(options), options.format))
 
 
@@ -270,7 +298,7 @@ async def _serve_until_stopped(emulator: "Emulator", style: str) -> int:
 
 
 class _StopSignals:
-    """The signals that end this process: forwarded to a command, or waited for."""
+    """Handlers for termination signals: record them and forward them to a command."""
 
     def __init__(self) -> None:
         self._stopped = asyncio.Event()
@@ -281,7 +309,7 @@ class _StopSignals:
             loop.add_signal_handler(number, self._receive, number)
 
     async def run_until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do *work*, cancelled by a signal."""
+        """Await *work*; on a signal, cancel it and raise SystemExit."""
         task = asyncio.ensure_future(work)
         stopped = asyncio.ensure_future(self._stopped.wait())
         await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -294,7 +322,7 @@ class _StopSignals:
         await task
 
     def forward_to(self, process: asyncio.subprocess.Process) -> None:
-        """Send the signals to *process* from now on, and the one that came before."""
+        """Forward signals to *process*, including one that was already received."""
         self._process = process
         if self._received is not None:
             self._receive(self._received)
@@ -309,15 +337,17 @@ class _StopSignals:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        is_key = number in (signal.SIGINT, signal.SIGQUIT)
-        if is_key and _is_foreground():
+        # The terminal sends the signals of Ctrl-C and Ctrl-\ to the whole foreground
+        # process group, so the command has already received them.
+        is_from_key = number in (signal.SIGINT, signal.SIGQUIT)
+        if is_from_key and _is_foreground():
             return
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(number)
 
 
 def _is_foreground() -> bool:
-    """Whether a key was pressed in the terminal, which tells our command too."""
+    """Return whether this process is in the foreground group of its terminal."""
     with contextlib.suppress(OSError):
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     return False
@@ -327,18 +357,20 @@ def _fault(options: argparse.Namespace) -> int:
     url = os.environ.get("LAKEBASE_LOCAL_URL", "")
     if not url:
         raise ClientError(
-            "LAKEBASE_LOCAL_URL is not set. Run this inside lakebase-local run -- CMD, "
-            "or set it to what lakebase-local start prints."
+            "LAKEBASE_LOCAL_URL is not set. Run this command under lakebase-local run "
+            "-- CMD, or set the variable to the value that lakebase-local start prints."
         )
     if options.action == "set":
         if not options.name:
-            raise ClientError("fault set needs a NAME; lakebase-local fault --help.")
+            raise ClientError(
+                "fault set needs a NAME. Run lakebase-local fault --help for a list."
+            )
         fault_options = parse_options(options.name, options.fault_options)
         call(url, "PUT", f"faults/{options.name}", fault_options)
     elif options.action == "clear":
         call(url, "DELETE", f"faults/{options.name}" if options.name else "faults")
-    for name, on in call(url, "GET", "faults").items():
-        print(name, *(f"{key}={value}" for key, value in on.items()))
+    for name, active in call(url, "GET", "faults").items():
+        print(name, *(f"{key}={value}" for key, value in active.items()))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A certificate authority of our own, so that verify-full can be used as is."""
+"""A certificate authority, so that clients can connect with verify-full."""
 
 import ssl
 from pathlib import Path
@@ -7,14 +7,14 @@ import trustme
 
 
 class CertificateAuthority:
-    """An authority whose certificate is written to *ca_file*."""
+    """A new certificate authority; its certificate is written to *ca_file*."""
 
     def __init__(self, ca_file: Path) -> None:
         self._authority = trustme.CA(organization_name="django_lakebase local")
         self._authority.cert_pem.write_to_path(str(ca_file))
 
     def server_context(self, *names: str) -> ssl.SSLContext:
-        """Return the TLS context of a server with these host names or addresses."""
+        """Return a server's TLS context with a certificate for the hosts *names*."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._authority.issue_cert(*names).configure_cert(context)

@@ -1,4 +1,4 @@
-"""A client of a running emulator, for tests and scripts."""
+"""A client for the emulator, for tests and scripts."""
 
 import contextlib
 import http.client
@@ -13,37 +13,37 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-# What a parent's environment may say of another database or workspace.
+# Prefixes of environment variables that may point to another database or workspace.
 VARIABLE_PREFIXES = ("DATABRICKS_", "ARM_", "PG", "LAKEBASE_", "ENDPOINT_NAME")
-# Names the process with which ``start`` is to end, however that one ends.
+# Variable with a process id: ``start`` stops when that process ends, even by SIGKILL.
 PARENT_VARIABLE = "LAKEBASE_LOCAL_PARENT"
 # Seconds.
 TIMEOUT, STOP_TIMEOUT = 10.0, 30.0
 
 
 class ClientError(Exception):
-    """The local Lakebase did not do it; the text says why."""
+    """The emulator could not be started or reached, or it rejected a request."""
 
 
 def call(url: str, method: str, path: str, body: object = None) -> Any:
-    """Send a request under ``/_local/`` of *url* and return its answer."""
+    """Send a request to ``/_local/`` at *url*; return the JSON of the response."""
     data = None if body is None else json.dumps(body).encode()
-    # A proxy of the environment must not be asked for this machine's own port.
-    director = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    # Ignore proxy variables in the environment: the server is on this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        request = urllib.request.Request(  # noqa: S310 - an http address of our own.
+        request = urllib.request.Request(  # noqa: S310 - the emulator's http address.
             f"{url}/_local/{path}",
             data=data,
             method=method,
             headers={"Content-Type": "application/json"},
         )
-        with director.open(request, timeout=TIMEOUT) as answer:
-            return json.load(answer)
+        with opener.open(request, timeout=TIMEOUT) as response:
+            return json.load(response)
     except urllib.error.HTTPError as exc:
         with exc, contextlib.suppress(ValueError, KeyError, TypeError):
             raise ClientError(json.load(exc)["message"]) from None
-        raise ClientError(f"What answers at {url} is no local Lakebase.") from None
-    # A ValueError: no address, or an answer that is no JSON.
+        raise ClientError(f"The server at {url} is not a local Lakebase.") from None
+    # ValueError: *url* is no valid URL, or the response is not JSON.
     except (OSError, ValueError, http.client.HTTPException) as exc:
         raise ClientError(
             f"No local Lakebase answers at {url} ({exc}). Is it still running?"
@@ -51,7 +51,7 @@ def call(url: str, method: str, path: str, body: object = None) -> Any:
 
 
 class LocalLakebase:
-    """A running local Lakebase: its variables, facts, faults and counters."""
+    """A running local Lakebase; *env* has its environment variables."""
 
     def __init__(self, env: dict[str, str], facts: dict[str, Any]) -> None:
         self.env, self.facts = env, facts
@@ -60,13 +60,14 @@ class LocalLakebase:
     @classmethod
     @contextlib.contextmanager
     def start(cls, *options: str) -> Iterator["LocalLakebase"]:
-        """Start one with the *options* of ``lakebase-local start``, and stop it."""
+        """Run ``lakebase-local start`` with *options*; stop it when the block ends."""
         command = [sys.executable, "-m", "django_lakebase.local", "start"]
         environment = dict(os.environ)
-        # The kernel looks at the thread that started it, so only for one that stays.
+        # The kernel sends the parent-death signal when the *thread* that started the
+        # process ends, so ask for it only in the main thread.
         if threading.current_thread() is threading.main_thread():
             environment[PARENT_VARIABLE] = str(os.getpid())
-        with subprocess.Popen(  # noqa: S603 - our own program.
+        with subprocess.Popen(  # noqa: S603 - this package.
             [*command, *options, "--format", "json"],
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
@@ -76,7 +77,10 @@ class LocalLakebase:
             try:
                 line = process.stdout.readline() if process.stdout else ""
                 if not line:
-                    raise ClientError(f"lakebase-local ended with {process.wait()}")
+                    raise ClientError(
+                        f"lakebase-local exited with status {process.wait()} before it "
+                        "was ready. It wrote the reason to standard error."
+                    )
                 output = json.loads(line)
                 yield cls(output["env"], output["facts"])
             finally:
@@ -85,21 +89,21 @@ class LocalLakebase:
 
     @classmethod
     def running(cls, url: str) -> "LocalLakebase":
-        """Return the one under which this process was started."""
+        """Return the local Lakebase at *url*; this process must have its variables."""
         env = {k: v for k, v in os.environ.items() if k.startswith(VARIABLE_PREFIXES)}
         return cls(env, call(url, "GET", "facts"))
 
     def set_fault(self, name: str, **options: object) -> None:
-        """Switch the fault *name* on."""
+        """Switch on the fault *name*."""
         call(self.url, "PUT", f"faults/{name}", options)
 
     def clear_faults(self) -> None:
-        """Switch all faults off."""
+        """Switch off all faults."""
         call(self.url, "DELETE", "faults")
 
     @contextlib.contextmanager
     def fault(self, name: str, **options: object) -> Iterator[None]:
-        """Have the fault *name* on for a while."""
+        """Switch on the fault *name* until the block ends."""
         self.set_fault(name, **options)
         try:
             yield
@@ -107,15 +111,19 @@ class LocalLakebase:
             call(self.url, "DELETE", f"faults/{name}")
 
     def counters(self) -> dict[str, Any]:
-        """Return what was counted since the last reset."""
-        counted: dict[str, Any] = call(self.url, "GET", "counters")
-        return counted
+        """Fetch the counters since the last reset."""
+        counters: dict[str, Any] = call(self.url, "GET", "counters")
+        return counters
 
     def reset_counters(self) -> None:
-        """Count from nothing."""
+        """Reset the counters to zero."""
         call(self.url, "DELETE", "counters")
 
     def issue(self, user: str, ttl: float = 3600.0) -> str:
-        """Return a database token for *user*; one below 0 s of life is expired."""
-        answer = call(self.url, "POST", "credentials", {"user": user, "ttl": ttl})
-        return str(answer["token"])
+        """
+        Return a database token for *user*.
+
+        *ttl* is in seconds; if it is negative, the token is already expired.
+        """
+        credential = call(self.url, "POST", "credentials", {"user": user, "ttl": ttl})
+        return str(credential["token"])

@@ -1,8 +1,10 @@
 """
-The directory that holds everything: made, locked, and taken away again.
+The directory that holds all files of the emulator.
 
-It is locked as long as its owner or a process of its server lives, however they end.
-The next start removes the throw-away ones whose lock is free.
+How it works. The emulator locks a file in the directory (``flock``), and its PostgreSQL
+servers inherit the file descriptor. The kernel therefore keeps the lock until the last
+of these processes has ended, and releases it even after ``kill -9``. The next start
+removes temporary directories that no process has locked.
 """
 
 import contextlib
@@ -18,12 +20,12 @@ from .errors import LocalError
 
 PREFIX = "lakebase-local-"
 LOCK_FILE = "lakebase-local.lock"
-# Seconds that the server of a killed run may take to end.
+# Seconds to wait for the server of a killed run to end.
 END_TIMEOUT = 10.0
 
 
 class DataDir:
-    """A directory of ours, locked for this process."""
+    """A directory that this process has locked."""
 
     def __init__(self, path: Path, lock: IO[str], *, is_persistent: bool) -> None:
         self.path, self.is_persistent = path, is_persistent
@@ -31,36 +33,41 @@ class DataDir:
 
     @property
     def lock(self) -> int:
-        """The file descriptor of the lock, for the server to hold too."""
+        """The file descriptor of the lock, which servers inherit."""
         return self._lock.fileno()
 
     @classmethod
     def create_temporary(cls) -> Self:
-        """Make a throw-away directory, and remove those that dead runs left."""
+        """Create a temporary directory; remove those that killed runs left behind."""
         _remove_leftovers()
         path = Path(tempfile.mkdtemp(prefix=PREFIX))
         path.chmod(_directory_mode())
-        # Locked before it has the name by which others find it.
-        unnamed = path / f"{LOCK_FILE}.new"
-        lock = _open_locked(unnamed)
-        unnamed.rename(path / LOCK_FILE)
+        # Lock the file before renaming it: other processes look for the final name.
+        unlisted = path / f"{LOCK_FILE}.new"
+        lock = _open_locked(unlisted)
+        unlisted.rename(path / LOCK_FILE)
         return cls(path, lock, is_persistent=False)
 
     @classmethod
     def open_persistent(cls, path: Path) -> Self:
-        """Take *path*, which is ours, empty or new; raises LocalError."""
+        """
+        Lock *path*, and create it if it does not exist.
+
+        Raises LocalError if it is in use, cannot be written to, or has files that
+        lakebase-local did not make.
+        """
         path = path.expanduser().absolute()
         try:
             path.mkdir(parents=True, exist_ok=True)
             has_lock_file = (path / LOCK_FILE).exists()
             if not has_lock_file and any(path.iterdir()):
                 raise LocalError(
-                    f"{path} holds other files, and was not made by lakebase-local. "
+                    f"{path} was not made by lakebase-local and contains other files. "
                     "Give --data a new or empty directory."
                 )
             if path.stat().st_uid != os.geteuid():
                 raise LocalError(
-                    f"{path} belongs to another user. Give --data a directory of your "
+                    f"{path} belongs to another user. Give --data a directory that you "
                     "own."
                 )
             if not has_lock_file:
@@ -69,18 +76,22 @@ class DataDir:
         except OSError as exc:
             raise LocalError(
                 f"--data {path} cannot be used: {exc.strerror}. Give it a directory "
-                "that you may write to."
+                "that you can write to."
             ) from exc
 
     def close(self) -> None:
-        """Remove a throw-away directory; unlock a persistent one."""
+        """Release the lock; delete the directory if it is temporary."""
         if not self.is_persistent:
             shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
 
 
 def _open_locked(file: Path, timeout: float = END_TIMEOUT) -> IO[str]:
-    """Open and lock *file*; wait *timeout* seconds for a dead owner's server."""
+    """
+    Open and lock *file*; raises LocalError if it is in use.
+
+    If its owner is dead, wait up to *timeout* seconds for the owner's server to end.
+    """
     lock = file.open("a+")
     deadline = time.monotonic() + timeout
     while True:
@@ -93,7 +104,7 @@ def _open_locked(file: Path, timeout: float = END_TIMEOUT) -> IO[str]:
             lock.close()
             raise LocalError(
                 f"{file.parent} is in use by another lakebase-local. Stop that one, or "
-                "use another --data."
+                "give --data another directory."
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -116,7 +127,7 @@ def _owner_is_alive(lock: IO[str]) -> bool:
 
 
 def _directory_mode() -> int:
-    # As root the server runs as another account, which must pass through here.
+    # As root, PostgreSQL runs as another account, which must be able to pass through.
     return 0o711 if os.geteuid() == 0 else 0o700
 
 

@@ -1,4 +1,4 @@
-"""The emulator: PostgreSQL, the gateway and the API, started and stopped together."""
+"""The emulator: starts and stops PostgreSQL, the gateway and the API."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from .api.admin import AdminApi
 from .api.app import WorkspaceApi
 from .api.auth import RequestAuthenticator
 from .api.credentials import CredentialHandlers
-from .api.middleware import FaultInjector
+from .api.fault_injection import FaultInjector
 from .api.operations import Operations
 from .api.resources import Resources
 from .api.urls import Router
@@ -42,7 +42,7 @@ HOSTADDR = "127.0.0.1"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line decides; *token_ttl* and *suspend_after* are in seconds."""
+    """Options of the command; *token_ttl* and *suspend_after* are in seconds."""
 
     token_ttl: float = 3600.0
     suspend_after: float = model.SUSPEND_AFTER
@@ -58,7 +58,7 @@ class Options:
 
 
 class Emulator:
-    """A local Lakebase; *log* is called with messages about progress."""
+    """A local Lakebase; *log* is called with each progress message."""
 
     def __init__(self, options: Options, log: Callable[[str], None]) -> None:
         self._options, self._log = options, log
@@ -67,7 +67,7 @@ class Emulator:
         self.facts: dict[str, Any] = {}
 
     async def start(self) -> None:
-        """Start everything; raises LocalError, having stopped what was started."""
+        """Start all servers, or stop those already started and raise LocalError."""
         try:
             await self._start()
         except BaseException:
@@ -75,16 +75,16 @@ class Emulator:
             raise
 
     async def stop(self) -> None:
-        """Stop everything; no process, socket or directory stays."""
+        """Stop all servers; remove their sockets and the temporary directory."""
         await self._stack.aclose()
 
     async def _start(self) -> None:
         options = self._options
-        found = binaries.find_binaries(options.postgres)
+        postgres = binaries.find_binaries(options.postgres)
         data_dir = self._open_data_dir()
-        self._log(f"starting PostgreSQL {found.version}")
+        self._log(f"starting PostgreSQL {postgres.version}")
         launcher = Launcher(
-            binaries=found,
+            binaries=postgres,
             directory=data_dir.path,
             lock=data_dir.lock,
             is_persistent=data_dir.is_persistent,
@@ -93,7 +93,7 @@ class Emulator:
         store = StateStore(data_dir.path)
         state = store.load()
         if not state.projects:
-            state.add_default_project(found.version, options.suspend_after)
+            state.add_default_project(postgres.version, options.suspend_after)
         computes = await self._start_computes(launcher, state)
         store.save(state)
         await self._serve(launcher, state, computes, store)
@@ -154,7 +154,7 @@ class Emulator:
         self.facts["postgres_socket"] = str(socket)
         admin_api.facts = self.facts
         name = self.environment["ENDPOINT_NAME"]
-        self._log(f"serving {name}: API at {api_url}, Postgres at port {port}")
+        self._log(f"serving {name}: API at {api_url}, Postgres on port {port}")
 
     async def _start_computes(
         self, launcher: Launcher, state: WorkspaceState
@@ -193,20 +193,23 @@ class Emulator:
     async def _start_api(
         self, api: WorkspaceApi, admin_api: AdminApi, tls: ssl.SSLContext | None
     ) -> tuple[str, str]:
-        """Serve the API; return its URL, and the one for what is under /_local/."""
+        """
+        Serve the API; return its URL and the URL for requests under ``/_local/``.
+
+        The two differ only with *tls*: clients of ``/_local/`` need no certificate.
+        """
         application = api.create_application()
         admin_api.add_routes(application)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         url = await self._listen(runner, self._options.api_port, tls)
-        # Clients of /_local/ need no certificate.
         return url, await self._listen(runner, 0) if tls else url
 
     async def _listen(
         self, runner: web.AppRunner, port: int, tls: ssl.SSLContext | None = None
     ) -> str:
-        """Listen on *port* (0: a free one), with TLS if *tls*; return the URL."""
+        """Listen on *port* (0: any), with TLS if *tls* is set; return the URL."""
         site = web.TCPSite(
             runner, HOSTADDR, port, ssl_context=tls, shutdown_timeout=0.1
         )
@@ -275,19 +278,19 @@ def _get_default_endpoint(state: WorkspaceState) -> EndpointRef:
 
 def clean_environment(environment: dict[str, str]) -> dict[str, str]:
     """
-    Return *environment* without what speaks of another database or workspace.
+    Return *environment* without variables for another database or workspace.
 
-    A proxy that it names is not to be asked for this machine's own ports.
+    If it names an HTTP proxy, add the emulator's address to ``no_proxy``.
     """
     kept = {k: v for k, v in environment.items() if not k.startswith(VARIABLE_PREFIXES)}
     if any(name.lower() in ("http_proxy", "all_proxy") for name in kept):
-        known = kept.get("no_proxy") or kept.get("NO_PROXY") or ""
-        kept["no_proxy"] = kept["NO_PROXY"] = f"{known},{HOSTADDR}".lstrip(",")
+        exempt = kept.get("no_proxy") or kept.get("NO_PROXY") or ""
+        kept["no_proxy"] = kept["NO_PROXY"] = f"{exempt},{HOSTADDR}".lstrip(",")
     return kept
 
 
 def format_environment(environment: dict[str, str], style: str) -> str:
-    """Return *environment* for a shell, or for a dotenv file."""
+    """Return *environment* as lines for a shell or a dotenv file."""
     export = "export " if style == "shell" else ""
     return "\n".join(
         f"{export}{name}={shlex.quote(value)}" for name, value in environment.items()
@@ -297,5 +300,5 @@ def format_environment(environment: dict[str, str], style: str) -> str:
 def _port_error(option: str, port: int, exc: OSError) -> LocalError:
     return LocalError(
         f"Port {port} of {HOSTADDR} cannot be used: {exc.strerror}. Give {option} "
-        "another one, or leave it out for a free one."
+        "another one, or omit it to use a free port."
     )

@@ -1,4 +1,4 @@
-"""Errors that end the command, with a text for its user."""
+"""Errors that end the command."""
 
 
 class LocalError(Exception):

@@ -1,8 +1,8 @@
 """
-The pytest plugin: the fixture ``lakebase``, for projects that use django_lakebase.
+The pytest plugin with the fixture ``lakebase``, for projects that use django_lakebase.
 
-pytest loads this module in every run, by the entry point ``lakebase_local``, so it
-imports nothing but pytest. The emulator starts when a test requests the fixture.
+pytest loads this module in every run through the entry point ``lakebase_local``, so it
+imports only pytest. The emulator starts when a test requests the fixture.
 """
 
 import os
@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def lakebase() -> "Iterator[LocalLakebase]":
-    """Start a local Lakebase, and set the environment variables that lead to it."""
+    """
+    Start a local Lakebase and set the environment variables for it.
+
+    Under ``lakebase-local run`` the fixture uses the emulator that is already running.
+    """
     from .client import VARIABLE_PREFIXES, LocalLakebase
 
     url = os.environ.get("LAKEBASE_LOCAL_URL")
     if url:
         yield LocalLakebase.running(url)
         return
-    before = dict(os.environ)
+    original = dict(os.environ)
     with LocalLakebase.start() as local:
         for name in [name for name in os.environ if name.startswith(VARIABLE_PREFIXES)]:
             del os.environ[name]
@@ -33,4 +37,4 @@ def lakebase() -> "Iterator[LocalLakebase]":
             yield local
         finally:
             os.environ.clear()
-            os.environ.update(before)
+            os.environ.update(original)

@@ -1,8 +1,8 @@
 """
-Tokens: signed and read as the service does, JSON web tokens with an expiry.
+Tokens: JSON Web Tokens (RFC 7519), signed and verified as the service does.
 
-One key signs two kinds: *workspace* tokens for the API, *database* tokens for a
-login. Neither is good in the other's place.
+One key signs both kinds: *workspace* tokens for the API and *database* tokens for
+logins to PostgreSQL. A token of one kind is rejected where the other is required.
 """
 
 import secrets
@@ -22,19 +22,19 @@ EXPIRED = "JWT token has expired"
 
 
 class Audience(StrEnum):
-    """What a token is good for."""
+    """The kind of a token: the server that accepts it."""
 
     WORKSPACE = "workspace"
     DATABASE = "database"
 
 
 class TokenError(Exception):
-    """A token is not accepted; the text is the service's."""
+    """A token was rejected; the text is the service's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """What a token says; moments are seconds since 1970."""
+    """The claims of a token; times are Unix timestamps."""
 
     subject: str
     issued_at: float
@@ -52,7 +52,7 @@ def generate_key() -> str:
 
 
 class Signer:
-    """Signs and reads the tokens of one workspace."""
+    """Signs and verifies the tokens of one workspace."""
 
     def __init__(self, pem: str) -> None:
         self._private = serialization.load_pem_private_key(pem.encode(), None)
@@ -66,7 +66,7 @@ class Signer:
         ttl: float,
         extra: Mapping[str, object] | None = None,
     ) -> tuple[str, float]:
-        """Return a token of *subject* and its expiry; *ttl* is in seconds."""
+        """Return a token for *subject* and its expiry; *ttl* is in seconds."""
         now = time.time()
         claims = {
             **(extra or {}),
@@ -89,7 +89,7 @@ class Signer:
         return token, now + ttl
 
     def verify(self, audience: Audience, token: str) -> Claims:
-        """Return what *token* says; raises TokenError."""
+        """Return the claims of *token*; raises TokenError."""
         try:
             claims = jwt.decode(
                 token,

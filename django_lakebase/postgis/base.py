@@ -12,4 +12,4 @@ from django_lakebase.base import LakebaseMixin
 
 
 class DatabaseWrapper(LakebaseMixin, PostGISDatabaseWrapper):
-    """Django's PostGIS backend, with logins by Databricks credential."""
+    """Django's PostGIS backend, logging in with Databricks credentials."""

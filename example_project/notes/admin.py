@@ -1,4 +1,4 @@
-"""The notes in the admin."""
+"""The admin of the notes."""
 
 from django.contrib import admin
 
@@ -7,6 +7,6 @@ from .models import Note
 
 @admin.register(Note)
 class NoteAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Lists notes with their time."""
+    """Lists notes with the time they were written."""
 
     list_display = ("text", "written_at")

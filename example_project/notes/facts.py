@@ -1,4 +1,4 @@
-"""What there is to know about the connection that served a request."""
+"""Facts about the connection that served a request, and about this process."""
 
 import threading
 from dataclasses import asdict, dataclass
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 from django.db import connection
 from django.utils import timezone
 
-from django_lakebase.figures import figures
+from django_lakebase.stats import get_stats
 
 if TYPE_CHECKING:
     from django_lakebase.base import LakebaseMixin
 
-# The server's own words, so that they hold for a native password too.
+# Asks the server, so that the answer is also right for a native password.
 QUERY = """
 SELECT current_user, version(), pid,
        extract(epoch FROM clock_timestamp() - backend_start)::float8
@@ -20,28 +20,28 @@ FROM pg_stat_activity WHERE pid = pg_backend_pid()
 """
 
 
-class Tally:
-    """Counts requests; threads may count together."""
+class Counter:
+    """A counter that several threads may increment."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.last = 0
+        self.value = 0
 
-    def add(self) -> None:
-        """Count one more."""
+    def increment(self) -> None:
+        """Add 1."""
         with self._lock:
-            self.last += 1
+            self.value += 1
 
 
-requests = Tally()
+requests = Counter()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """
-    The facts of one moment; spans are in seconds, moments in UTC.
+    Facts at the time of a request; durations are in seconds, times in UTC.
 
-    None where there is nothing to tell: a native password does not expire.
+    The values of the credential are None for a native password, which never expires.
     """
 
     logged_in_as: str
@@ -56,39 +56,40 @@ class Facts:
     requests: int
 
     @property
-    def life(self) -> float | None:
-        """How long the credential was good for when the connection opened."""
+    def lifetime(self) -> float | None:
+        """How long the credential was still valid when the connection was opened."""
         left = self.credential_left
         return None if left is None else round(left + self.connection_age, 1)
 
     def as_json(self) -> dict[str, Any]:
-        """Return them for JSON."""
-        return asdict(self) | {"life": self.life}
+        """Return the facts for JSON."""
+        return asdict(self) | {"lifetime": self.lifetime}
 
 
-def gather() -> Facts:
-    """Ask the database and the engine."""
+def collect_facts() -> Facts:
+    """Return facts from the database and the engine."""
     with connection.cursor() as cursor:
         cursor.execute(QUERY)
         user, server, session, age = cursor.fetchone()
-    # A proxy: behind it is the wrapper of this thread.
+    # A proxy for the wrapper of this thread.
     wrapper = cast("LakebaseMixin", connection)
-    target, lease, known = wrapper.get_target(), wrapper.lease, figures()["default"]
-    left = lease.expires_at - timezone.now() if lease else None
+    target, lifetime = wrapper.get_target(), wrapper.lifetime
+    stats = get_stats()["default"]
+    left = lifetime.expires_at - timezone.now() if lifetime else None
     return Facts(
         logged_in_as=user,
         tls=_tls(wrapper, target.sslmode),
         server=server.split(" on ")[0],
         session=session,
         connection_age=round(age, 1),
-        # With its date, so that text sorts by time past midnight too.
-        credential_expires_at=f"{lease.expires_at:%Y-%m-%d %H:%M:%S} UTC"
-        if lease
+        # With the date, so that the text sorts by time even across midnight.
+        credential_expires_at=f"{lifetime.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+        if lifetime
         else None,
         credential_left=round(left.total_seconds(), 1) if left else None,
-        credentials=known.credentials_issued,
-        connections=known.connections_opened,
-        requests=requests.last,
+        credentials=stats.credentials_issued,
+        connections=stats.connections_opened,
+        requests=requests.value,
     )
 
 

@@ -1,10 +1,10 @@
-"""One table, so that there is something to read."""
+"""A model, so that the page has rows to show."""
 
 from django.db import models
 
 
 class Note(models.Model):
-    """A line about what the reader sees."""
+    """A line of text on the page."""
 
     text = models.CharField(max_length=200)
     written_at = models.DateTimeField(auto_now_add=True)

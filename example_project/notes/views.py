@@ -1,21 +1,21 @@
-"""The page and its facts."""
+"""Views: the page, and its facts as JSON."""
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
-from . import facts as known
+from .facts import collect_facts, requests
 from .models import Note
 
 
 def page(request: HttpRequest) -> HttpResponse:
-    """Show the notes and the connection that brought them."""
-    known.requests.add()
-    context = {"notes": Note.objects.all(), "facts": known.gather()}
+    """Show the notes and the connection that served the request."""
+    requests.increment()
+    context = {"notes": Note.objects.all(), "facts": collect_facts()}
     return render(request, "notes/page.html", context)
 
 
 def facts(request: HttpRequest) -> JsonResponse:
-    """Tell the facts alone, for whoever watches."""
-    known.requests.add()
+    """Return the facts as JSON; the page polls them."""
+    requests.increment()
     notes = Note.objects.count()
-    return JsonResponse(known.gather().as_json() | {"notes": notes})
+    return JsonResponse(collect_facts().as_json() | {"notes": notes})

@@ -7,8 +7,9 @@ from itertools import chain
 from typing import Any
 
 from django_lakebase.credentials import Credential, utc_now
-from django_lakebase.local.client import LocalLakebase
 from django_lakebase.workspace import access_to
+
+from django_lakebase.local.client import LocalLakebase
 from tests.bench import engines
 from tests.bench.measure import Figure, Ratio, in_words, seconds
 

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 
-from tests.sessions import dialled
+from tests.helpers.sessions import open_session
 
 from .journal import Outcome
 
@@ -35,7 +35,7 @@ def balance(units, rows):
 
 def dial(local):
     """Return a connection of the owner's: no fault is on, and no engine takes part."""
-    return dialled(local, user=local.facts["owner"])
+    return open_session(local, user=local.facts["owner"])
 
 
 def count(local):

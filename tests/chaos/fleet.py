@@ -115,7 +115,6 @@ def _load():
 
     django.setup()
     from django.db import connections
-
     from django_lakebase.workspace import import_sdk
 
     import_sdk()

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from django_lakebase import flight
 from django_lakebase.credentials import Credential, CredentialCache, CredentialError
 from django_lakebase.kinds import Then
 from django_lakebase.ladder import Ladder
+
+from django_lakebase import flight
 
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 LIFE = timedelta(hours=1)

@@ -190,7 +190,6 @@ class Crew:
     @property
     def _credentials(self):
         from django.db import connections
-
         from django_lakebase.workspace import access_to
 
         return access_to(connections["default"].get_target()).credentials

@@ -9,8 +9,8 @@ import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.config import Config
 
+from tests.helpers.sessions import open_session
 from tests.local.rest_api import RestApi
-from tests.sessions import dialled as open_session
 
 
 @pytest.fixture

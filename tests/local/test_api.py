@@ -241,7 +241,7 @@ def test_client_error_explains_invalid_faults_and_a_missing_emulator(local):
         local.set_fault("no-such")
     with pytest.raises(ClientError, match="no option"):
         local.set_fault("latency", sm=1)
-    with pytest.raises(ClientError, match="no message"):
+    with pytest.raises(ClientError, match='"message" cannot be'):
         local.set_fault("refuse-logins", message="loud")
     with pytest.raises(ClientError, match="Is it still running"):
         call("http://127.0.0.1:9", "GET", "faults")

@@ -171,11 +171,11 @@ def in_days(days):
         ("branch_id=ok", {"expire_time": in_days(31)}, "exceeds the maximum"),
         ("branch_id=ok", {"expire_time": "soon"}, "must be a timestamp"),
         ("branch_id=ok", {"ttl": "60s", "is_protected": True}, "protected branch"),
-        ("branch_id=ok", {"no_expiry": True, "source_branch": "x"}, "is not of"),
+        ("branch_id=ok", {"no_expiry": True, "source_branch": "x"}, "is not in"),
         (
             "branch_id=ok",
             {"no_expiry": True, "source_branch_time": in_days(0)},
-            "not part of the local Lakebase",
+            "not supported by the local Lakebase",
         ),
     ],
 )

@@ -13,9 +13,9 @@ from psycopg import errors
 
 from django_lakebase.local.client import LocalLakebase
 from django_lakebase.local.gateway.pgbouncer import find_pgbouncer
+from tests.helpers.sessions import open_session
 from tests.local.processes import get_children, wait_until_ended
 from tests.local.rest_api import ApiError, RestApi
-from tests.sessions import dialled as open_session
 
 READ_ONLY = {"spec": {"endpoint_type": "ENDPOINT_TYPE_READ_ONLY"}}
 

@@ -14,8 +14,8 @@ from databricks.sdk.errors.base import DatabricksError
 from psycopg import errors
 
 from django_lakebase.local.faults.registry import FAULTS
+from tests.helpers.programs import wait_until_disconnected
 from tests.local.rest_api import RestApi
-from tests.servers.programs import until_no_connection
 
 
 def issue_credential(client, local):
@@ -208,7 +208,7 @@ def test_too_many_connections_refuses_logins_above_the_limit(
     connect, login_error, local
 ):
     # Connections of earlier tests may still be closing.
-    until_no_connection(local)
+    wait_until_disconnected(local)
     with local.fault("too-many-connections", limit=1), connect():
         assert "remaining connection slots are reserved" in login_error()
     connect().close()
@@ -333,7 +333,7 @@ def test_status_page_shows_endpoint_faults_and_counters_but_no_secrets(local):
     assert local.facts["host"] in text
     assert "<dt>api-slow</dt><dd>ms=1.0, path=credentials" in text
     assert "<dt>refusals</dt><dd>0</dd>" in text
-    assert "&#x27;" not in text.partition("Counters")[2].partition("Faults")[0]
+    assert "&#x27;" not in text.partition("Counters")[2].partition("Available")[0]
     for name in FAULTS:
         assert name in text
     for secret in ("owner_token", "native_password"):

@@ -25,7 +25,7 @@ def test_parsed_options_have_the_type_of_their_defaults():
     ("text", "message"),
     [
         ("no-such", "api-down"),
-        ("latency:sm=5", "it has: ms"),
+        ("latency:sm=5", "Its options: ms"),
         ("latency:ms=fast", "not a number"),
         ("latency:ms", "key=value"),
     ],

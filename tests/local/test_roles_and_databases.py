@@ -120,7 +120,7 @@ def test_attributes_and_membership_of_a_role_can_be_changed(api, create_role):
             "",
             {"postgres_role": "x", "auth_method": "LAKEBASE_OAUTH_V1"},
             400,
-            "does not go with",
+            "is not valid for",
         ),
     ],
 )

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from django.db import connections
-
 from django_lakebase.credentials import utc_now
+
 from django_lakebase.local.client import LocalLakebase
-from tests.support import cache_of
+from tests.helpers.credentials import cache_of
 
 
 @pytest.fixture

@@ -34,9 +34,9 @@ dd {{ margin: 0; opacity: .85; }}
 <p>An emulator for development and tests, as of {now}.</p>
 <h2>Endpoints</h2><dl>{endpoints}</dl>
 <h2>Branches</h2><dl>{branches}</dl>
-<h2>Faults that are on</h2><dl class="on">{on}</dl>
+<h2>Active faults</h2><dl class="on">{active}</dl>
 <h2>Counters</h2><dl>{counters}</dl>
-<h2>Faults that can be switched on</h2>
+<h2>Available faults</h2>
 <p><code>lakebase-local fault set NAME key=value</code></p><dl>{faults}</dl>
 </body></html>
 """
@@ -61,7 +61,7 @@ class AdminApi:
         self.facts: dict[str, Any] = {}
 
     def add_routes(self, app: web.Application) -> None:
-        """Add them to *app*."""
+        """Add the routes to *app*."""
         add = app.router.add_route
         add("GET", "/_local/", self._show_page)
         add("GET", "/_local/faults", self._list_faults)
@@ -74,14 +74,13 @@ class AdminApi:
         add("POST", "/_local/credentials", self._issue_token)
 
     async def _show_page(self, _: web.Request) -> web.Response:
-        on = self._faults.list_active()
         text = PAGE.format(
             now=format_timestamp(time.time())[:19].replace("T", " ") + " UTC",
             endpoints=_render_entries(self._describe_endpoints()),
             branches=_render_entries(self._describe_branches()),
-            on=_render_entries(
+            active=_render_entries(
                 (name, ", ".join(f"{k}={v}" for k, v in options.items()))
-                for name, options in on.items()
+                for name, options in self._faults.list_active().items()
             ),
             counters=_render_entries(_format_counters(self._count())),
             faults=_render_entries(
@@ -117,8 +116,8 @@ class AdminApi:
         return web.json_response(self._faults.list_active())
 
     async def _set_fault(self, request: web.Request) -> web.Response:
-        given = await read_json(request)
-        await self._effects.switch_on(request.match_info["name"], given)
+        options = await read_json(request)
+        await self._effects.switch_on(request.match_info["name"], options)
         return web.json_response(self._faults.list_active())
 
     async def _clear_faults(self, request: web.Request) -> web.Response:
@@ -153,14 +152,14 @@ class AdminApi:
         try:
             ttl = float(body.get("ttl", self.facts["token_ttl"]))
         except (TypeError, ValueError):
-            raise invalid("ttl is a number of seconds.") from None
+            raise invalid("Field 'ttl' must be a number of seconds.") from None
         token, expires_at = self._signer.sign(Audience.DATABASE, subject, ttl)
-        left = expires_at - time.time()
-        return web.json_response({"token": token, "expires_in": left})
+        expires_in = expires_at - time.time()
+        return web.json_response({"token": token, "expires_in": expires_in})
 
 
 def _format_counters(counters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the counters in words: the requests by path, one a line."""
+    """Yield the name and text of each counter; requests have one line per path."""
     for name, value in counters.items():
         by_path = value.items() if isinstance(value, Mapping) else ()
         lines = "\n".join(f"{count} x {path}" for path, count in by_path)
@@ -168,7 +167,11 @@ def _format_counters(counters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _render_entries(pairs: Iterable[tuple[str, str]]) -> str:
-    """Return the pairs as terms and their descriptions; names break at slashes."""
+    """
+    Return *pairs* as the terms and descriptions of an HTML description list.
+
+    Long names can wrap after a slash.
+    """
     lines = []
     for term, description in pairs:
         name = html.escape(term).replace("/", "/<wbr>")

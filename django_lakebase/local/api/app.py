@@ -1,8 +1,9 @@
 """
 The web application of the API that the unmodified databricks-sdk uses.
 
-Requests under ``/_local/`` belong to the emulator's own admin API and are answered
-whatever fault is on.
+How it works. A request is counted, then fails if a fault applies to it, then is
+authenticated (unless it is a login), and then goes to its handler. Requests for the
+emulator's own admin API (``/_local/``) skip these steps: no fault applies to them.
 """
 
 from collections import Counter
@@ -18,17 +19,17 @@ from . import credentials
 from .auth import RequestAuthenticator
 from .credentials import CredentialHandlers
 from .errors import ApiError, invalid, no_such_api
-from .middleware import FaultInjector, reset
+from .fault_injection import FaultInjector, reset
 from .urls import PREFIX, Router
 
 # Prefixes of paths that need no token.
-PUBLIC = ("/.well-known/", "/oidc/")
+PUBLIC_PREFIXES = ("/.well-known/", "/oidc/")
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class WorkspaceApi:
-    """The API of one workspace."""
+    """The API of one workspace; *requests* counts the requests by path."""
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class WorkspaceApi:
         self.requests: Counter[str] = Counter()
 
     def create_application(self) -> web.Application:
-        """Return the web application."""
+        """Create the web application with all routes but those of the admin API."""
         app = web.Application(middlewares=[self._middleware])
         self._authenticator.add_routes(app)
         app.router.add_post(credentials.PATH, self._credentials.create)
@@ -56,7 +57,7 @@ class WorkspaceApi:
         try:
             return await self._respond(request, handler)
         except ConnectionResetError:
-            # The client has gone in the midst of its request: nobody hears us.
+            # The client disconnected before its request was complete.
             return reset(request)
 
     async def _respond(
@@ -66,10 +67,10 @@ class WorkspaceApi:
             if request.path.startswith("/_local/"):
                 return await handler(request)
             self.requests[request.path] += 1
-            failure = await self._fault_injector.respond(request)
-            if failure is not None:
-                return failure
-            if not request.path.startswith(PUBLIC):
+            fault_response = await self._fault_injector.respond(request)
+            if fault_response is not None:
+                return fault_response
+            if not request.path.startswith(PUBLIC_PREFIXES):
                 self._authenticator.authenticate(request)
             return await handler(request)
         except ApiError as exc:

@@ -1,7 +1,7 @@
 """
-Authentication for the API: OAuth login, discovery, bearer tokens, the SCIM identity.
+Authentication for the API: OAuth login, discovery, bearer tokens, SCIM identity.
 
-Paths and bodies are those that the unmodified databricks-sdk logs in with.
+Paths and bodies are those that the unmodified databricks-sdk uses to log in.
 """
 
 import base64
@@ -24,7 +24,7 @@ API_TOKEN_TTL = 3600
 
 
 class RequestAuthenticator:
-    """Issues the API's tokens, and finds the identity that makes a request."""
+    """Issues tokens for the API and identifies the caller of a request."""
 
     def __init__(
         self, state: WorkspaceState, signer: Signer, faults: FaultRegistry
@@ -32,7 +32,7 @@ class RequestAuthenticator:
         self._state, self._signer, self._faults = state, signer, faults
 
     def add_routes(self, app: web.Application) -> None:
-        """Add the paths of login and identity to *app*."""
+        """Add the routes for login and identity to *app*."""
         add_get = app.router.add_get
         add_get("/.well-known/databricks-config", self._get_host_metadata)
         for path in ("oauth-authorization-server", "openid-configuration"):
@@ -41,13 +41,13 @@ class RequestAuthenticator:
         add_get("/api/2.0/preview/scim/v2/Me", self._get_me)
 
     def authenticate(self, request: web.Request) -> None:
-        """Set ``request["identity"]``; raises ApiError for a caller without access."""
+        """Set ``request["identity"]``; raises ApiError if the caller has no access."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or not token:
             text = "Credential was not sent or was of an unsupported type for this API."
             raise ApiError(401, "UNAUTHENTICATED", text)
-        given = token.encode(errors="replace")
-        if secrets.compare_digest(given, self._state.owner_token.encode()):
+        encoded = token.encode(errors="replace")
+        if secrets.compare_digest(encoded, self._state.owner_token.encode()):
             request["identity"] = self._state.owner
             return
         invalid_token = ApiError(401, "UNAUTHENTICATED", "Invalid access token.")
@@ -67,7 +67,7 @@ class RequestAuthenticator:
             raise ApiError(403, "PERMISSION_DENIED", text)
 
     def find_principal(self, request: web.Request) -> str:
-        """Return who makes *request*, empty for an unknown caller."""
+        """Return the caller of *request* or ``""``; does not check client secrets."""
         basic = _parse_basic(request)
         if basic is not None:
             return basic[0]
@@ -78,10 +78,10 @@ class RequestAuthenticator:
             return ""
 
     def _reject_dead_token(self, issued_at: float) -> None:
-        """Reject a token with 403 as the fault says; raises ApiError."""
+        """Raise ApiError if the fault dead-token rejects a token of *issued_at*."""
         fault = self._faults.get("dead-token")
         if fault is not None and not 0 < float(fault["before"]) <= issued_at:
-            # The service answers with the status as the code, and as a number.
+            # The service sends the status, as a number, in place of an error code.
             text = messages.REJECTED_TOKEN_TEXTS[str(fault["text"])]
             raise ApiError(403, 403, text)
 
@@ -106,12 +106,12 @@ class RequestAuthenticator:
 
     async def _issue_token(self, request: web.Request) -> web.Response:
         form = await request.post()
-        given = _parse_basic(request) or (
+        client_login = _parse_basic(request) or (
             form.get("client_id"),
             form.get("client_secret"),
         )
         state = self._state
-        is_valid = given == (state.client_id, state.client_secret)
+        is_valid = client_login == (state.client_id, state.client_secret)
         if not is_valid or self._faults.get("secret-revoked") is not None:
             body = {
                 "error": "invalid_client",
@@ -150,7 +150,7 @@ class RequestAuthenticator:
 
 
 def get_scim_id(name: str) -> str:
-    """Return the SCIM id of the identity *name*; every process gives the same one."""
+    """Return the SCIM id of the identity *name*, the same in every process."""
     return str(zlib.crc32(name.encode()))
 
 

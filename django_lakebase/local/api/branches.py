@@ -1,4 +1,4 @@
-"""Branches over the API: copied, changed, guarded, deleted and had back."""
+"""Handlers for branches: create, read, update, delete and undelete."""
 
 import time
 from collections.abc import Mapping
@@ -39,33 +39,36 @@ from .params import (
 from .resources import Resources
 from .serializers import serialize_branch
 
-# Seconds for which the logins of a new branch are refused, as the service does while
-# its roles spread.
+# Seconds during which a new branch rejects logins. The service does so while it
+# propagates the branch's roles.
 LOGIN_DELAY = 1.0
 MAX_TTL = 30 * DAY
 
 
 class BranchHandlers:
-    """The branches of projects. A request is checked before anything is done."""
+    """Handles requests for branches; validates each before changing anything."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
     async def get(self, project: Project, branch: Branch) -> Json:
-        """Answer with a branch."""
+        """Return *branch* as JSON."""
         compute = self._resources.computes.find(branch.folder)
         size = await sql.fetch_size(compute.admin) if compute else 0
         return serialize_branch(project, branch, size)
 
     async def list_all(self, request: web.Request, project: Project) -> Json:
-        """Answer with the branches of *project*."""
-        live, everyone = project.live_branches, project.branches.values()
-        found = everyone if wants_deleted(request) else live
-        shown = [await self.get(project, branch) for branch in found]
-        return paginate(request, "branches", shown)
+        """Return a page of the branches of *project*."""
+        branches = (
+            project.branches.values()
+            if wants_deleted(request)
+            else project.live_branches
+        )
+        items = [await self.get(project, branch) for branch in branches]
+        return paginate(request, "branches", items)
 
     async def create(self, request: web.Request, project: Project) -> Json:
-        """Copy a branch, with its databases, roles and rows."""
+        """Copy the source branch with its databases, roles and rows."""
         branch_id = validate_id("branch_id", request.query.get("branch_id", ""))
         spec = (await read_json(request)).get("spec") or {}
         if branch_id in project.branches:
@@ -79,7 +82,9 @@ class BranchHandlers:
         _check_expiry(branch)
         for field in ("source_branch_lsn", "source_branch_time", "source_snapshot"):
             if spec.get(field):
-                raise invalid(f"Field 'spec.{field}' is not part of the local Lakebase")
+                raise invalid(
+                    f"Field 'spec.{field}' is not supported by the local Lakebase."
+                )
         source = self._find_source(project, spec)
         branch.source = branch_name(project, source)
         branch.endpoints[ENDPOINT] = Endpoint(
@@ -110,13 +115,13 @@ class BranchHandlers:
     async def update(
         self, request: web.Request, project: Project, branch: Branch
     ) -> Json:
-        """Change what the mask names."""
+        """Update the fields in the update mask."""
         body = await read_json(request)
         fields = select_masked_fields(request, body.get("spec") or {})
         return await self._update(project, branch, fields)
 
     def delete(self, request: web.Request, project: Project, branch: Branch) -> Json:
-        """Delete a branch; with *purge* for good."""
+        """Delete a branch; ``purge=true`` deletes it permanently."""
         name = branch_name(project, branch)
         if branch.is_default:
             raise managed_by_parent(
@@ -140,7 +145,7 @@ class BranchHandlers:
         return self._resources.operations.start(name, "Branch", work())
 
     def undelete(self, project: Project, branch_id: str) -> Json:
-        """Have a deleted branch back."""
+        """Restore a deleted branch."""
         branch = project.branches.get(branch_id)
         if branch is None:
             raise not_found("branch")
@@ -160,20 +165,23 @@ class BranchHandlers:
     async def _update(
         self, project: Project, branch: Branch, fields: Mapping[str, Any]
     ) -> Json:
-        before = branch.expires_at, branch.is_protected
+        original = branch.expires_at, branch.is_protected
         try:
             _apply_expiry(branch, fields, is_required=False)
             if fields.get("is_protected") is not None:
-                protects = fields["is_protected"]
-                branch.is_protected = parse_bool("spec.is_protected", protects)
+                branch.is_protected = parse_bool(
+                    "spec.is_protected", fields["is_protected"]
+                )
             _check_expiry(branch)
         except BaseException:
-            branch.expires_at, branch.is_protected = before
+            branch.expires_at, branch.is_protected = original
             raise
         branch.touch()
         self._resources.save()
-        shown = await self.get(project, branch)
-        return self._resources.complete(branch_name(project, branch), "Branch", shown)
+        response = await self.get(project, branch)
+        return self._resources.complete(
+            branch_name(project, branch), "Branch", response
+        )
 
     def _find_source(self, project: Project, spec: Mapping[str, Any]) -> Branch:
         name = spec.get("source_branch") or ""
@@ -181,14 +189,14 @@ class BranchHandlers:
             return project.default_branch
         prefix, _, branch_id = str(name).rpartition("/branches/")
         if prefix != project.name:
-            raise invalid(f"Field 'spec.source_branch' is not of {project.name}.")
+            raise invalid(f"Field 'spec.source_branch' is not in {project.name}.")
         source = self._resources.get_branch(project, branch_id)
         if source.current_state != "READY":
             raise bad_request(f"source branch is not ready: {source.current_state}")
         return source
 
     async def _reset_passwords(self, branch: Branch) -> None:
-        # The service does so for children of a protected branch.
+        # The service gives a copy of a protected branch new passwords.
         admin = self._resources.computes.get(branch).admin
         for role in await sql.fetch_roles(admin):
             if role.has_password:

@@ -1,4 +1,4 @@
-"""Database credentials over the API."""
+"""Handler for database credentials."""
 
 import time
 from typing import Any
@@ -24,8 +24,7 @@ class CredentialHandlers:
     """
     Issues database tokens.
 
-    *token_ttl* is the lifetime of a credential in seconds, unless a request asks for
-    less.
+    *token_ttl* is the lifetime of a credential in seconds, which a request can shorten.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class CredentialHandlers:
         self.issued = 0
 
     async def create(self, request: web.Request) -> web.Response:
-        """Answer with a token for the endpoint that the body names."""
+        """Return a token for the endpoint in the body."""
         body = await read_json(request)
         name = str(body.get("endpoint") or "")
         if not name:
@@ -56,13 +55,13 @@ class CredentialHandlers:
         identity = request["identity"]
         token, expires_at = self._signer.sign(Audience.DATABASE, identity, ttl, extra)
         self.issued += 1
-        shown = expires_at + self._faults.get_number("clock-skew", "seconds")
+        expire_time = expires_at + self._faults.get_number("clock-skew", "seconds")
         return web.json_response(
-            {"token": token, "expire_time": format_timestamp(shown)}
+            {"token": token, "expire_time": format_timestamp(expire_time)}
         )
 
     def _get_ttl(self, body: dict[str, Any]) -> float:
-        """Return the lifetime of a credential in seconds."""
+        """Return the lifetime of the requested credential in seconds."""
         ttl, expire_time = body.get("ttl"), body.get("expire_time")
         if ttl is not None and expire_time is not None:
             raise invalid("Only one of ttl and expire_time may be set.")
@@ -73,7 +72,7 @@ class CredentialHandlers:
             left = parse_timestamp("expire_time", expire_time) - time.time()
             if not 0 < left <= TTL_BOUNDS[1] + 1:
                 raise invalid(
-                    "Field 'expire_time' must be in the future, and an hour at most."
+                    "Field 'expire_time' must be in the future, by an hour at most."
                 )
             lifetime = min(lifetime, left)
         return lifetime

@@ -1,4 +1,4 @@
-"""Databases over the API: read from PostgreSQL, and changed there."""
+"""Handlers for databases, which are read and changed in PostgreSQL."""
 
 from aiohttp import web
 
@@ -15,31 +15,32 @@ from .serializers import serialize_database
 
 
 class DatabaseHandlers:
-    """The databases of branches. A request is checked before anything is done."""
+    """Handles requests for databases; validates each before changing anything."""
 
     def __init__(self, resources: Resources, roles: RoleHandlers) -> None:
         self._resources, self._roles = resources, roles
 
     async def _fetch(self, branch: Branch) -> dict[str, Database]:
-        found = await sql.fetch_databases(self._resources.get_admin(branch))
+        databases = await sql.fetch_databases(self._resources.get_admin(branch))
         return {
             choose_id(database.name, branch.databases, "db"): database
-            for database in found
+            for database in databases
         }
 
     async def list_all(
         self, request: web.Request, project: Project, branch: Branch
     ) -> Json:
-        """Answer with the databases of *branch*."""
+        """Return a page of the databases of *branch*."""
         parent = branch_name(project, branch)
-        found = await self._fetch(branch)
-        shown = [
-            _serialize(parent, branch, key, database) for key, database in found.items()
+        databases = await self._fetch(branch)
+        items = [
+            _serialize(parent, branch, database_id, database)
+            for database_id, database in databases.items()
         ]
-        return paginate(request, "databases", shown)
+        return paginate(request, "databases", items)
 
     async def get(self, project: Project, branch: Branch, database_id: str) -> Json:
-        """Answer with one database."""
+        """Return a database as JSON."""
         database = await self._find(branch, database_id)
         return _serialize(branch_name(project, branch), branch, database_id, database)
 
@@ -52,7 +53,7 @@ class DatabaseHandlers:
     async def create(
         self, request: web.Request, project: Project, branch: Branch
     ) -> Json:
-        """Make a database, which one of the branch's roles owns."""
+        """Create a database owned by a role of the branch."""
         spec = (await read_json(request)).get("spec") or {}
         name = str(spec.get("postgres_database") or "")
         if not name:
@@ -62,10 +63,10 @@ class DatabaseHandlers:
         database_id = request.query.get("database_id", "") or choose_id(name, {}, "db")
         validate_id("database_id", database_id, ID)
         owner = await self._roles.find(branch, str(spec["role"]).rpartition("/")[2])
-        found = await self._fetch(branch)
-        if any(database.name == name for database in found.values()):
+        databases = await self._fetch(branch)
+        if any(database.name == name for database in databases.values()):
             raise bad_request("database with that name already exists")
-        if database_id in found:
+        if database_id in databases:
             raise already_exists("database with such id already exists")
         admin = self._resources.get_admin(branch)
 
@@ -75,13 +76,13 @@ class DatabaseHandlers:
             self._resources.save()
             return await self.get(project, branch, database_id)
 
-        full = f"{branch_name(project, branch)}/databases/{database_id}"
-        return self._resources.operations.start(full, "Database", work())
+        full_name = f"{branch_name(project, branch)}/databases/{database_id}"
+        return self._resources.operations.start(full_name, "Database", work())
 
     async def update(
         self, request: web.Request, project: Project, branch: Branch, database_id: str
     ) -> Json:
-        """Rename a database, or give it another owner."""
+        """Rename a database or change its owner."""
         database = await self._find(branch, database_id)
         admin = self._resources.get_admin(branch)
         body = await read_json(request)
@@ -96,11 +97,11 @@ class DatabaseHandlers:
             self._resources.save()
             return await self.get(project, branch, database_id)
 
-        full = f"{branch_name(project, branch)}/databases/{database_id}"
-        return self._resources.operations.start(full, "Database", work())
+        full_name = f"{branch_name(project, branch)}/databases/{database_id}"
+        return self._resources.operations.start(full_name, "Database", work())
 
     async def delete(self, project: Project, branch: Branch, database_id: str) -> Json:
-        """Drop a database, ending its sessions."""
+        """End the sessions of a database and drop it."""
         database = await self._find(branch, database_id)
         admin = self._resources.get_admin(branch)
 
@@ -110,8 +111,8 @@ class DatabaseHandlers:
             self._resources.save()
             return DELETED
 
-        full = f"{branch_name(project, branch)}/databases/{database_id}"
-        return self._resources.operations.start(full, "Database", work())
+        full_name = f"{branch_name(project, branch)}/databases/{database_id}"
+        return self._resources.operations.start(full_name, "Database", work())
 
 
 def _serialize(

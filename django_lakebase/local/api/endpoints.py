@@ -1,4 +1,4 @@
-"""Endpoints over the API: read, made, changed and removed."""
+"""Handlers for endpoints: create, list, update and delete."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,30 +33,30 @@ MAX_COMPUTES = 4
 
 
 class EndpointHandlers:
-    """The endpoints of branches. A request is checked before anything is done."""
+    """Handles requests for endpoints; validates each before changing anything."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
     def list_all(self, request: web.Request, project: Project, branch: Branch) -> Json:
-        """Answer with the endpoints of *branch*."""
+        """Return a page of the endpoints of *branch*."""
         refs = [EndpointRef(project, branch, e) for e in branch.endpoints.values()]
-        return paginate(request, "endpoints", [serialize_endpoint(p) for p in refs])
+        return paginate(request, "endpoints", [serialize_endpoint(ref) for ref in refs])
 
     async def create(
         self, request: web.Request, project: Project, branch: Branch
     ) -> Json:
-        """Give *branch* a read-only endpoint: it has its read-write one already."""
+        """Create a read-only endpoint; every branch already has a read-write one."""
         endpoint_id = validate_id("endpoint_id", request.query.get("endpoint_id", ""))
         spec = (await read_json(request)).get("spec") or {}
         kind = spec.get("endpoint_type")
         if not kind:
             raise required("endpoint.spec.endpoint_type")
         replaces = request.query.get("replace_existing") == "true"
-        known = branch.endpoints.get(endpoint_id)
-        if known is not None and replaces:
-            return await self._update(EndpointRef(project, branch, known), spec)
-        if known is not None:
+        existing = branch.endpoints.get(endpoint_id)
+        if existing is not None and replaces:
+            return await self._update(EndpointRef(project, branch, existing), spec)
+        if existing is not None:
             raise already_exists("endpoint with such id already exists")
         if kind == "ENDPOINT_TYPE_READ_WRITE":
             raise already_exists("read_write endpoint already exists")
@@ -81,14 +81,14 @@ class EndpointHandlers:
         return self._resources.operations.start(endpoint_name(ref), "Endpoint", work())
 
     async def update(self, request: web.Request, ref: EndpointRef) -> Json:
-        """Change what the mask names."""
+        """Update the fields in the update mask."""
         body = await read_json(request)
         return await self._update(
             ref, select_masked_fields(request, body.get("spec") or {})
         )
 
     def delete(self, ref: EndpointRef) -> Json:
-        """Remove a read-only endpoint."""
+        """Delete a read-only endpoint."""
         name = endpoint_name(ref)
         if ref.endpoint.is_read_write:
             raise managed_by_parent(
@@ -105,19 +105,19 @@ class EndpointHandlers:
         return self._resources.operations.start(name, "Endpoint", work())
 
     async def _update(self, ref: EndpointRef, fields: Mapping[str, Any]) -> Json:
-        it, had_standby = ref.endpoint, ref.endpoint.has_standby
-        _apply_fields(it, fields)
-        it.touch()
+        endpoint, had_standby = ref.endpoint, ref.endpoint.has_standby
+        _apply_fields(endpoint, fields)
+        endpoint.touch()
 
         async def work() -> Json:
-            if it.has_standby and not had_standby:
-                await self._resources.computes.add_standby(ref.branch, it)
-            elif had_standby and not it.has_standby:
-                await self._resources.computes.delete(it.folder)
+            if endpoint.has_standby and not had_standby:
+                await self._resources.computes.add_standby(ref.branch, endpoint)
+            elif had_standby and not endpoint.has_standby:
+                await self._resources.computes.delete(endpoint.folder)
             compute = self._resources.computes.find(ref.folder)
             if compute is not None and fields.get("settings") is not None:
-                await sql.set_settings(compute.admin, it.pg_settings)
-            if it.is_disabled:
+                await sql.set_settings(compute.admin, endpoint.pg_settings)
+            if endpoint.is_disabled:
                 await self._resources.gateway.end_sessions(ref.folder)
             self._resources.save()
             return serialize_endpoint(ref)
@@ -129,16 +129,16 @@ def _apply_fields(endpoint: Endpoint, fields: Mapping[str, Any]) -> None:
     if fields.get("disabled") is not None:
         endpoint.is_disabled = parse_bool("spec.disabled", fields["disabled"])
     endpoint.suspend_after = parse_suspend_timeout(fields, endpoint.suspend_after)
-    low, high = endpoint.min_cu, endpoint.max_cu
+    min_cu, max_cu = endpoint.min_cu, endpoint.max_cu
     if fields.get("autoscaling_limit_min_cu") is not None:
-        given = fields["autoscaling_limit_min_cu"]
-        low = parse_number("spec.autoscaling_limit_min_cu", given, 0.5, MAX_CU)
+        value = fields["autoscaling_limit_min_cu"]
+        min_cu = parse_number("spec.autoscaling_limit_min_cu", value, 0.5, MAX_CU)
     if fields.get("autoscaling_limit_max_cu") is not None:
-        given = fields["autoscaling_limit_max_cu"]
-        high = parse_number("spec.autoscaling_limit_max_cu", given, 0.5, MAX_CU)
-    if low > high:
+        value = fields["autoscaling_limit_max_cu"]
+        max_cu = parse_number("spec.autoscaling_limit_max_cu", value, 0.5, MAX_CU)
+    if min_cu > max_cu:
         raise invalid("autoscaling_limit_min_cu must not exceed the maximum")
-    endpoint.min_cu, endpoint.max_cu = low, high
+    endpoint.min_cu, endpoint.max_cu = min_cu, max_cu
     group = fields.get("group") or {}
     if group:
         size = parse_number("spec.group.min", group.get("min"), 1, MAX_COMPUTES)

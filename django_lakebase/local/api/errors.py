@@ -1,4 +1,4 @@
-"""The errors of the API, in the service's form."""
+"""The errors of the API, in the service's format."""
 
 import secrets
 import uuid
@@ -8,7 +8,7 @@ from aiohttp import web
 
 
 class ApiError(Exception):
-    """A refusal, in the API's form."""
+    """An error response of the API."""
 
     def __init__(
         self,
@@ -21,40 +21,40 @@ class ApiError(Exception):
         self.status, self.code, self.text, self.details = status, code, text, details
 
     def body(self) -> dict[str, Any]:
-        """Return the body of the answer."""
+        """Return the JSON of the response body."""
         body: dict[str, Any] = {"error_code": self.code, "message": self.text}
         if self.details:
             body["details"] = self.details
         return body
 
     def response(self) -> web.Response:
-        """Return the answer."""
+        """Return the response."""
         return web.json_response(self.body(), status=self.status)
 
 
 def invalid(text: str) -> ApiError:
-    """Return the refusal of a parameter."""
+    """Return the error for an invalid parameter."""
     return ApiError(400, "INVALID_PARAMETER_VALUE", text)
 
 
 def bad_request(text: str) -> ApiError:
-    """Return the refusal of what may not be done."""
+    """Return the error for a request that is not allowed."""
     return ApiError(400, "BAD_REQUEST", text)
 
 
 def already_exists(text: str) -> ApiError:
-    """Return the refusal of an id that is taken."""
+    """Return the error for an id that is already in use."""
     return ApiError(409, "ALREADY_EXISTS", text)
 
 
 def not_found(kind: str) -> ApiError:
-    """Return the refusal of a name that leads nowhere."""
+    """Return the error for a resource that does not exist; *kind* is its type."""
     trace = secrets.token_hex(16)
     return ApiError(404, "NOT_FOUND", f"{kind} id not found [TraceId: {trace}]")
 
 
 def managed_by_parent(text: str) -> ApiError:
-    """Return the refusal to delete what only goes with its parent."""
+    """Return the error for a resource that is deleted only with its parent."""
     return ApiError(
         400,
         "BAD_REQUEST",
@@ -76,13 +76,13 @@ def managed_by_parent(text: str) -> ApiError:
 
 
 def required(field: str) -> ApiError:
-    """Return the refusal of a request that lacks *field*."""
+    """Return the error for a missing *field*."""
     return invalid(
         f"Field '{field}' is required, expected non-default value (not \"\")!"
     )
 
 
 def no_such_api(request: web.Request) -> ApiError:
-    """Return the refusal of a path that is no API's."""
+    """Return the error for a method and path that no handler serves."""
     text = f"No API found for '{request.method} {request.path.removeprefix('/api')}'"
     return ApiError(404, "ENDPOINT_NOT_FOUND", text)

@@ -1,7 +1,8 @@
 """
-Long-running operations: never done in the first response, and polled afterwards.
+Long-running operations.
 
-The SDK polls each of them at least once.
+An operation is never done in the first response, so the SDK polls it at least once. It
+can be polled for as long as the emulator runs.
 """
 
 import asyncio
@@ -20,14 +21,14 @@ Json = dict[str, Any]
 
 
 class Operations:
-    """The operations of this run, by name."""
+    """All operations since the start of the emulator."""
 
     def __init__(self) -> None:
-        self._all: dict[str, Json] = {}
+        self._operations: dict[str, Json] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, name: str, kind: str, work: Coroutine[Any, Any, Json]) -> Json:
-        """Do *work* for the resource *name* in the background; return the operation."""
+        """Run *work* for the resource *name* in the background; return an operation."""
         operation: Json = {
             "name": f"{name}/operations/{uuid.uuid4()}",
             "done": False,
@@ -35,21 +36,21 @@ class Operations:
                 "@type": f"{TYPES}/databricks.postgres.v1.{kind}OperationMetadata"
             },
         }
-        self._all[operation["name"]] = operation
+        self._operations[operation["name"]] = operation
         task = asyncio.get_running_loop().create_task(self._run(operation, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return dict(operation)
 
     def get(self, name: str) -> Json:
-        """Return the operation *name*."""
-        operation = self._all.get(name)
+        """Return the operation *name*; raises ApiError."""
+        operation = self._operations.get(name)
         if operation is None:
             raise not_found("operation")
         return operation
 
     def close(self) -> None:
-        """Cancel what is running."""
+        """Cancel the operations that are running."""
         for task in list(self._tasks):
             task.cancel()
 

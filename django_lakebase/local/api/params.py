@@ -1,4 +1,8 @@
-"""The parameters of a request: parsed and validated."""
+"""
+Parsing and validation of request parameters.
+
+The functions raise ApiError for an invalid value.
+"""
 
 import base64
 import binascii
@@ -12,18 +16,18 @@ from aiohttp import web
 
 from .errors import ApiError, invalid, required
 
-# Project, branch and endpoint ids, and those of roles and databases.
 ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
-SHORT_ID = re.compile(r"[a-z][a-z0-9-]{3,62}")
+# Role ids have at least four characters.
+ROLE_ID = re.compile(r"[a-z][a-z0-9-]{3,62}")
 DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
 MAX_PAGE_SIZE = 100
 DAY = 86400.0
-# Seconds: the service's bounds.
+# The service's bounds, in seconds.
 SUSPEND_TIMEOUT_BOUNDS = (60.0, 7 * DAY)
 
 
 async def read_json(request: web.Request) -> dict[str, Any]:
-    """Return the JSON object that *request* carries, empty where it has no body."""
+    """Return the JSON object in the body of *request*, or {} if the body is empty."""
     content = await request.text()
     if not content.strip():
         return {}
@@ -37,52 +41,53 @@ async def read_json(request: web.Request) -> dict[str, Any]:
     return body
 
 
-def validate_id(
-    field: str, value: str, pattern: re.Pattern[str] = ID, *, shown: str = ""
-) -> str:
-    """Return *value* if it may be an id."""
+def validate_id(field: str, value: str, pattern: re.Pattern[str] = ID) -> str:
+    """Return *value* if it is a valid id."""
     if not value:
         raise required(field)
     if not pattern.fullmatch(value):
-        wanted = shown or f"^{pattern.pattern}$"
-        raise invalid(f"Field {field} must match pattern {wanted}, got '{value}'.")
+        raise invalid(
+            f"Field {field} must match pattern ^{pattern.pattern}$, got '{value}'."
+        )
     return value
 
 
 def parse_duration(field: str, value: object, low: float, high: float) -> float:
-    """Return the duration *value* (``3600s``) in seconds, from *low* to *high*."""
-    found = DURATION.fullmatch(str(value))
-    if found is None:
+    """Return the duration *value*, such as ``3600s``, in seconds (*low* to *high*)."""
+    match = DURATION.fullmatch(str(value))
+    if match is None:
         raise invalid(
             f"Field '{field}' must be a duration in seconds such as \"3600s\", got "
             f"'{value}'."
         )
-    if not low <= float(found[1]) <= high:
+    if not low <= float(match[1]) <= high:
         raise invalid(
             f"Field '{field}' must be between {low:.0f}s and {high:.0f}s, got "
             f"'{value}'."
         )
-    return float(found[1])
+    return float(match[1])
 
 
 def parse_timestamp(field: str, value: object) -> float:
-    """Return the timestamp *value* in seconds since 1970."""
+    """Return the ISO 8601 timestamp *value* as a Unix timestamp."""
     try:
-        when = datetime.fromisoformat(str(value))
+        timestamp = datetime.fromisoformat(str(value))
     except ValueError:
         raise invalid(f"Field '{field}' must be a timestamp, got '{value}'.") from None
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    if timestamp.tzinfo is None:
+        timestamp = timestamp.replace(tzinfo=UTC)
+    return timestamp.timestamp()
 
 
 def parse_bool(field: str, value: object) -> bool:
-    """Return the boolean *value*."""
+    """Return *value* if it is a boolean."""
     if not isinstance(value, bool):
         raise invalid(f"Field '{field}' must be true or false, got '{value}'.")
     return value
 
 
 def parse_number(field: str, value: object, low: float, high: float) -> float:
-    """Return the number *value*, from *low* to *high*."""
+    """Return *value* if it is a number from *low* to *high*."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise invalid(f"Field '{field}' must be a number, got '{value}'.")
     if not low <= value <= high:
@@ -93,7 +98,7 @@ def parse_number(field: str, value: object, low: float, high: float) -> float:
 def select_masked_fields(
     request: web.Request, spec: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the fields of *spec* that the request's update_mask names."""
+    """Return the fields of *spec* that are in the request's update mask."""
     mask = request.query.get("update_mask", "")
     if not mask:
         raise required("update_mask")
@@ -101,7 +106,7 @@ def select_masked_fields(
         return dict(spec)
     chosen: dict[str, Any] = {}
     for path in mask.split(","):
-        # A mask in JSON has its words joined: spec.isProtected.
+        # Protobuf writes field masks in JSON in camel case: spec.isProtected.
         snake = re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", path.strip())
         head, _, field = snake.partition(".")
         if head == "spec" and not field:
@@ -115,13 +120,13 @@ def select_masked_fields(
 
 
 def paginate(request: web.Request, key: str, items: list[Any]) -> dict[str, Any]:
-    """Return the page of *items* that *request* asks for, and the next one's token."""
+    """Return the requested page of *items* under *key*, and the next page's token."""
     try:
         size = int(request.query.get("page_size") or MAX_PAGE_SIZE)
     except ValueError:
         size = -1
     if size < 0:
-        raise invalid("Field 'page_size' must be a number, 0 or above.")
+        raise invalid("Field 'page_size' must be a number, 0 or greater.")
     size = min(size or MAX_PAGE_SIZE, MAX_PAGE_SIZE)
     start = 0
     token = request.query.get("page_token", "")
@@ -129,34 +134,34 @@ def paginate(request: web.Request, key: str, items: list[Any]) -> dict[str, Any]
         try:
             start = int(base64.urlsafe_b64decode(token).decode())
         except (binascii.Error, ValueError):
-            raise invalid("Field 'page_token' is not one of ours.") from None
+            raise invalid("Field 'page_token' is not valid.") from None
     end = start + size
-    following = base64.urlsafe_b64encode(str(end).encode()).decode()
-    more = end < len(items)
-    return {key: items[start:end], "next_page_token": following if more else ""}
+    next_token = base64.urlsafe_b64encode(str(end).encode()).decode()
+    has_more = end < len(items)
+    return {key: items[start:end], "next_page_token": next_token if has_more else ""}
 
 
 def wants_deleted(request: web.Request) -> bool:
-    """Return whether *request* asks for what is deleted too."""
+    """Return whether *request* also lists deleted resources."""
     return request.query.get("show_deleted") == "true"
 
 
 def wants_purge(request: web.Request) -> bool:
-    """Return whether *request* deletes for good."""
+    """Return whether *request* deletes permanently."""
     return request.query.get("purge") == "true"
 
 
 def parse_suspend_timeout(fields: Mapping[str, Any], default: float) -> float:
-    """Return the seconds after which *fields* suspend an endpoint, 0 for never."""
-    given = fields.get("suspend_timeout_duration")
+    """Return the suspend timeout of *fields* in seconds, 0 for never."""
+    timeout = fields.get("suspend_timeout_duration")
     if fields.get("no_suspension"):
-        if given is not None:
+        if timeout is not None:
             raise invalid(
                 "Only one of no_suspension and suspend_timeout_duration may be set."
             )
         return 0.0
-    if given is None:
+    if timeout is None:
         return default
     return parse_duration(
-        "spec.suspend_timeout_duration", given, *SUSPEND_TIMEOUT_BOUNDS
+        "spec.suspend_timeout_duration", timeout, *SUSPEND_TIMEOUT_BOUNDS
     )

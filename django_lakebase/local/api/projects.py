@@ -1,4 +1,4 @@
-"""Projects over the API: read, made, changed, deleted and had back."""
+"""Handlers for projects: create, list, update, delete and undelete."""
 
 import time
 from collections.abc import Mapping
@@ -29,35 +29,36 @@ RETENTION_BOUNDS = (2 * DAY, 35 * DAY)
 
 
 class ProjectHandlers:
-    """The projects of the workspace. A request is checked before anything is done."""
+    """Handles requests for projects; validates each before changing anything."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
     def list_all(self, request: web.Request) -> Json:
-        """Answer with the projects."""
+        """Return a page of the projects."""
         state = self._resources.state
-        live = state.live_projects
-        found = state.projects.values() if wants_deleted(request) else live
-        return paginate(request, "projects", [serialize_project(one) for one in found])
+        projects = (
+            state.projects.values() if wants_deleted(request) else state.live_projects
+        )
+        return paginate(request, "projects", [serialize_project(p) for p in projects])
 
     async def create(self, request: web.Request) -> Json:
-        """Make a project with its branch and endpoint."""
+        """Create a project with its default branch and endpoint."""
         project_id = validate_id("project_id", request.query.get("project_id", ""))
         spec = (await read_json(request)).get("spec") or {}
         if project_id in self._resources.state.projects:
             raise already_exists("project with such id already exists in the workspace")
-        known = self._resources.state.default_project.pg_version
-        if spec.get("pg_version", known) != known:
+        pg_version = self._resources.state.default_project.pg_version
+        if spec.get("pg_version", pg_version) != pg_version:
             raise invalid(
-                f"Field 'spec.pg_version' must be {known}, the version of the "
-                f"PostgreSQL that the local Lakebase runs, got '{spec['pg_version']}'."
+                f"Field 'spec.pg_version' must be {pg_version}, the PostgreSQL version "
+                f"of the local Lakebase, got '{spec['pg_version']}'."
             )
         project = Project(
             id=project_id,
             display_name=project_id,
             owner=request["identity"],
-            pg_version=known,
+            pg_version=pg_version,
         )
         _apply_fields(project, spec)
         initial = spec.get("initial_branch_spec") or {}
@@ -75,7 +76,7 @@ class ProjectHandlers:
         return self._resources.operations.start(project.name, "Project", work())
 
     async def update(self, request: web.Request, project: Project) -> Json:
-        """Change what the mask names."""
+        """Update the fields in the update mask."""
         body = await read_json(request)
         _apply_fields(project, select_masked_fields(request, body.get("spec") or {}))
         project.touch()
@@ -85,11 +86,11 @@ class ProjectHandlers:
         )
 
     def delete(self, request: web.Request, project: Project) -> Json:
-        """Delete a project with all that is in it; with *purge* for good."""
+        """Delete a project with its branches; ``purge=true`` deletes it permanently."""
         if project is self._resources.state.default_project:
             raise bad_request(
                 "the first project of the local Lakebase cannot be deleted: the "
-                "variables lead to it"
+                "environment variables are for its endpoint"
             )
         if any(branch.is_protected for branch in project.live_branches):
             raise bad_request("cannot delete project with protected branches")
@@ -108,7 +109,7 @@ class ProjectHandlers:
         return self._resources.operations.start(project.name, "Project", work())
 
     def undelete(self, project_id: str) -> Json:
-        """Have a deleted project back."""
+        """Restore a deleted project."""
         project = self._resources.state.projects.get(project_id)
         if project is None:
             raise not_found("project")
@@ -128,12 +129,15 @@ class ProjectHandlers:
 def _apply_fields(project: Project, fields: Mapping[str, Any]) -> None:
     if fields.get("display_name") is not None:
         project.display_name = str(fields["display_name"])
-    native = fields.get("enable_pg_native_login")
-    if native is not None:
-        project.has_native_login = parse_bool("spec.enable_pg_native_login", native)
-    kept = fields.get("history_retention_duration")
-    if kept is not None:
-        name = "spec.history_retention_duration"
-        project.retention = parse_duration(name, kept, *RETENTION_BOUNDS)
+    has_native_login = fields.get("enable_pg_native_login")
+    if has_native_login is not None:
+        project.has_native_login = parse_bool(
+            "spec.enable_pg_native_login", has_native_login
+        )
+    retention = fields.get("history_retention_duration")
+    if retention is not None:
+        project.retention = parse_duration(
+            "spec.history_retention_duration", retention, *RETENTION_BOUNDS
+        )
     defaults = fields.get("default_endpoint_settings") or {}
     project.suspend_after = parse_suspend_timeout(defaults, project.suspend_after)

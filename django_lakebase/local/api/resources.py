@@ -1,7 +1,7 @@
 """
-Lookups by resource name, and what the handlers of all resources share.
+Lookups of resources, and the state and servers that all handlers share.
 
-Parents are looked up first, so an unknown project is reported before its branch.
+Parents are looked up first, so the error names the first unknown part of a path.
 """
 
 import re
@@ -19,11 +19,11 @@ from django_lakebase.local.state.model import (
 
 from .errors import bad_request, not_found
 from .operations import Json, Operations
-from .params import SHORT_ID
+from .params import ROLE_ID
 
 
 class Resources:
-    """The state and the parts that act on it; *save* writes it to disk."""
+    """The state and the servers that it describes; *save* writes the state to disk."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class Resources:
         self.gateway, self.save = gateway, save
 
     def get_project(self, project_id: str) -> Project:
-        """Return a project; raises ApiError."""
+        """Return a project that is not deleted; raises ApiError."""
         project = self.state.projects.get(project_id)
         if project is None or project.is_deleted:
             raise not_found("project")
         return project
 
     def get_branch(self, project: Project, branch_id: str) -> Branch:
-        """Return a branch of *project*; raises ApiError."""
+        """Return a branch of *project* that is not deleted; raises ApiError."""
         branch = project.branches.get(branch_id)
         if branch is None or branch.is_deleted:
             raise not_found("branch")
@@ -61,19 +61,19 @@ class Resources:
         return EndpointRef(project, branch, endpoint)
 
     def find_endpoint(self, name: str) -> EndpointRef:
-        """Return the endpoint *name*; raises ApiError."""
+        """Return the endpoint with the resource name *name*; raises ApiError."""
         match name.split("/"):
-            case ["projects", project_id, "branches", branch_id, "endpoints", one]:
+            case ["projects", project_id, "branches", branch_id, "endpoints", last]:
                 project = self.get_project(project_id)
                 return self.get_endpoint(
-                    project, self.get_branch(project, branch_id), one
+                    project, self.get_branch(project, branch_id), last
                 )
             case ["projects", project_id, *_]:
                 self.get_project(project_id)
         raise not_found("endpoint")
 
     def complete(self, name: str, kind: str, response: Json) -> Json:
-        """Return an operation that has nothing left to do."""
+        """Return an operation that has nothing left to do, with its *response*."""
 
         async def work() -> Json:
             return response
@@ -81,25 +81,25 @@ class Resources:
         return self.operations.start(name, kind, work())
 
     async def stop_servers(self, branch: Branch) -> None:
-        """Stop the servers of *branch*, and keep their data."""
+        """Stop the servers of *branch* but keep their data."""
         await self.gateway.end_sessions(branch.folder)
         for endpoint in branch.endpoints.values():
             await self.computes.stop(endpoint.folder)
         await self.computes.stop(branch.folder)
 
     async def delete_servers(self, branch: Branch) -> None:
-        """Delete the servers of *branch* with their data."""
+        """Delete the servers of *branch* and their data."""
         for endpoint in branch.endpoints.values():
             await self.computes.delete(endpoint.folder)
         await self.computes.delete(branch.folder)
 
     async def purge_branch(self, project: Project, branch: Branch) -> None:
-        """Remove *branch* for good; its servers are stopped."""
+        """Delete *branch* permanently; its servers must be stopped."""
         await self.delete_servers(branch)
         del project.branches[branch.id]
 
     async def purge_project(self, project: Project) -> None:
-        """Remove *project* for good; its servers are stopped."""
+        """Delete *project* permanently; its servers must be stopped."""
         for branch in project.branches.values():
             await self.delete_servers(branch)
         del self.state.projects[project.id]
@@ -113,10 +113,15 @@ class Resources:
 
 
 def choose_id(name: str, known: Mapping[str, str], prefix: str) -> str:
-    """Return the id of what PostgreSQL calls *name*: the API's, or one derived."""
+    """
+    Return the id of the role or database that PostgreSQL calls *name*.
+
+    *known* has the names by the id that the API gave. A name that was created with SQL
+    has no such id: it is derived from the name, with *prefix* if it is invalid without.
+    """
     for key, value in known.items():
         if value == name:
             return key
     derived = re.sub("[^a-z0-9-]", "-", name.lower()).strip("-")
-    is_valid = SHORT_ID.fullmatch(derived) is not None
+    is_valid = ROLE_ID.fullmatch(derived) is not None
     return derived[:63] if is_valid else f"{prefix}-{derived}"[:63].rstrip("-")

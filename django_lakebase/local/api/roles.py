@@ -1,4 +1,4 @@
-"""Roles over the API: read from PostgreSQL, and changed there."""
+"""Handlers for roles, which are read and changed in PostgreSQL."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from django_lakebase.local.state.model import Branch, Project, branch_name
 
 from .errors import bad_request, invalid, not_found, required
 from .operations import DELETED, Json
-from .params import SHORT_ID, paginate, read_json, select_masked_fields, validate_id
+from .params import ROLE_ID, paginate, read_json, select_masked_fields, validate_id
 from .resources import Resources, choose_id
 from .serializers import serialize_role
 
@@ -21,29 +21,26 @@ ATTRIBUTES = ("bypassrls", "createdb", "createrole")
 
 
 class RoleHandlers:
-    """The roles of branches. A request is checked before anything is done."""
+    """Handles requests for roles; validates each before changing anything."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
     async def _fetch(self, branch: Branch) -> dict[str, Role]:
-        found = await sql.fetch_roles(self._resources.get_admin(branch))
-        return {choose_id(role.name, branch.roles, "role"): role for role in found}
+        roles = await sql.fetch_roles(self._resources.get_admin(branch))
+        return {choose_id(role.name, branch.roles, "role"): role for role in roles}
 
     async def list_all(
         self, request: web.Request, project: Project, branch: Branch
     ) -> Json:
-        """Answer with the roles of *branch*."""
+        """Return a page of the roles of *branch*."""
         parent = branch_name(project, branch)
-        found = await self._fetch(branch)
-        return paginate(
-            request,
-            "roles",
-            [serialize_role(parent, key, role) for key, role in found.items()],
-        )
+        roles = await self._fetch(branch)
+        items = [serialize_role(parent, role_id, roles[role_id]) for role_id in roles]
+        return paginate(request, "roles", items)
 
     async def get(self, project: Project, branch: Branch, role_id: str) -> Json:
-        """Answer with one role."""
+        """Return a role as JSON."""
         role = await self.find(branch, role_id)
         return serialize_role(branch_name(project, branch), role_id, role)
 
@@ -57,21 +54,21 @@ class RoleHandlers:
     async def create(
         self, request: web.Request, project: Project, branch: Branch
     ) -> Json:
-        """Make a role, for an identity or with a password of its own."""
+        """Create a role, for an identity or with a generated password."""
         spec = (await read_json(request)).get("spec") or {}
         name = str(spec.get("postgres_role") or "")
         if not name:
             raise required("role.spec.postgres_role")
         role_id = request.query.get("role_id", "") or choose_id(name, {}, "role")
-        validate_id("role_id", role_id, SHORT_ID)
+        validate_id("role_id", role_id, ROLE_ID)
         identity_type = _parse_identity_type(spec)
         method = _parse_auth_method(spec, identity_type)
         parent, admin = branch_name(project, branch), self._resources.get_admin(branch)
-        found = await self._fetch(branch)
-        taken = role_id in found or any(role.name == name for role in found.values())
-        if taken and request.query.get("replace_existing") == "true":
-            return await self._change(project, branch, role_id, spec)
-        if taken:
+        roles = await self._fetch(branch)
+        exists = role_id in roles or any(role.name == name for role in roles.values())
+        if exists and request.query.get("replace_existing") == "true":
+            return await self._update(project, branch, role_id, spec)
+        if exists:
             raise bad_request("role with that name already exists")
 
         async def work() -> Json:
@@ -93,20 +90,21 @@ class RoleHandlers:
     async def update(
         self, request: web.Request, project: Project, branch: Branch, role_id: str
     ) -> Json:
-        """Change what the mask names."""
+        """Update the fields in the update mask."""
         body = await read_json(request)
         fields = select_masked_fields(request, body.get("spec") or {})
-        return await self._change(project, branch, role_id, fields)
+        return await self._update(project, branch, role_id, fields)
 
-    async def _change(
+    async def _update(
         self, project: Project, branch: Branch, role_id: str, fields: Mapping[str, Any]
     ) -> Json:
         role = await self.find(branch, role_id)
         admin = self._resources.get_admin(branch)
 
         async def work() -> Json:
-            rights, membership = _parse_attributes(fields), _parse_superuser(fields)
-            await sql.alter_role(admin, role.name, rights, membership)
+            await sql.alter_role(
+                admin, role.name, _parse_attributes(fields), _parse_superuser(fields)
+            )
             return await self.get(project, branch, role_id)
 
         name = f"{branch_name(project, branch)}/roles/{role_id}"
@@ -115,7 +113,11 @@ class RoleHandlers:
     async def delete(
         self, request: web.Request, project: Project, branch: Branch, role_id: str
     ) -> Json:
-        """Drop a role; what it owns goes to another, or it stays."""
+        """
+        Drop a role, after giving its objects to the role in ``reassign_owned_to``.
+
+        Without that parameter, the operation fails if the role owns objects.
+        """
         role = await self.find(branch, role_id)
         admin = self._resources.get_admin(branch)
         target = request.query.get("reassign_owned_to", "")
@@ -134,7 +136,7 @@ class RoleHandlers:
         return self._resources.operations.start(name, "Role", work())
 
     async def reveal_password(self, branch: Branch, role_id: str) -> Json:
-        """Answer with the password that was made for a role."""
+        """Return the generated password of a role; raises ApiError."""
         role = await self.find(branch, role_id)
         if role.name not in branch.passwords:
             raise bad_request("role has no password that could be revealed")
@@ -154,17 +156,17 @@ def _parse_auth_method(spec: Mapping[str, Any], identity_type: str) -> str:
     method = str(spec.get("auth_method") or AUTH_METHODS[0 if identity_type else 1])
     if method not in AUTH_METHODS or (method == AUTH_METHODS[0]) != bool(identity_type):
         raise invalid(
-            f"Field 'role.spec.auth_method' is '{method}', which does not go with "
+            f"Field 'role.spec.auth_method' is '{method}', which is not valid for "
             f"identity_type '{identity_type}'."
         )
     return method
 
 
 def _parse_attributes(spec: Mapping[str, Any]) -> dict[str, bool]:
-    given = spec.get("attributes") or {}
-    return {name: bool(given[name]) for name in ATTRIBUTES if name in given}
+    attributes = spec.get("attributes") or {}
+    return {name: bool(attributes[name]) for name in ATTRIBUTES if name in attributes}
 
 
 def _parse_superuser(spec: Mapping[str, Any]) -> bool | None:
-    given = spec.get("membership_roles")
-    return None if given is None else "DATABRICKS_SUPERUSER" in given
+    memberships = spec.get("membership_roles")
+    return None if memberships is None else "DATABRICKS_SUPERUSER" in memberships

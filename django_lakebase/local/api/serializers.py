@@ -1,7 +1,7 @@
 """
-Resources as JSON: plain dicts with the service's field names.
+Serialization of resources: plain dicts with the service's field names.
 
-An answer carries *status* only, never *spec*: so does the service's.
+As on the service, a response contains *status* and never *spec*.
 """
 
 from datetime import UTC, datetime
@@ -18,18 +18,18 @@ from django_lakebase.local.state.model import (
     endpoint_name,
 )
 
-# Bytes: the service's limit of a branch.
+# The service's size limit for a branch, in bytes.
 LOGICAL_SIZE_LIMIT = 8796093022208
 
 
 def format_timestamp(seconds: float) -> str:
-    """Return *seconds* since 1970 as a timestamp of the API."""
+    """Return the Unix timestamp *seconds* in the format of the API."""
     text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
     return text.replace("+00:00", "Z")
 
 
 def format_duration(seconds: float) -> str:
-    """Return *seconds* as a duration of the API."""
+    """Return a duration of *seconds* in the format of the API."""
     return f"{seconds:g}s" if seconds < 10**6 else f"{seconds:.0f}s"
 
 
@@ -60,8 +60,8 @@ def serialize_project(project: Project) -> dict[str, Any]:
     }
 
 
-def serialize_branch(owner: Project, branch: Branch, size: int = 0) -> dict[str, Any]:
-    """Serialize a branch of *owner*; *size* is in bytes."""
+def serialize_branch(project: Project, branch: Branch, size: int = 0) -> dict[str, Any]:
+    """Serialize a branch of *project*; *size* is in bytes."""
     status: dict[str, Any] = {
         "branch_id": branch.id,
         "current_state": "DELETED" if branch.is_deleted else branch.current_state,
@@ -80,9 +80,9 @@ def serialize_branch(owner: Project, branch: Branch, size: int = 0) -> dict[str,
     if branch.expires_at is not None:
         status["expire_time"] = format_timestamp(branch.expires_at)
     return {
-        "name": branch_name(owner, branch),
+        "name": branch_name(project, branch),
         "uid": branch.uid,
-        "parent": owner.name,
+        "parent": project.name,
         "branch_id": branch.id,
         **_timestamps(branch),
         "status": status,
@@ -153,7 +153,7 @@ def serialize_role(parent: str, role_id: str, role: Role) -> dict[str, Any]:
 def serialize_database(
     parent: str, database_id: str, owner_id: str, database: Database
 ) -> dict[str, Any]:
-    """Serialize a database of the branch *parent*, which the role *owner_id* owns."""
+    """Serialize a database of the branch *parent* owned by the role *owner_id*."""
     return {
         "name": f"{parent}/databases/{database_id}",
         "parent": parent,

@@ -1,4 +1,4 @@
-"""The routes under ``/api/2.0/postgres/``: which handler answers which path."""
+"""Routing under ``/api/2.0/postgres/``: the handler for each method and path."""
 
 from collections.abc import Awaitable
 
@@ -20,26 +20,22 @@ PREFIX = "/api/2.0/postgres/"
 
 
 class Router:
-    """Finds the handler that answers a request for a resource."""
+    """Calls the handler for a request."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        self._projects, self._branches = (
-            ProjectHandlers(resources),
-            BranchHandlers(resources),
-        )
-        self._endpoints, self._roles = (
-            EndpointHandlers(resources),
-            RoleHandlers(resources),
-        )
+        self._projects = ProjectHandlers(resources)
+        self._branches = BranchHandlers(resources)
+        self._endpoints = EndpointHandlers(resources)
+        self._roles = RoleHandlers(resources)
         self._databases = DatabaseHandlers(resources, self._roles)
 
     async def dispatch(self, request: web.Request) -> Json:
-        """Answer *request*; raises ApiError."""
-        words = request.path.removeprefix(PREFIX).strip("/").split("/")
-        match words:
+        """Return the JSON of the response to *request*; raises ApiError."""
+        parts = request.path.removeprefix(PREFIX).strip("/").split("/")
+        match parts:
             case [*_, "operations", _] if request.method == "GET":
-                return self._resources.operations.get("/".join(words))
+                return self._resources.operations.get("/".join(parts))
             case ["projects"]:
                 result = self._route_projects(request)
             case ["projects", project_id, "undelete"] if request.method == "POST":
@@ -49,10 +45,10 @@ class Router:
                 result = self._route_project(request, project, rest)
             case _:
                 raise no_such_api(request)
-        answer = await result if isinstance(result, Awaitable) else result
-        if answer is None:
+        response = await result if isinstance(result, Awaitable) else result
+        if response is None:
             raise no_such_api(request)
-        return answer
+        return response
 
     def _route_projects(self, request: web.Request) -> "Result":
         match request.method:
@@ -79,9 +75,9 @@ class Router:
                 return branches.create(request, project)
             case "POST", ["branches", branch_id, "undelete"]:
                 return branches.undelete(project, branch_id)
-            case _, ["branches", branch_id, *inside]:
+            case _, ["branches", branch_id, *tail]:
                 branch = resources.get_branch(project, branch_id)
-                return self._route_branch(request, project, branch, inside)
+                return self._route_branch(request, project, branch, tail)
         return None
 
     def _route_branch(
@@ -95,12 +91,12 @@ class Router:
                 return branches.update(request, project, branch)
             case "DELETE", []:
                 return branches.delete(request, project, branch)
-            case _, ["endpoints", *inside]:
-                return self._route_endpoints(request, project, branch, inside)
-            case _, ["roles", *inside]:
-                return self._route_roles(request, project, branch, inside)
-            case _, ["databases", *inside]:
-                return self._route_databases(request, project, branch, inside)
+            case _, ["endpoints", *tail]:
+                return self._route_endpoints(request, project, branch, tail)
+            case _, ["roles", *tail]:
+                return self._route_roles(request, project, branch, tail)
+            case _, ["databases", *tail]:
+                return self._route_databases(request, project, branch, tail)
         return None
 
     def _route_endpoints(

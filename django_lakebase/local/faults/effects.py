@@ -1,7 +1,8 @@
 """
-The faults that change something real: applied when switched on, reverted when cleared.
+The effects of faults that change real state, applied when a fault is switched on.
 
-The hint of an error, carried out by SQL or through the API, therefore fixes them.
+Switching the fault off reverts the change. Because the change is real, the hint of the
+resulting error also works, whether it names SQL or an API call.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ Options = Mapping[str, Value]
 
 
 class FaultEffects:
-    """What faults do to the default project."""
+    """The effects of faults on the default project."""
 
     def __init__(
         self,
@@ -62,7 +63,12 @@ class FaultEffects:
         }
 
     async def switch_on(self, name: str, given: Mapping[str, object]) -> None:
-        """Switch a fault on, and apply its effect."""
+        """
+        Switch a fault on, and apply its effect.
+
+        If the fault is already on, its effect is reverted first. If the effect cannot
+        be applied, the fault is cleared.
+        """
         if name in self._faults.list_active() and name in self._revert:
             await self.switch_off(name)
         options = self._faults.set(name, given)
@@ -76,17 +82,17 @@ class FaultEffects:
             raise
 
     async def switch_off(self, name: str | None = None) -> None:
-        """Switch a fault off, or all, and revert its effect."""
+        """Switch off the fault *name*, or all faults, and revert the effects."""
         names = list(self._faults.list_active()) if name is None else [name]
-        for one in names:
-            was_on = self._faults.get(one) is not None
-            self._faults.clear(one)
-            revert = self._revert.get(one)
+        for fault in names:
+            was_on = self._faults.get(fault) is not None
+            self._faults.clear(fault)
+            revert = self._revert.get(fault)
             if revert is not None and was_on:
                 await revert()
 
     async def recover(self) -> None:
-        """Restore a role that a killed run has left hidden."""
+        """Restore the role that role-missing renamed in a run that was killed."""
         await self._restore_role()
 
     # Endpoints.
@@ -149,7 +155,7 @@ class FaultEffects:
         return self._computes.get(self._state.default_project.default_branch).admin
 
     @property
-    def _hidden(self) -> str:
+    def _hidden_role(self) -> str:
         return f"{self._state.client_id} hidden by role-missing"
 
     async def _has_role(self, name: str) -> bool:
@@ -158,12 +164,12 @@ class FaultEffects:
     async def _hide_role(self, _: Options) -> None:
         old, new = (
             quote_identifier(self._state.client_id),
-            quote_identifier(self._hidden),
+            quote_identifier(self._hidden_role),
         )
         await self._admin.query(f"ALTER ROLE {old} RENAME TO {new}")
 
     async def _restore_role(self) -> None:
-        role, hidden = self._state.client_id, self._hidden
+        role, hidden = self._state.client_id, self._hidden_role
         if not await self._has_role(hidden):
             return
         if await self._has_role(role):
@@ -184,15 +190,15 @@ class FaultEffects:
         privilege = f"CONNECT ON DATABASE {quote_identifier(DATABASE)}"
         if options["what"] == "schema":
             privilege = "ALL ON SCHEMA public"
-        await self._in_database(f"REVOKE {privilege} FROM PUBLIC, {role}")
+        await self._run_in_database(f"REVOKE {privilege} FROM PUBLIC, {role}")
 
     async def _grant(self) -> None:
         grants = provision.grant_statements(self._grants, self._state.client_id)
         database = quote_identifier(DATABASE)
-        await self._in_database(
+        await self._run_in_database(
             f"GRANT CONNECT ON DATABASE {database} TO PUBLIC;"
             f"GRANT USAGE ON SCHEMA public TO PUBLIC; {grants}"
         )
 
-    async def _in_database(self, statements: str) -> None:
+    async def _run_in_database(self, statements: str) -> None:
         await self._admin.query_in(DATABASE, statements)

@@ -1,7 +1,7 @@
 """
-Authentication of logins: the checks, in the order of the service's layers.
+The checks that a login must pass, in the order of the service's layers.
 
-This module does no I/O; a refusal is an exception.
+The checks do no I/O. A failed check raises LoginRefusedError.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from . import messages
 from .messages import Dialect
 from .wire import ErrorResponse
 
-# Seconds that an endpoint takes to wake after it was suspended for being idle.
+# Seconds to wake an endpoint that was suspended because it was idle.
 WAKE_TIME = 0.2
 
 
 class LoginRefusedError(Exception):
-    """A login was refused; the argument is what the client is told."""
+    """A refused login; *refusal* is the message for the client."""
 
     def __init__(self, refusal: ErrorResponse) -> None:
         super().__init__(refusal.message)
@@ -29,7 +29,7 @@ class LoginRefusedError(Exception):
 
 
 class LoginAuthenticator:
-    """Checks logins to the endpoints of one workspace."""
+    """The login checks for the endpoints of one workspace."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class LoginAuthenticator:
         self._wakes_at: dict[str, float] = {}
 
     def find_endpoint(self, host: str) -> EndpointRef:
-        """Return the endpoint with the name *host*; raises LoginRefusedError."""
+        """Return the endpoint with the host name *host*. Raises LoginRefusedError."""
         if not host:
             raise LoginRefusedError(messages.no_sni())
         ref = self._state.resolve_host(host)
@@ -53,12 +53,12 @@ class LoginAuthenticator:
 
     async def authorize(self, ref: EndpointRef, session_count: int) -> None:
         """
-        Check that *ref* accepts a login in addition to *session_count* sessions.
+        Check that *ref* accepts one more login, and wake it if it is suspended.
 
-        Raises LoginRefusedError.
+        *session_count* is the number of open sessions. Raises LoginRefusedError.
         """
-        blocked = self._faults.get("ip-blocked")
-        if blocked is not None and blocked["where"] != "api":
+        ip_blocked = self._faults.get("ip-blocked")
+        if ip_blocked is not None and ip_blocked["where"] != "api":
             detail = messages.ip_blocked(self._state.workspace_id)
             raise LoginRefusedError(messages.not_authorized(detail))
         if not _accepts_logins(ref):
@@ -69,18 +69,18 @@ class LoginAuthenticator:
             await self._wake(ref)
         if self._faults.get("starting") is not None:
             raise LoginRefusedError(messages.starting_up())
-        limit = self._faults.get("too-many-connections")
-        if limit is not None and session_count >= float(limit["limit"]):
+        fault = self._faults.get("too-many-connections")
+        if fault is not None and session_count >= float(fault["limit"]):
             raise LoginRefusedError(messages.too_many_connections())
 
     def check_token(
-        self, user: str, token: str, *, exists: bool, identity_type: str
+        self, user: str, token: str, *, role_exists: bool, identity_type: str
     ) -> None:
         """
-        Check that *token* may log in as the role *user*; raises LoginRefusedError.
+        Check that *token* permits a login as the role *user*.
 
-        *identity_type* is empty for a role that takes no tokens. The role of a group
-        takes the tokens of the group's members.
+        *identity_type* is empty for a role that does not accept tokens. A group's role
+        accepts the tokens of the group's members. Raises LoginRefusedError.
         """
         dialect = self._dialect
         try:
@@ -92,33 +92,37 @@ class LoginAuthenticator:
         if refusal is None and lifetime and time.time() > claims.issued_at + lifetime:
             text = f"{EXPIRED} (exp={int(claims.issued_at + lifetime)})"
             refusal = dialect.bad_token(user, text)
-        if refusal is None and not exists:
+        if refusal is None and not role_exists:
             refusal = dialect.no_role(user)
-        names = [claims.subject]
+        permitted_roles = [claims.subject]
         if identity_type == "GROUP":
-            names = self._state.groups_of(claims.subject)
-        if refusal is None and (user not in names or not identity_type):
+            permitted_roles = self._state.groups_of(claims.subject)
+        if refusal is None and (user not in permitted_roles or not identity_type):
             refusal = dialect.wrong_identity(user)
         if refusal is not None:
             raise LoginRefusedError(refusal)
 
     def suspend(self, ref: EndpointRef) -> None:
-        """Have the next login wait until the endpoint of *ref* is awake."""
+        """Suspend the endpoint of *ref*. The next login wakes it."""
         ref.endpoint.is_suspended = True
         self._wakes_at.pop(ref.endpoint.uid, None)
 
     async def _wake(self, ref: EndpointRef) -> None:
-        """Hold a login until the endpoint is awake, as the service does."""
+        """
+        Delay a login until the endpoint is awake, as the service does.
+
+        The first login starts the wake-up, and later logins wait for the same wake-up.
+        """
         endpoint, loop = ref.endpoint, asyncio.get_running_loop()
         options = self._faults.get("suspend")
         seconds = WAKE_TIME if options is None else float(options["wake"])
         wakes_at = self._wakes_at.setdefault(endpoint.uid, loop.time() + seconds)
-        left = wakes_at - loop.time()
+        remaining = wakes_at - loop.time()
         if options is None:
-            await asyncio.sleep(left)
-        elif left > 0:
+            await asyncio.sleep(remaining)
+        elif remaining > 0:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(remaining):
                     await self._faults.wait_until_cleared("suspend")
         endpoint.is_suspended = False
         self._wakes_at.pop(endpoint.uid, None)

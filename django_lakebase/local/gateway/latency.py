@@ -1,7 +1,7 @@
 """
-Added latency: a proxy in front of the gateway that delays bytes each way.
+Added latency: a proxy in front of the gateway that delays bytes in both directions.
 
-This module knows nothing of PostgreSQL.
+This module does not depend on PostgreSQL's protocol.
 """
 
 import asyncio
@@ -10,16 +10,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-# Seconds: asyncio's timers are late by up to one millisecond, as epoll counts.
+# Seconds. asyncio's timers can be one millisecond late: epoll counts milliseconds.
 TIMER_RESOLUTION = 0.001
 
 
 class LatencyProxy(asyncio.Protocol):
     """
-    Moves bytes to a port of this machine and back, each way *delay* seconds late.
+    One end of a proxied connection to a local port.
 
-    All of them are in flight at the same time, so throughput is not limited. They stay
-    in order also when the delay changes.
+    Each direction is delayed by the number of seconds that *delay* returns. Any amount
+    of data can be in flight, so the delay does not limit throughput. Bytes stay in
+    order even when the delay changes.
     """
 
     def __init__(self, delay: Callable[[], float], port: int) -> None:
@@ -34,51 +35,51 @@ class LatencyProxy(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connect on, unless this is the far end."""
+        """Connect to the port, unless this is the outgoing end."""
         self._transport = cast("asyncio.Transport", transport)
         if self._peer is None:
             self._task = asyncio.get_running_loop().create_task(self._connect())
 
     def data_received(self, data: bytes) -> None:
-        """Send *data* on when its time has come."""
+        """Forward *data* after the delay."""
         if self._peer is None:
             self._pending.append(data)
         else:
             self._schedule(self._peer._write, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Close the other end, after what is under way."""
+        """Close the other end after the data in flight has been forwarded."""
         if self._peer is not None:
             self._schedule(self._peer._close)
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        far = LatencyProxy(self._delay, 0)
-        far._peer = self
+        outgoing = LatencyProxy(self._delay, 0)
+        outgoing._peer = self
         try:
-            await loop.create_connection(lambda: far, "127.0.0.1", self._port)
+            await loop.create_connection(lambda: outgoing, "127.0.0.1", self._port)
         except OSError:
             self._close()
             return
-        self._peer = far
+        self._peer = outgoing
         if self._transport is None or self._transport.is_closing():
-            far._close()
+            outgoing._close()
         for data in self._pending:
-            self._schedule(far._write, data)
+            self._schedule(outgoing._write, data)
 
-    def _schedule(self, do: Callable[..., None], *arguments: bytes) -> None:
+    def _schedule(self, callback: Callable[..., None], *arguments: bytes) -> None:
         loop = asyncio.get_running_loop()
         self._last_send_at = max(self._last_send_at, loop.time() + self._delay())
-        # One timer at a time: asyncio does not keep those of one moment in order.
-        self._queue.append((self._last_send_at, do, arguments))
+        # Only one timer: asyncio does not keep timers for the same time in order.
+        self._queue.append((self._last_send_at, callback, arguments))
         if len(self._queue) == 1:
             self._set_timer()
 
     def _flush(self) -> None:
         loop = asyncio.get_running_loop()
         while self._queue and self._queue[0][0] <= loop.time():
-            _, do, arguments = self._queue.popleft()
-            do(*arguments)
+            _, callback, arguments = self._queue.popleft()
+            callback(*arguments)
         if self._queue:
             self._set_timer()
 
@@ -88,17 +89,17 @@ class LatencyProxy(asyncio.Protocol):
         if wake_at > loop.time():
             loop.call_at(wake_at, self._flush)
         else:
-            # The last millisecond is spent turning the loop, which serves others too.
+            # Poll during the last millisecond. The loop still serves other connections.
             loop.call_soon(self._flush)
 
     def pause_writing(self) -> None:
-        """Stop reading at the far end: this one is slow."""
+        """Stop reading from the other end: this end's send buffer is full."""
         if self._peer is not None and self._peer._transport is not None:
             with contextlib.suppress(RuntimeError):
                 self._peer._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Read on at the far end."""
+        """Resume reading from the other end."""
         if self._peer is not None and self._peer._transport is not None:
             with contextlib.suppress(RuntimeError):
                 self._peer._transport.resume_reading()

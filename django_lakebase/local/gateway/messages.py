@@ -1,9 +1,9 @@
 """
-The error messages of refused logins, by the service's three layers.
+The error messages for refused logins, grouped by the service's three layers.
 
-A login meets the front gateway, then a proxy, then PostgreSQL with the service's own
-extension; each has texts, severities and SQLSTATEs of its own. Where it is not known
-which of them answers, a *dialect* decides.
+A login passes the front gateway, then a proxy, then PostgreSQL with the service's own
+extension. Each layer has different texts, severities and SQLSTATEs. For cases in which
+the layer that refuses the login could not be confirmed, a *dialect* selects it.
 """
 
 import time
@@ -20,18 +20,18 @@ _CONTROL_PLANE = "Control plane request failed"
 
 
 def fatal(text: str, code: str, detail: str = "") -> ErrorResponse:
-    """Return a refusal of the front gateway, or of PostgreSQL: both say FATAL."""
+    """Return an error of the front gateway or PostgreSQL, which both send FATAL."""
     return ErrorResponse(text, code, "FATAL", detail)
 
 
 def no_tls(code: int) -> ErrorResponse:
-    """Refuse a client that starts without TLS."""
+    """Return the error for a client that starts without TLS."""
     text = f"Invalid protocol version. Protocol version: {code}"
     return fatal(text, "08P01", _SSL_HINT)
 
 
 def unencrypted_data() -> ErrorResponse:
-    """Refuse bytes that came with the request for TLS."""
+    """Return the error for unencrypted bytes that follow the TLS request."""
     return fatal(
         "Received unencrypted data after SSL request.",
         "08P01",
@@ -41,18 +41,18 @@ def unencrypted_data() -> ErrorResponse:
 
 
 def no_sni() -> ErrorResponse:
-    """Refuse a TLS handshake that names no host."""
+    """Return the error for a TLS handshake without a host name (SNI)."""
     detail = "Please upgrade your client to support SNI."
     return fatal("Connection does not have SNI.", "08006", detail)
 
 
 def handshake_timeout() -> ErrorResponse:
-    """Refuse a client that takes too long."""
+    """Return the error for a login that takes too long."""
     return fatal("Client handshake timeout.", "08006")
 
 
 def not_authorized(detail: str = "") -> ErrorResponse:
-    """Refuse as the external authorization does; *detail* is its newer detail."""
+    """Return the error of the external authorization; *detail* replaces its default."""
     detail = detail or (
         "This could be due to paused instances, disabling readable secondaries, IP "
         "ACLs or private link configuration."
@@ -61,7 +61,7 @@ def not_authorized(detail: str = "") -> ErrorResponse:
 
 
 def ip_blocked(workspace_id: str) -> str:
-    """Say that an address is not on the list, as API and gateway do."""
+    """Return the text about a blocked IP address, for both the API and the gateway."""
     return (
         "Source IP address: 127.0.0.1 is blocked by Databricks IP ACL for workspace: "
         f"{workspace_id}"
@@ -69,28 +69,28 @@ def ip_blocked(workspace_id: str) -> str:
 
 
 def endpoint_not_found() -> ErrorResponse:
-    """Refuse a host that is no endpoint's."""
+    """Return the error for a host name that belongs to no endpoint."""
     return ErrorResponse(f"{_CONTROL_PLANE}: endpoint cannot be found")
 
 
 def endpoint_disabled() -> ErrorResponse:
-    """Refuse a disabled endpoint."""
+    """Return the error for a disabled endpoint."""
     return ErrorResponse(f"{_CONTROL_PLANE}: endpoint is disabled")
 
 
 def starting_up() -> ErrorResponse:
-    """Refuse while PostgreSQL starts."""
+    """Return the error while PostgreSQL is starting."""
     return fatal("the database system is starting up", "57P03")
 
 
 def too_many_connections() -> ErrorResponse:
-    """Refuse one connection too many."""
+    """Return the error for a login beyond the connection limit."""
     text = "remaining connection slots are reserved for roles with the SUPERUSER"
     return fatal(f"{text} attribute", "53300")
 
 
 def token_at_pooled_host() -> ErrorResponse:
-    """Refuse a token at a pooled host."""
+    """Return the error for a token that is sent to a pooled host."""
     return fatal("SASL authentication failed", "08P01")
 
 
@@ -119,31 +119,37 @@ def _wrong_password(user: str) -> ErrorResponse:
 
 
 class Dialect(StrEnum):
-    """Who answers where nobody could confirm it: a mixture, or one layer for all."""
+    """
+    The layer that refuses a login in the cases that could not be confirmed.
+
+    LIKELY uses the most likely layer for each case. PROXY and POSTGRES use one layer
+    for all cases.
+    """
 
     LIKELY = "likely"
     PROXY = "proxy"
     POSTGRES = "postgres"
 
     def bad_token(self, user: str, text: str) -> ErrorResponse:
-        """Refuse a token that cannot be read, or has expired; *text* is the proxy's."""
+        """Return the error for an invalid or expired token; *text* is the proxy's."""
         return _not_decoded(user) if self is Dialect.POSTGRES else ErrorResponse(text)
 
     def no_role(self, user: str) -> ErrorResponse:
-        """Refuse the identity of no role."""
+        """Return the error for a role that does not exist."""
         return _wrong_password(user) if self is Dialect.PROXY else _no_role(user)
 
     def wrong_identity(self, user: str) -> ErrorResponse:
-        """Refuse a token of somebody else, or for a role that takes none."""
+        """Return the error for a token of an identity that the role does not accept."""
         return _wrong_password(user) if self is Dialect.PROXY else _no_label(user)
 
 
-# What the API says to a token that it no longer accepts.
+# The API's messages for tokens that it no longer accepts.
 REJECTED_TOKEN_TEXTS = {
     "invalid": "Invalid access token.",
     "expired": "JWT has expired",
 }
 NOT_A_JWT = "Provided authentication token is not a valid JWT encoding"
+# The messages of the fault refuse-logins. Each function takes the name of the user.
 MESSAGES: dict[str, Callable[[str], ErrorResponse]] = {
     "jwt": lambda _: ErrorResponse(NOT_A_JWT),
     "expired": lambda _: ErrorResponse(

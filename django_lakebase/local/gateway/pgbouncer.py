@@ -1,8 +1,8 @@
 """
-PgBouncer before a branch's server, where it is installed: for native passwords only.
+PgBouncer in front of a branch's server, for logins with native passwords.
 
-In transaction mode, as the service's pooler. Without it a pooled host leads to
-PostgreSQL itself.
+PgBouncer runs in transaction mode, as the service's pooler does. If PgBouncer is not
+installed, a pooled host connects directly to PostgreSQL.
 """
 
 import asyncio
@@ -25,25 +25,29 @@ AUTH_QUERY = "SELECT rolname, rolpassword FROM pg_authid WHERE rolname = $1"
 
 
 def find_pgbouncer() -> str | None:
-    """Return PgBouncer's program, if it is installed."""
+    """Return the path of the pgbouncer program, or None if it is not installed."""
     return shutil.which(
         "pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
     )
 
 
 class PgBouncers:
-    """One PgBouncer for each server that somebody connects to through it."""
+    """The PgBouncer processes: one for each server with logins at a pooled host."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
         self._program = find_pgbouncer()
         self._running: dict[Path, subprocess.Popen[bytes]] = {}
-        # By folder: a restored branch has another socket.
+        # By folder, to detect the new socket of a restored branch.
         self._server_sockets: dict[Path, Path] = {}
         self._lock = asyncio.Lock()
 
     async def get_socket(self, compute: Compute) -> Path | None:
-        """Return the socket of the pooler of *compute*, None where there is none."""
+        """
+        Return the socket of the pooler of *compute*, and start the pooler if needed.
+
+        Returns None if PgBouncer is not installed.
+        """
         if self._program is None:
             return None
         folder = compute.server.folder / "pooler"
@@ -59,7 +63,7 @@ class PgBouncers:
         return path
 
     async def stop(self) -> None:
-        """Stop all."""
+        """Stop all PgBouncer processes."""
         for process in self._running.values():
             await _kill(process)
 
@@ -88,7 +92,9 @@ class PgBouncers:
         deadline = time.monotonic() + START_TIMEOUT
         while not _accepts(path):
             if time.monotonic() > deadline or self._running[folder].poll() is not None:
-                raise LocalError(f"PgBouncer did not start:\n{_read(folder / 'log')}")
+                raise LocalError(
+                    f"PgBouncer did not start:\n{_read_log(folder / 'log')}"
+                )
             await asyncio.sleep(0.01)
 
 
@@ -99,10 +105,10 @@ async def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _accepts(path: Path) -> bool:
-    """Return whether *path* takes connections: it exists a moment before it does."""
+    """Return whether *path* accepts connections: the file appears slightly earlier."""
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(str(path)) == 0
 
 
-def _read(log: Path) -> str:
+def _read_log(log: Path) -> str:
     return log.read_text(errors="replace")

@@ -1,7 +1,11 @@
 """
-One side of a relayed connection: bytes are read during the login, then forwarded.
+One side of a relayed connection, which buffers bytes and later forwards them.
 
-This module knows nothing of PostgreSQL.
+How it works. During the login, received bytes wait in a buffer until the gateway reads
+them. `pair_with` connects two sides: each side then writes what it receives to its
+peer. While the send buffer of one side is full, the other side stops reading, so memory
+stays bounded. Everything runs in the event loop's thread and needs no lock. The only
+message that this module recognizes is ReadyForQuery, which marks a session as idle.
 """
 
 import asyncio
@@ -11,24 +15,25 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
-# Bytes that a client may send ahead of its login.
+# Bytes that a client may send before the gateway reads them.
 MAX_BUFFERED = 65536
+# ReadyForQuery outside a transaction.
 READY_AND_IDLE = b"Z\x00\x00\x00\x05I"
 
 
 class RelayConnection(asyncio.Protocol):
     """
-    A connection whose bytes are buffered until it is paired with another.
+    A connection that buffers received bytes until it is paired with another.
 
-    *open_connections* holds it as long as it is open.
+    It adds itself to *open_connections*, and removes itself when it is closed.
     """
 
     def __init__(
         self,
-        connected: Callable[["RelayConnection"], None],
+        on_connected: Callable[["RelayConnection"], None],
         open_connections: set["RelayConnection"],
     ) -> None:
-        self._on_connected, self._open_connections = connected, open_connections
+        self._on_connected, self._open_connections = on_connected, open_connections
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._has_data = asyncio.Event()
@@ -37,21 +42,21 @@ class RelayConnection(asyncio.Protocol):
         self._is_paused = False
         self.is_secure = False
         self.is_idle = False
-        # Which server it leads to.
+        # The folder of the server that the client logs in to.
         self.folder = ""
-        # Set when either side has closed the connection.
+        # Set when this connection is closed, by the client or by the gateway.
         self.closed = asyncio.Event()
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport; the first of two, if TLS follows."""
+        """Store the transport, which `start_tls` may replace later."""
         self._transport = cast("asyncio.Transport", transport)
         self._open_connections.add(self)
         self._on_connected(self)
 
     def data_received(self, data: bytes) -> None:
-        """Move *data* to the other side, or keep it until it is read."""
+        """Forward *data* to the peer, or buffer it until it is read."""
         peer = self._peer
         if peer is not None:
             self.is_idle = peer.is_idle = data.endswith(READY_AND_IDLE)
@@ -63,11 +68,11 @@ class RelayConnection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """Close both sides."""
+        """Let asyncio close the transport, which also closes the peer."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let the other side go too."""
+        """Close the peer too."""
         self._open_connections.discard(self)
         self._is_eof = True
         self._has_data.set()
@@ -79,10 +84,10 @@ class RelayConnection(asyncio.Protocol):
 
     def _read_remaining(self) -> bytes:
         """
-        Return what has arrived and asyncio has not read.
+        Return bytes that have arrived and that asyncio has not read.
 
-        It does not read on after a failed write. A server that ends a session says why
-        and closes; its words would be lost where the client sends at that moment.
+        asyncio stops reading when a write fails. A server that ends a session sends the
+        reason and closes; without this, a client that is sending would not get it.
         """
         transport, data = self._transport, bytearray()
         if transport is not None:
@@ -93,35 +98,35 @@ class RelayConnection(asyncio.Protocol):
         return bytes(data)
 
     def pause_writing(self) -> None:
-        """Stop reading at the other side: this one is slow."""
+        """Stop reading from the peer: this side's send buffer is full."""
         peer = self._peer
         if peer is not None and peer._transport is not None:
             with contextlib.suppress(RuntimeError):
                 peer._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Read on at the other side."""
+        """Resume reading from the peer."""
         peer = self._peer
         if peer is not None and peer._transport is not None and not self._is_paused:
             with contextlib.suppress(RuntimeError):
                 peer._transport.resume_reading()
 
-    # What the gateway calls.
+    # Called by the gateway.
 
     @property
     def is_paired(self) -> bool:
-        """Whether the login is over."""
+        """Whether the login is complete and bytes are forwarded."""
         return self._peer is not None
 
     @property
     def server_name(self) -> str:
-        """The host name that the client asked for in its TLS handshake."""
+        """The host name in the client's TLS handshake (SNI), or an empty string."""
         transport = self._transport
         secure = transport and transport.get_extra_info("ssl_object")
         return getattr(secure, "lakebase_server_name", None) or ""
 
     async def read(self, count: int) -> bytes:
-        """Return exactly *count* bytes; raises EOFError."""
+        """Return exactly *count* bytes. Raises EOFError if the client closes first."""
         while len(self._buffer) < count:
             if self._is_eof:
                 raise EOFError
@@ -135,11 +140,11 @@ class RelayConnection(asyncio.Protocol):
 
     @property
     def has_unread(self) -> bool:
-        """Whether something has arrived that nobody has read."""
+        """Whether the buffer holds bytes that have not been read."""
         return bool(self._buffer)
 
     def pause(self, *, on: bool) -> None:
-        """Let no byte pass, either way, while *on*."""
+        """Stop forwarding in both directions if *on*, else resume."""
         for side in (self, self._peer):
             if side is not None and side._transport is not None:
                 side._is_paused = on
@@ -150,8 +155,9 @@ class RelayConnection(asyncio.Protocol):
                         side._transport.resume_reading()
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
-        """Go on in TLS, as the server; raises OSError."""
+        """Start TLS on this connection, as the server. Raises OSError or EOFError."""
         if self._transport is None or self._buffer:
+            # Plaintext before the handshake may be injected:
             # https://www.postgresql.org/support/security/CVE-2021-23214/
             raise EOFError
         loop = asyncio.get_running_loop()
@@ -164,13 +170,13 @@ class RelayConnection(asyncio.Protocol):
                 ssl_handshake_timeout=20,
             )
         except BaseException:
-            # asyncio tells nobody of a client that is lost in the handshake.
+            # asyncio does not call connection_lost if the handshake fails.
             self.connection_lost(None)
             raise
         self._transport, self.is_secure = secure, True
 
     def pair_with(self, other: "RelayConnection") -> None:
-        """Forward bytes between the two from now on, the buffered ones first."""
+        """Forward the buffered bytes, and then all bytes between the connections."""
         self._peer, other._peer = other, self
         for side, peer in ((self, other), (other, self)):
             if side._buffer:
@@ -182,17 +188,17 @@ class RelayConnection(asyncio.Protocol):
                 peer.close()
 
     def write(self, data: bytes) -> None:
-        """Send *data*."""
+        """Send *data*, unless the connection is closing."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def close(self) -> None:
-        """Close, after what is written has been sent."""
+        """Close the connection after the send buffer has been sent."""
         if self._transport is not None:
             self._transport.close()
             self.closed.set()
 
     def abort(self) -> None:
-        """Reset the connection."""
+        """Close the connection immediately and discard unsent data."""
         if self._transport is not None:
             self._transport.abort()

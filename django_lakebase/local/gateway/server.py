@@ -1,15 +1,16 @@
 """
-The gateway: where clients connect, as they do to the service's.
+The gateway: the server that clients connect to, as they connect to the service.
 
-How it works. A client's bytes arrive in a `RelayConnection`, which buffers them until
-the login is over. The gateway asks for TLS, finds the endpoint by the name in the TLS
-handshake, asks for the password, checks the token once, and logs in to PostgreSQL over
-the socket that trusts us. From then on the two sides are paired: bytes are moved as
-they come, and nothing is parsed. A role with a native password is not asked by us: its
-SCRAM login goes through to PostgreSQL, or to the pooler before it.
+How it works. A `RelayConnection` buffers a client's bytes until the login is complete.
+The gateway requires TLS, finds the endpoint by the host name in the TLS handshake,
+requests the password, checks the token, and logs in to PostgreSQL over a Unix socket
+with trust authentication. It then pairs the two connections, which forward bytes
+without parsing them. For a role with a native password, the gateway does not request
+the password: it forwards the SCRAM login to PostgreSQL, or to the pooler in front of
+it. Everything runs in the event loop's thread and needs no lock.
 
-The latency fault is a `LatencyProxy` in front of the whole gateway, so that TLS and the
-login are slow too.
+The latency fault adds a `LatencyProxy` in front of the whole gateway, so that it also
+delays the TLS handshake and the login.
 """
 
 import asyncio
@@ -33,25 +34,25 @@ from .pgbouncer import PgBouncers
 from .relay import RelayConnection
 from .wire import ErrorResponse
 
-# Seconds for a whole login, as the service's front gives.
+# Seconds for a whole login; the limit of the service's front gateway.
 LOGIN_TIMEOUT = 60.0
-# Seconds for connections to close that were told to.
+# Seconds to wait until connections are closed.
 CLOSE_TIMEOUT = 5.0
 
 
 class Counters:
-    """What happened at the gateway since the last reset."""
+    """The number of logins and refusals since the last reset."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Start from nothing."""
+        """Set all counters to 0."""
         self.logins = self.refusals = 0
 
 
 class Gateway:
-    """Serves all endpoints on one port of the loopback interface."""
+    """The server for all endpoints, on one port of the loopback interface."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class Gateway:
         self.connections: set[RelayConnection] = set()
 
     async def start(self, port: int) -> int:
-        """Listen on *port* (0: any) and return it; raises OSError where it is taken."""
+        """Listen on *port* (0: any) and return it. Raises OSError if it is in use."""
         loop = asyncio.get_running_loop()
         inner = await loop.create_server(self.new_connection, "127.0.0.1", 0)
         self._inner_port = inner.sockets[0].getsockname()[1]
@@ -83,7 +84,7 @@ class Gateway:
         return int(outer.sockets[0].getsockname()[1])
 
     def close(self) -> None:
-        """Stop listening and drop all connections."""
+        """Stop listening and reset all connections."""
         for listener in self._listeners:
             listener.close()
         for task in list(self._tasks):
@@ -91,10 +92,10 @@ class Gateway:
         for connection in list(self.connections):
             connection.abort()
 
-    # What faults and the reaper do.
+    # Called by the faults and the reaper.
 
     async def reset_connections(self, which: str) -> None:
-        """Reset connections: all, those that are idle or those at work."""
+        """Reset connections; *which* is all, idle or busy."""
         connections = [
             connection for connection in self.connections if _matches(which, connection)
         ]
@@ -103,30 +104,32 @@ class Gateway:
         await _wait_closed(connections)
 
     def stall(self, *, on: bool) -> None:
-        """Let no byte pass on the connections that are open, while *on*."""
+        """Stop forwarding on the open connections if *on*, else resume."""
         for connection in self.connections:
             connection.pause(on=on and connection.is_paired)
 
     async def suspend(self, ref: EndpointRef) -> None:
-        """End the sessions of an endpoint as the service does when it sleeps."""
+        """Suspend an endpoint and end its sessions, as scale to zero does."""
         self._auth.suspend(ref)
         await self.end_sessions(ref.folder)
 
     async def end_sessions(self, folder: str) -> None:
-        """End all sessions of the server of *folder*, and see them closed."""
+        """End all sessions of the server in *folder*, and wait for their end."""
         compute = self._computes.find(folder)
         if compute is None:
             return
-        ours = [
+        connections = [
             connection for connection in self.connections if connection.folder == folder
         ]
         await sql.end_sessions(compute.admin)
-        await _wait_closed([connection for connection in ours if connection.is_paired])
+        await _wait_closed(
+            [connection for connection in connections if connection.is_paired]
+        )
 
     def _count_sessions(self) -> int:
         return sum(connection.is_paired for connection in self.connections)
 
-    # One connection.
+    # The handling of one connection.
 
     def _accept(self) -> asyncio.Protocol:
         if self._faults.get("latency") is None:
@@ -136,10 +139,10 @@ class Gateway:
         )
 
     def new_connection(self) -> RelayConnection:
-        """Return the protocol of a new connection."""
-        return RelayConnection(self._connected, self.connections)
+        """Return the asyncio protocol for a new connection."""
+        return RelayConnection(self._on_connected, self.connections)
 
-    def _connected(self, connection: RelayConnection) -> None:
+    def _on_connected(self, connection: RelayConnection) -> None:
         task = asyncio.get_running_loop().create_task(self._handle(connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -158,7 +161,7 @@ class Gateway:
         except (OSError, EOFError):
             connection.abort()
         except Exception:
-            # A mistake of ours: nobody else would hang up.
+            # A bug in the emulator must not leave the client waiting.
             connection.abort()
             raise
 
@@ -183,10 +186,10 @@ class Gateway:
             raise LoginRefusedError(ErrorResponse("Couldn't connect to compute node"))
         connection.folder = ref.folder
         rows = await compute.admin.query(sql.login_query(user))
-        comment, native = rows[0] if rows else (None, "f")
+        comment, has_scram = rows[0] if rows else (None, "f")
         identity_type = sql.parse_identity_type(comment)
         ref.endpoint.active_at = time.time()
-        is_native = native == "t" and not identity_type
+        is_native = has_scram == "t" and not identity_type
         if is_native and ref.project.has_native_login:
             await self._relay(
                 connection, body, await self._get_native_address(ref, compute)
@@ -197,12 +200,12 @@ class Gateway:
         connection.write(wire.PASSWORD_REQUEST)
         token = await self._read_password(connection)
         self._auth.check_token(
-            user, token, exists=bool(rows), identity_type=identity_type
+            user, token, role_exists=bool(rows), identity_type=identity_type
         )
         await self._relay(connection, body, compute.server.socket)
 
     async def _read_startup(self, connection: RelayConnection) -> bytes | None:
-        """Return the body of the StartupMessage, inside TLS; None for a cancel."""
+        """Return the body of the StartupMessage, or None after a cancel request."""
         while True:
             body = await self._read_packet(connection)
             code = wire.request_code(body)
@@ -229,18 +232,18 @@ class Gateway:
     async def _read_password(self, connection: RelayConnection) -> str:
         if await connection.read(1) != b"p":
             raise wire.ProtocolError("expected password response")
-        head = await connection.read(wire.LENGTH_SIZE)
-        body = await connection.read(wire.packet_length(head, wire.MAX_PASSWORD))
+        header = await connection.read(wire.LENGTH_SIZE)
+        body = await connection.read(wire.packet_length(header, wire.MAX_PASSWORD))
         return body.rstrip(b"\0").decode(errors="replace")
 
     async def _refuse_pooled(self, connection: RelayConnection) -> None:
-        # The pooler knows native passwords only, so it asks for one of those.
+        # The pooler accepts only native passwords, so it requests SCRAM first.
         connection.write(wire.SCRAM_REQUEST)
         await self._read_password(connection)
         raise LoginRefusedError(messages.token_at_pooled_host())
 
     async def _get_native_address(self, ref: EndpointRef, compute: Compute) -> Any:
-        """Return where a SCRAM login goes: a port of PostgreSQL's, or a socket."""
+        """Return the address for a SCRAM login: a TCP port or a socket path."""
         if ref.is_pooled:
             pooler = await self._pgbouncers.get_socket(compute)
             if pooler is not None:
@@ -250,19 +253,23 @@ class Gateway:
     async def _relay(
         self, connection: RelayConnection, startup: bytes, address: Any
     ) -> None:
-        """Log in at *address*, a port or a socket, and move bytes from now on."""
+        """Log in at *address*, a port or a socket, and start to forward bytes."""
         loop = asyncio.get_running_loop()
-        make = functools.partial(RelayConnection, lambda _: None, set())
+        new_connection = functools.partial(RelayConnection, lambda _: None, set())
         if isinstance(address, int):
-            _, other = await loop.create_connection(make, "127.0.0.1", address)
+            _, upstream = await loop.create_connection(
+                new_connection, "127.0.0.1", address
+            )
         else:
-            _, other = await loop.create_unix_connection(make, str(address))
-        other.write(wire.packet(startup))
+            _, upstream = await loop.create_unix_connection(
+                new_connection, str(address)
+            )
+        upstream.write(wire.packet(startup))
         self.counters.logins += 1
-        connection.pair_with(other)
+        connection.pair_with(upstream)
 
     async def _cancel(self, body: bytes) -> None:
-        # Nothing says which server it is for; the others do not know its secret.
+        # The request does not name a server. Servers ignore keys that they do not know.
         await asyncio.gather(
             *(
                 _forward_cancel(body, compute)
@@ -276,8 +283,8 @@ async def _forward_cancel(body: bytes, compute: Compute) -> None:
         socket = str(compute.server.socket)
         reader, writer = await asyncio.open_unix_connection(socket)
         writer.write(wire.packet(body))
-        # The server hangs up when the signal is sent. A client that were let go
-        # before would see its next statement cancelled.
+        # The server closes the connection after it has sent the signal. If the client
+        # continued earlier, the signal could cancel its next statement.
         await reader.read()
         writer.close()
 

@@ -1,7 +1,8 @@
 """
-The start of PostgreSQL's wire protocol: bytes to values and back.
+The messages of PostgreSQL's wire protocol that the emulator builds and parses.
 
-This file opens no socket. After the login nothing is parsed: bytes are moved. See
+The gateway parses only the login; the admin connection also uses simple queries. This
+module does no I/O. For the formats, see
 https://www.postgresql.org/docs/current/protocol-message-formats.html.
 """
 
@@ -12,11 +13,11 @@ SSL_REQUEST = 80877103
 GSS_REQUEST = 80877104
 CANCEL_REQUEST = 80877102
 PROTOCOL_3 = 3
-# Bytes: PostgreSQL's own limit for a startup packet, and the proxy's for a password.
+# Bytes: PostgreSQL's limit for a startup packet, and the proxy's for a password.
 MAX_STARTUP_PACKET = 10000
 MAX_PASSWORD = 65536
 
-# Bytes of a length, and of the number that starts a packet before the login.
+# Bytes of a length field, and of the request code in a packet before the login.
 LENGTH_SIZE = 4
 
 PASSWORD_REQUEST = b"R" + struct.pack("!II", 8, 3)
@@ -25,7 +26,7 @@ SCRAM_REQUEST = b"R" + struct.pack("!II", 8 + len(_MECHANISMS), 10) + _MECHANISM
 
 
 class ProtocolError(Exception):
-    """What arrived is not PostgreSQL's protocol."""
+    """Received bytes that do not follow PostgreSQL's protocol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class ErrorResponse:
     detail: str = ""
 
     def encode(self) -> bytes:
-        """Return the message's bytes."""
+        """Return the message as bytes."""
         fields = [
             ("S", self.severity),
             ("V", self.severity),
@@ -53,25 +54,25 @@ class ErrorResponse:
 
 
 def message(kind: bytes, body: bytes) -> bytes:
-    """Return a message of *kind*."""
+    """Return a message with the type byte *kind*."""
     return kind + struct.pack("!I", len(body) + 4) + body
 
 
 def packet(body: bytes) -> bytes:
-    """Return a message without a kind: those before the login."""
+    """Return a message without a type byte, as used before the login."""
     return struct.pack("!I", len(body) + 4) + body
 
 
-def packet_length(head: bytes, max_length: int = MAX_STARTUP_PACKET) -> int:
-    """Return the length of the body that follows the four bytes of *head*."""
-    (length,) = struct.unpack("!I", head)
+def packet_length(header: bytes, max_length: int = MAX_STARTUP_PACKET) -> int:
+    """Return the length of the body that follows the four bytes in *header*."""
+    (length,) = struct.unpack("!I", header)
     if not LENGTH_SIZE <= length - LENGTH_SIZE <= max_length:
         raise ProtocolError(f"invalid length of startup packet: {length}")
     return int(length - LENGTH_SIZE)
 
 
 def request_code(body: bytes) -> int:
-    """Return the number with which a packet before the login starts."""
+    """Return the request code or protocol version that starts a packet's *body*."""
     return int(struct.unpack("!I", body[:LENGTH_SIZE])[0])
 
 
@@ -105,7 +106,7 @@ def query(sql: str) -> bytes:
 
 
 def parse_error(body: bytes) -> str:
-    """Return the text of an ErrorResponse."""
+    """Return the message text of an ErrorResponse."""
     fields = {part[:1]: part[1:].decode() for part in body.split(b"\0") if part}
     return fields.get(b"M", "unknown error")
 
@@ -113,13 +114,13 @@ def parse_error(body: bytes) -> str:
 def parse_row(body: bytes) -> list[str | None]:
     """Return the values of a DataRow, in text format."""
     values: list[str | None] = []
-    at = 2
+    offset = 2
     for _ in range(struct.unpack("!H", body[:2])[0]):
-        (length,) = struct.unpack("!i", body[at : at + 4])
-        at += 4
+        (length,) = struct.unpack("!i", body[offset : offset + 4])
+        offset += 4
         if length < 0:
             values.append(None)
             continue
-        values.append(body[at : at + length].decode())
-        at += length
+        values.append(body[offset : offset + length].decode())
+        offset += length
     return values

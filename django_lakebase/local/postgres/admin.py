@@ -1,8 +1,7 @@
 """
-The admin connection: as PostgreSQL's superuser, over the socket that trusts us.
+The admin connection: a superuser session over a Unix socket with trust authentication.
 
-The simple query protocol is all that is needed, so the local Lakebase depends on no
-driver.
+It uses only the simple query protocol, so the emulator needs no database driver.
 """
 
 import asyncio
@@ -15,11 +14,11 @@ from .server import SUPERUSER
 
 
 class SqlError(Exception):
-    """PostgreSQL refused a statement of ours."""
+    """PostgreSQL rejected a statement of the emulator."""
 
 
 class AdminConnection:
-    """One connection; queries wait for each other."""
+    """A superuser connection that runs one query at a time."""
 
     def __init__(self, socket: Path, database: str) -> None:
         self.socket, self._database = socket, database
@@ -36,10 +35,10 @@ class AdminConnection:
 
     async def query(self, sql: str) -> list[list[str | None]]:
         """
-        Run *sql*, which may be several statements; return the rows.
+        Run *sql*, which may hold several statements, and return the rows.
 
-        A connection that PostgreSQL has closed (it restarts itself after the crash
-        of a backend) is opened again.
+        Reconnects once if PostgreSQL has closed the connection, as it does when it
+        restarts after the crash of a backend.
         """
         async with self._lock:
             if self._writer is None:
@@ -51,11 +50,11 @@ class AdminConnection:
 
     async def query_in(self, database: str, sql: str) -> list[list[str | None]]:
         """Run *sql* in another *database* of the same server."""
-        other = await type(self).open(self.socket, database)
+        connection = await type(self).open(self.socket, database)
         try:
-            return await other.query(sql)
+            return await connection.query(sql)
         finally:
-            other.close()
+            connection.close()
 
     def close(self) -> None:
         """Close the connection."""
@@ -76,7 +75,7 @@ class AdminConnection:
         except SqlError:
             raise
         except BaseException:
-            # Also when cancelled: the rest of an answer must not meet the next query.
+            # Also on cancellation: the next query must not read a partial result.
             self.close()
             raise
 
@@ -97,10 +96,10 @@ class AdminConnection:
 
 
 def quote_literal(text: str) -> str:
-    """Return *text* as a literal."""
+    """Return *text* as a quoted SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def quote_identifier(name: str) -> str:
-    """Return *name* as an identifier."""
+    """Return *name* as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

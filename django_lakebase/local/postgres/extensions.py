@@ -1,10 +1,11 @@
 """
-The extensions that a role may create without being a superuser, as on the service.
+Extensions that a role can create without being a superuser, as on the service.
 
-The service marks them as trusted in their control files. Those of the system's
-PostgreSQL are not ours to change, and PostgreSQL looks for them relative to its own
-program: so the server runs from a copy of it, amid links to all the rest and control
-files of our own. Scripts and libraries stay where they are.
+The service marks these extensions as trusted in their control files. The emulator must
+not change the control files of an installed PostgreSQL. PostgreSQL looks for control
+files relative to its program, so the emulator runs a copy of the program in a folder
+with changed control files and with links to everything else. The control files name the
+installed scripts.
 """
 
 import os
@@ -12,16 +13,16 @@ import shutil
 import subprocess
 from pathlib import Path
 
-# Those that the service has and PostgreSQL does not trust by itself.
+# Extensions that the service trusts and PostgreSQL does not trust by default.
 TRUSTED = ("address_standardizer*", "autoinc", "bloom", "earthdistance", "postgis*")
 
 
 def make_server_program(folder: Path, prefix: Path) -> Path:
     """
-    Return the server's program to run instead of the one in *folder*, made in *prefix*.
+    Copy the server program from *folder* to *prefix*, and return the program to run.
 
-    It is that one itself where nothing is to be trusted, or where the copy could not
-    be run.
+    Returns the original program if no extension needs a change, if pg_config cannot
+    be run, or if the copy cannot be executed.
     """
     original = folder / "postgres"
     folders = _get_installation_folders(original.resolve().parent)
@@ -39,12 +40,12 @@ def make_server_program(folder: Path, prefix: Path) -> Path:
     (prefix / libraries.relative_to(top)).symlink_to(libraries)
     _link_share(share, prefix / share.relative_to(top), untrusted)
     _make_readable(prefix)
-    # Not so where the file system lets no program run.
+    # The file system of *prefix* may forbid execution (noexec).
     return program if os.access(program, os.X_OK) else original
 
 
 def _get_installation_folders(folder: Path) -> list[Path]:
-    """Return the folders of programs, shared files and libraries, if pg_config says."""
+    """Return the folders of programs, shared files and libraries, from pg_config."""
     command = [str(folder / "pg_config"), "--bindir", "--sharedir", "--pkglibdir"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
@@ -54,17 +55,17 @@ def _get_installation_folders(folder: Path) -> list[Path]:
 
 
 def _find_untrusted(folder: Path) -> list[Path]:
-    """Return the control files of what is to be trusted and is not."""
+    """Return the control files of extensions that only the service trusts."""
     found = [file for name in TRUSTED for file in folder.glob(f"{name}.control")]
     return [file for file in found if "trusted = true" not in file.read_text()]
 
 
-def _link_share(share: Path, own: Path, untrusted: list[Path]) -> None:
-    own.mkdir(parents=True)
+def _link_share(share: Path, target: Path, untrusted: list[Path]) -> None:
+    target.mkdir(parents=True)
     for entry in share.iterdir():
         if entry.name != "extension":
-            (own / entry.name).symlink_to(entry)
-    scripts, controls = share / "extension", own / "extension"
+            (target / entry.name).symlink_to(entry)
+    scripts, controls = share / "extension", target / "extension"
     controls.mkdir()
     for file in scripts.glob("*.control"):
         text = f"{file.read_text()}\ndirectory = '{scripts}'\n"
@@ -74,7 +75,7 @@ def _link_share(share: Path, own: Path, untrusted: list[Path]) -> None:
 
 
 def _make_readable(prefix: Path) -> None:
-    """Open *prefix* to the server's account, whatever our umask is."""
+    """Let the server's account read *prefix*, whatever the umask is."""
     for folder, _, files in os.walk(prefix):
         Path(folder).chmod(0o755)
         for file in (Path(folder, name) for name in files):

@@ -1,8 +1,8 @@
 """
-The account, directory and lock with which the servers' processes are started.
+The start of server processes, with their shared account, directory and lock.
 
-As root PostgreSQL runs as an existing unprivileged account, from a copy of its programs
-where that account may not read them.
+If the emulator runs as root, PostgreSQL runs as an existing unprivileged account. If
+that account cannot read PostgreSQL's programs, it runs a copy of them.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ from .binaries import Binaries
 from .extensions import make_server_program
 
 ACCOUNTS = ("nobody", "postgres", "daemon")
-# Bytes: the shortest limit of the systems that we run on is macOS's.
+# Bytes: macOS has the lowest limit of the supported systems.
 MAX_SOCKET_PATH = 103
 
 
 def find_account() -> pwd.struct_passwd | None:
-    """Return the account that the server runs as, None for our own."""
+    """Return the account to run servers as, or None for the current account."""
     if os.geteuid() != 0:
         _check_own_account()
         return None
@@ -36,8 +36,8 @@ def find_account() -> pwd.struct_passwd | None:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
     raise LocalError(
-        "PostgreSQL does not run as root, and none of the accounts "
-        f"{', '.join(ACCOUNTS)} exists. Run this as an ordinary user."
+        "PostgreSQL cannot run as root, and none of the accounts "
+        f"{', '.join(ACCOUNTS)} exists. Run the emulator as an ordinary user."
     )
 
 
@@ -47,18 +47,18 @@ def _check_own_account() -> None:
     except KeyError:
         raise LocalError(
             f"The user id {os.geteuid()} has no account on this machine, and "
-            "PostgreSQL needs one. Run this as a user that has, or add a line for it "
-            "to /etc/passwd."
+            "PostgreSQL requires one. Run the emulator as a user with an account, or "
+            "add an entry for this user id to /etc/passwd."
         ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launcher:
     """
-    What all servers of one emulator share, and how their processes are started.
+    The process launcher of one emulator, with the settings that its servers share.
 
-    *lock* is held by each server too: the directory stays locked until the last of
-    their processes has ended, also when we are killed.
+    *lock* is a file descriptor. Each process inherits it, so the directory stays locked
+    until the last process has ended, even if the emulator is killed.
     """
 
     binaries: Binaries
@@ -68,7 +68,7 @@ class Launcher:
     account: pwd.struct_passwd | None
 
     def get_accessible_binaries(self) -> Path:
-        """Return a folder of binaries that the servers' account may run."""
+        """Return a folder of binaries that the servers' account can run."""
         folder = self.binaries.folder
         if self.account is None or _is_world_readable(folder):
             return folder
@@ -85,37 +85,42 @@ class Launcher:
         )
 
     def make_directory(self, path: Path) -> None:
-        """Make a folder that belongs to the servers' account."""
+        """Create a folder that the servers' account owns."""
         path.mkdir(mode=0o700, exist_ok=True, parents=True)
         self.chown(path)
 
     def chown(self, path: Path) -> None:
-        """Make *path* belong to the servers' account."""
+        """Make the servers' account the owner of *path*."""
         if self.account is not None:
             os.chown(path, self.account.pw_uid, self.account.pw_gid)
 
     def check_access(self, socket: Path) -> None:
-        """See that a server can get to its directory, and libpq to its *socket*."""
+        """
+        Check that a server can access its directory, and that *socket* is short enough.
+
+        Raises LocalError.
+        """
         folder = self.directory.resolve()
         closed = [p for p in folder.parents if not p.stat().st_mode & 0o001]
         if self.account is not None and closed:
             raise LocalError(
-                f"As root, PostgreSQL runs as {self.account.pw_name}, which may not "
-                f"pass through {closed[-1]}. Use a directory that all may pass "
-                "through: TMPDIR=/tmp, or --data; or run this as an ordinary user."
+                "The emulator runs as root, so PostgreSQL runs as the account "
+                f"{self.account.pw_name}, which cannot access {closed[-1]}. Use a "
+                "directory that all accounts can access (with TMPDIR=/tmp or --data), "
+                "or run the emulator as an ordinary user."
             )
         if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
             raise LocalError(
-                f"{socket} is longer than the {MAX_SOCKET_PATH} bytes that a "
-                "socket's name may have. Use a shorter TMPDIR or --data."
+                f"The path of the socket {socket} is longer than the limit of "
+                f"{MAX_SOCKET_PATH} bytes. Use a shorter TMPDIR or --data."
             )
 
     def spawn(self, command: list[Path | str], log: Path) -> subprocess.Popen[bytes]:
-        """Start a program as the servers' account; it ends with us."""
-        processes.load_libc()  # Before the fork: little is safe after it.
+        """Start *command* as the servers' account; it ends when the emulator ends."""
+        processes.load_libc()  # Few calls are safe after the fork.
         account = self.account
         with log.open("ab") as output:
-            return subprocess.Popen(  # noqa: S603 - found by ourselves, no shell.
+            return subprocess.Popen(  # noqa: S603 - our programs, no shell.
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -127,22 +132,23 @@ class Launcher:
                 user=None if account is None else account.pw_uid,
                 group=None if account is None else account.pw_gid,
                 extra_groups=None if account is None else [],
-                # SIGQUIT: the server and its children end at once.
+                # On SIGQUIT, the server and its children exit immediately.
                 preexec_fn=lambda: processes.die_with_parent(signal.SIGQUIT),  # noqa: PLW1509
             )
 
 
 def _is_world_readable(folder: Path) -> bool:
-    wanted = 0o005
+    read_and_enter = 0o005
     resolved = folder.resolve()
     return all(
-        part.stat().st_mode & wanted == wanted or part.stat().st_mode & 0o001
+        part.stat().st_mode & read_and_enter == read_and_enter
+        or part.stat().st_mode & 0o001
         for part in (resolved, *resolved.parents)
     )
 
 
 def get_locale() -> str:
-    """Return the locale of clusters: C.UTF-8 where the system has it."""
+    """Return the locale for clusters: C.UTF-8 if the system has it, else C."""
     current = locale.setlocale(locale.LC_CTYPE)
     try:
         locale.setlocale(locale.LC_CTYPE, "C.UTF-8")

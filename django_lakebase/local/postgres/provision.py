@@ -1,8 +1,8 @@
 """
-What a new project's Postgres holds: its roles, its database, the extension.
+The initial content of a new project's PostgreSQL: roles, database and extension.
 
-``databricks_auth`` has no control file here: a row of pg_extension makes ``CREATE
-EXTENSION IF NOT EXISTS`` a notice, and the function is our own.
+``databricks_auth`` has no control file here. A row in pg_extension reduces ``CREATE
+EXTENSION IF NOT EXISTS`` to a notice, and the emulator defines the function.
 """
 
 from django_lakebase.local.state.model import DATABASE, WorkspaceState
@@ -59,7 +59,7 @@ def _create_role_statements(role: str, identity_type: str, attributes: str = "")
 
 
 def _create_owner_statements(owner: str) -> str:
-    """Return what makes the role of a project's owner."""
+    """Return the statements that create the role of a project's owner."""
     identity_type = "USER" if "@" in owner else "SERVICE_PRINCIPAL"
     rights = "CREATEDB CREATEROLE BYPASSRLS IN ROLE databricks_superuser"
     return _create_role_statements(owner, identity_type, rights)
@@ -76,7 +76,7 @@ CREATE ROLE {native} LOGIN PASSWORD {quote_literal(state.native_password)};
 
 
 def grant_statements(grants: str, role: str) -> str:
-    """Return the grants of *role*: default, guide or app."""
+    """Return the statements that give *role* its *grants*: default, guide or app."""
     database, grantee = quote_identifier(DATABASE), quote_identifier(role)
     if grants == "app":
         return f"GRANT CONNECT, CREATE ON DATABASE {database} TO {grantee};"
@@ -96,7 +96,7 @@ ALTER ROLE {grantee} CREATEDB;
 
 
 async def provision_project(admin: AdminConnection, owner: str) -> bool:
-    """Create what a project starts with; return whether there was nothing before."""
+    """Create a project's initial content; return False if its database exists."""
     name = quote_literal(DATABASE)
     if await admin.query(f"SELECT 1 FROM pg_database WHERE datname = {name}"):
         return False
@@ -111,7 +111,7 @@ async def provision_project(admin: AdminConnection, owner: str) -> bool:
 async def provision_default_project(
     admin: AdminConnection, state: WorkspaceState, grants: str
 ) -> None:
-    """Make the identities of the first project, and their grants."""
+    """Create the identities of the default project, and grant their privileges."""
     await admin.query(_default_project_statements(state))
     for role in (state.client_id, state.native_user):
         await admin.query_in(DATABASE, grant_statements(grants, role))

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server: created, started and stopped."""
+"""A PostgreSQL server that the emulator creates, starts and stops."""
 
 import asyncio
 import signal
@@ -20,8 +20,8 @@ class Server:
     """
     A PostgreSQL cluster in a folder of *launcher*'s directory.
 
-    One with a *primary* is its hot standby. Everything is started by the thread of
-    the event loop: the kernel ends a child with the thread that started it.
+    A server with a *primary* is its hot standby. The thread of the event loop starts
+    all processes: the kernel ends a child when the thread that started it ends.
     """
 
     def __init__(
@@ -34,17 +34,17 @@ class Server:
 
     @property
     def data(self) -> Path:
-        """The folder of the cluster's data."""
+        """The data directory of the cluster."""
         return self.folder / "data"
 
     @property
     def socket_folder(self) -> Path:
-        """The folder of the socket."""
+        """The folder of the Unix socket."""
         return self.folder / "socket"
 
     @property
     def socket(self) -> Path:
-        """The socket on which the server trusts whoever reaches it."""
+        """The Unix socket, on which the server requires no password."""
         return self.socket_folder / f".s.PGSQL.{self.port}"
 
     @property
@@ -52,7 +52,7 @@ class Server:
         return self.folder / "postgres.log"
 
     async def start(self) -> None:
-        """Make the cluster where there is none, and start it; raises LocalError."""
+        """Start the server, and create its cluster if needed. Raises LocalError."""
         launcher, data = self._launcher, self.data
         for path in (self.folder, data, self.socket_folder):
             launcher.make_directory(path)
@@ -65,9 +65,9 @@ class Server:
         version = launcher.binaries.version
         if data_version != str(version):
             raise LocalError(
-                f"{launcher.directory} holds data of PostgreSQL {data_version}, and "
-                f"version {version} was found. Use --postgres to choose the other, or "
-                "another --data."
+                f"{launcher.directory} contains data of PostgreSQL {data_version}, but "
+                f"version {version} was found. Choose the other installation with "
+                "--postgres, or another directory with --data."
             )
         (data / "postmaster.pid").unlink(missing_ok=True)
         command: list[Path | str] = [launcher.program, "-D", data]
@@ -84,16 +84,17 @@ class Server:
                 raise LocalError(f"PostgreSQL did not start:\n{_read_tail(self._log)}")
             if time.monotonic() > deadline:
                 raise LocalError(
-                    f"PostgreSQL is not ready yet:\n{_read_tail(self._log)}"
+                    f"PostgreSQL was not ready after {START_TIMEOUT:g} s:\n"
+                    f"{_read_tail(self._log)}"
                 )
             await asyncio.sleep(0.01)
 
     async def stop(self, *, keeps_data: bool = False) -> None:
-        """Stop the server; with *keeps_data* its data is written first."""
+        """Stop the server; *keeps_data* makes it write its data to disk first."""
         process = self._process
         if process is None or process.poll() is not None:
             return
-        # Throw-away data needs no checkpoint.
+        # Temporary data needs no checkpoint.
         is_persistent = keeps_data or self._launcher.is_persistent
         process.send_signal(signal.SIGINT if is_persistent else signal.SIGQUIT)
         try:
@@ -113,7 +114,7 @@ class Server:
             "log_min_messages": "warning",
             "shared_buffers": "64MB",
             "lc_messages": "C",
-            # A standby that looks away for a moment finds what it missed.
+            # Keep enough WAL for a standby that falls behind.
             "wal_keep_size": "64MB",
         }
         if not self._launcher.is_persistent:
@@ -147,7 +148,7 @@ class Server:
         finally:
             process.kill()
         if process.returncode != 0:
-            raise LocalError(f"initdb made no cluster:\n{_read_tail(self._log)}")
+            raise LocalError(f"initdb failed:\n{_read_tail(self._log)}")
 
 
 def _read_tail(log: Path) -> str:

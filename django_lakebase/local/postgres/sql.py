@@ -1,9 +1,9 @@
 """
 The SQL that the emulator runs over its admin connection.
 
-Roles, databases, sessions and settings are read from PostgreSQL and changed there. A
-role takes tokens if its comment says so; the service uses a security label, which needs
-a C library.
+PostgreSQL itself stores the roles, databases, sessions and settings. A role accepts
+tokens if its comment has the prefix IDENTITY_LABEL. The service uses a security label
+instead, which needs a C library.
 """
 
 import secrets
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .admin import AdminConnection, quote_identifier, quote_literal
 from .server import SUPERUSER
 
-# The prefix of the comment of a role that takes tokens; the identity type follows.
+# The prefix of the comment on a role that accepts tokens. The identity type follows.
 IDENTITY_LABEL = "databricks_auth: "
 _IS_USER_SESSION = (
     f"backend_type = 'client backend' AND usename <> {quote_literal(SUPERUSER)}"
@@ -21,7 +21,7 @@ _IS_USER_SESSION = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """A role as PostgreSQL knows it; *identity_type* is empty for a native one."""
+    """A role in PostgreSQL; *identity_type* is empty for a native role."""
 
     name: str
     identity_type: str
@@ -34,7 +34,7 @@ class Role:
 
     @property
     def auth_method(self) -> str:
-        """How it logs in, as the API says it."""
+        """The login method, as a value of the API."""
         if not self.can_log_in:
             return "NO_LOGIN"
         if self.identity_type:
@@ -51,7 +51,7 @@ class Database:
 
 
 async def fetch_roles(admin: AdminConnection) -> list[Role]:
-    """Return the roles that are not the service's own."""
+    """Return all roles except the roles of PostgreSQL and the service."""
     rows = await admin.query(
         "SELECT rolname, shobj_description(oid, 'pg_authid'), rolcanlogin, "
         "rolpassword IS NOT NULL, rolcreatedb, rolcreaterole, rolbypassrls, "
@@ -75,7 +75,7 @@ async def fetch_roles(admin: AdminConnection) -> list[Role]:
 
 
 async def fetch_databases(admin: AdminConnection) -> list[Database]:
-    """Return the databases that are not PostgreSQL's own."""
+    """Return all databases except PostgreSQL's default databases."""
     rows = await admin.query(
         "SELECT datname, pg_get_userbyid(datdba) FROM pg_database "
         "WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY datname"
@@ -84,13 +84,13 @@ async def fetch_databases(admin: AdminConnection) -> list[Database]:
 
 
 async def fetch_size(admin: AdminConnection) -> int:
-    """Return the bytes of all databases."""
+    """Return the total size of all databases in bytes."""
     rows = await admin.query("SELECT sum(pg_database_size(oid)) FROM pg_database")
     return int(rows[0][0] or 0)
 
 
 def login_query(user: str) -> str:
-    """Return the query for how *user* may log in: its label, and a password at all."""
+    """Return a query for a role's comment, and for whether it has a password."""
     return (
         "SELECT shobj_description(oid, 'pg_authid'), rolpassword IS NOT NULL "
         f"FROM pg_authid WHERE rolname = {quote_literal(user)} AND rolcanlogin"
@@ -98,7 +98,7 @@ def login_query(user: str) -> str:
 
 
 def label_statement(role: str, identity_type: str | None) -> str:
-    """Return the statement that lets *role* take tokens of *identity_type*, or none."""
+    """Return a statement that labels *role* with *identity_type*; None: no label."""
     text = (
         "NULL"
         if identity_type is None
@@ -108,7 +108,7 @@ def label_statement(role: str, identity_type: str | None) -> str:
 
 
 def parse_identity_type(comment: str | None) -> str:
-    """Return of which kind of identity a role with this *comment* takes tokens."""
+    """Return the identity type in a role's *comment*, empty without one."""
     text = comment or ""
     return text.removeprefix(IDENTITY_LABEL) if text.startswith(IDENTITY_LABEL) else ""
 
@@ -116,7 +116,7 @@ def parse_identity_type(comment: str | None) -> str:
 async def create_role(
     admin: AdminConnection, role: str, identity_type: str, *, can_log_in: bool
 ) -> None:
-    """Create a role; one with an *identity_type* takes tokens."""
+    """Create a role, which accepts tokens if *identity_type* is not empty."""
     right = "LOGIN" if can_log_in else "NOLOGIN"
     await admin.query(f"CREATE ROLE {quote_identifier(role)} {right}")
     if identity_type:
@@ -129,7 +129,11 @@ async def alter_role(
     attributes: dict[str, bool],
     is_superuser: bool | None,
 ) -> None:
-    """Give a role its *attributes*, and the membership unless that is None."""
+    """
+    Change the *attributes* of a role, and its membership in databricks_superuser.
+
+    The membership stays unchanged if *is_superuser* is None.
+    """
     words = [k.upper() if on else f"NO{k.upper()}" for k, on in attributes.items()]
     if words:
         await admin.query(f"ALTER ROLE {quote_identifier(role)} {' '.join(words)}")
@@ -141,7 +145,7 @@ async def alter_role(
 
 
 async def reset_password(admin: AdminConnection, role: str) -> str:
-    """Give a role a new password, and return it."""
+    """Set a new random password for a role, and return the password."""
     password = secrets.token_urlsafe(18)
     await admin.query(
         f"ALTER ROLE {quote_identifier(role)} PASSWORD {quote_literal(password)}"
@@ -150,7 +154,11 @@ async def reset_password(admin: AdminConnection, role: str) -> str:
 
 
 async def drop_role(admin: AdminConnection, role: str, new_owner: str) -> None:
-    """Drop a role; *new_owner* gets what it owns, and is empty if it owns nothing."""
+    """
+    Drop a role, and give the objects that it owns to *new_owner*.
+
+    If *new_owner* is empty, the role must not own any objects.
+    """
     old, new = quote_identifier(role), quote_identifier(new_owner)
     for database in await fetch_databases(admin):
         if new_owner:
@@ -169,7 +177,7 @@ async def create_database(admin: AdminConnection, name: str, owner: str) -> None
 async def alter_database(
     admin: AdminConnection, old: str, name: str, owner: str
 ) -> None:
-    """Rename a database, and give it to *owner*."""
+    """Rename a database, and change its owner."""
     if old != name:
         await admin.query(
             f"ALTER DATABASE {quote_identifier(old)} RENAME TO {quote_identifier(name)}"
@@ -180,12 +188,12 @@ async def alter_database(
 
 
 async def drop_database(admin: AdminConnection, name: str) -> None:
-    """Drop a database, ending its sessions."""
+    """Drop a database, and end its sessions."""
     await admin.query(f"DROP DATABASE {quote_identifier(name)} WITH (FORCE)")
 
 
 async def set_settings(admin: AdminConnection, settings: dict[str, str]) -> None:
-    """Set the server's *settings*, and no others."""
+    """Replace all changed server settings with *settings*."""
     await admin.query("ALTER SYSTEM RESET ALL")
     for name, value in settings.items():
         await admin.query(
@@ -195,7 +203,7 @@ async def set_settings(admin: AdminConnection, settings: dict[str, str]) -> None
 
 
 async def end_sessions(admin: AdminConnection) -> None:
-    """End all sessions but our own, as an administrator does."""
+    """End all user sessions, as an administrator does."""
     await admin.query(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         f"WHERE {_IS_USER_SESSION}"
@@ -203,7 +211,11 @@ async def end_sessions(admin: AdminConnection) -> None:
 
 
 async def fetch_last_activity(admin: AdminConnection) -> float | None:
-    """Return when a session last did something, now if one is at it, None for none."""
+    """
+    Return the time of the last activity of a user session, in seconds since 1970.
+
+    A running statement counts as activity now. Returns None if there is no session.
+    """
     rows = await admin.query(
         "SELECT max(extract(epoch FROM CASE state WHEN 'active' THEN now() "
         "ELSE greatest(state_change, backend_start) END)) FROM pg_stat_activity "

@@ -1,8 +1,9 @@
 """
 The state of the workspace as data: projects, branches, endpoints and secrets.
 
-Names and secrets are generated for each data directory and kept in it, so that
-``--data`` gives the same ones again. Roles and databases are read from PostgreSQL.
+Names and secrets are generated once and saved in the data directory, so ``--data``
+keeps them from run to run. Roles and databases are read from PostgreSQL; the state has
+only their ids.
 """
 
 import secrets
@@ -17,14 +18,14 @@ DOMAIN = "database.local-1.lakebase.test"
 DATABASE = "databricks_postgres"
 BRANCH = "production"
 ENDPOINT = "primary"
-# Seconds, as the service makes them for a new project.
+# The service's defaults for a new project, in seconds.
 SUSPEND_AFTER = 86400.0
 RETENTION = 604800.0
-# Seconds for which a deleted resource can be undeleted.
+# Seconds after which a deleted resource can no longer be undeleted.
 PURGE_AFTER = 604800.0
-# What may follow an endpoint's uid in a host name, the longest first.
+# Suffixes of an endpoint's uid in a host name, longest first.
 SUFFIXES = ("-ro-pooler", "-pooler", "-ro", "")
-# The group that the owner and the service principal are members of.
+# The group whose members are the owner and the service principal.
 GROUP = "local-developers"
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "flint", "grove", "heron")
 
@@ -35,7 +36,7 @@ def _random_name() -> str:
 
 @dataclass(kw_only=True)
 class Resource:
-    """What every resource has; moments are seconds since 1970."""
+    """The common fields of all resources; times are Unix timestamps."""
 
     id: str
     created_at: float = field(default_factory=time.time)
@@ -44,17 +45,17 @@ class Resource:
 
     @property
     def is_deleted(self) -> bool:
-        """Whether it waits to be purged, and can be undeleted."""
+        """Whether the resource is deleted but not yet purged."""
         return self.deleted_at is not None
 
     def touch(self) -> None:
-        """Note that it was changed now."""
+        """Set the time of the last update to now."""
         self.updated_at = time.time()
 
 
 @dataclass(kw_only=True)
 class Endpoint(Resource):
-    """A compute of a branch, or a group of them; *suspend_after* 0 is never."""
+    """A compute of a branch or a group of computes; *suspend_after* 0 means never."""
 
     uid: str = field(default_factory=lambda: f"ep-{_random_name()}")
     is_read_write: bool = True
@@ -67,22 +68,22 @@ class Endpoint(Resource):
     has_secondaries: bool = False
     pg_settings: dict[str, str] = field(default_factory=dict)
     active_at: float = field(default_factory=time.time)
-    # Of its standby, if it has one.
+    # The folder of its standby, if it has one.
     folder: str = field(default_factory=lambda: f"s-{secrets.token_hex(4)}")
 
     @property
     def has_standby(self) -> bool:
-        """Whether it has a server of its own, which follows the branch's."""
+        """Whether the endpoint has its own server, a standby of the branch's server."""
         return not self.is_read_write or self.has_secondaries
 
     def host(self, suffix: str = "") -> str:
-        """Return its host name; it does not resolve."""
+        """Return the host name of the endpoint, which DNS does not resolve."""
         return f"{self.uid}{suffix}.{DOMAIN}"
 
 
 @dataclass(kw_only=True)
 class Branch(Resource):
-    """A copy of a database server; *source* is its parent's resource name."""
+    """A branch, which has its own server; *source* is the parent's resource name."""
 
     uid: str = field(default_factory=lambda: f"br-{_random_name()}")
     current_state: str = "INIT"
@@ -92,27 +93,27 @@ class Branch(Resource):
     source: str = ""
     source_lsn: str = ""
     expires_at: float | None = None
-    # Logins are refused until then, as the service does with new branches.
+    # Logins are rejected until then, as on a new branch of the service.
     accepts_logins_at: float = 0.0
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
-    # What the API called them, by id; and the passwords that it made, by role.
+    # PostgreSQL names by the id that the API gave, and generated passwords by role.
     roles: dict[str, str] = field(default_factory=dict)
     databases: dict[str, str] = field(default_factory=dict)
     passwords: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def folder(self) -> str:
-        """The folder of its server."""
+        """The folder of the branch's server."""
         return f"b-{self.uid.rpartition('-')[2]}"
 
     def set_state(self, state: str) -> None:
-        """Change its state."""
+        """Set the state and the time of the change."""
         self.current_state, self.state_changed_at = state, time.time()
 
 
 @dataclass(kw_only=True)
 class Project(Resource):
-    """A project with its branches."""
+    """A project and its branches."""
 
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
     display_name: str = ""
@@ -125,23 +126,23 @@ class Project(Resource):
 
     @property
     def name(self) -> str:
-        """Its resource name."""
+        """The resource name."""
         return f"projects/{self.id}"
 
     @property
     def default_branch(self) -> Branch:
-        """The branch that it was made with."""
+        """The branch that was created with the project."""
         return next(b for b in self.branches.values() if b.is_default)
 
     @property
     def live_branches(self) -> list[Branch]:
-        """The branches that are not deleted; none where the project itself is."""
+        """The branches that are not deleted; none if the project is deleted."""
         if self.is_deleted:
             return []
         return [b for b in self.branches.values() if not b.is_deleted]
 
     def add_default_branch(self, *, is_protected: bool = False) -> Branch:
-        """Give it the branch and the endpoint that every project has."""
+        """Add the branch and the endpoint that every project has."""
         endpoint = Endpoint(id=ENDPOINT, suspend_after=self.suspend_after)
         branch = Branch(id=BRANCH, is_default=True, is_protected=is_protected)
         branch.endpoints[ENDPOINT] = endpoint
@@ -152,9 +153,9 @@ class Project(Resource):
 @dataclass(frozen=True, slots=True)
 class EndpointRef:
     """
-    An endpoint with its parents, as a host name or a resource name addresses it.
+    An endpoint and its parents, found by host name or by resource name.
 
-    *suffix* is the one of `SUFFIXES` that the host name has.
+    *suffix* is the suffix of the host name, one of `SUFFIXES`.
     """
 
     project: Project
@@ -164,23 +165,23 @@ class EndpointRef:
 
     @property
     def is_pooled(self) -> bool:
-        """Whether a connection pooler stands before it."""
+        """Whether clients connect through a connection pooler."""
         return self.suffix.endswith("-pooler")
 
     @property
     def is_read_only(self) -> bool:
-        """Whether it is served by a standby."""
+        """Whether a standby serves the endpoint."""
         return not self.endpoint.is_read_write or self.suffix.startswith("-ro")
 
     @property
     def folder(self) -> str:
-        """The folder of the server that serves it."""
+        """The folder of the server that serves the endpoint."""
         return self.endpoint.folder if self.is_read_only else self.branch.folder
 
 
 @dataclass(kw_only=True)
 class WorkspaceState:
-    """The workspace; its secrets are in no repr."""
+    """The state of the workspace; its repr shows no secrets."""
 
     workspace_id: str = field(default_factory=lambda: str(secrets.randbelow(10**16)))
     owner: str = field(
@@ -202,7 +203,7 @@ class WorkspaceState:
 
     @property
     def default_project(self) -> Project:
-        """The project that it was made with, which the variables lead to."""
+        """The first project; the environment variables are for its endpoint."""
         return next(iter(self.projects.values()))
 
     def groups_of(self, identity: str) -> list[str]:
@@ -210,7 +211,7 @@ class WorkspaceState:
         return [GROUP] if identity in (self.owner, self.client_id) else []
 
     def add_default_project(self, pg_version: int, suspend_after: float) -> Project:
-        """Give it its first project."""
+        """Add the first project."""
         project_id = f"local-{secrets.token_hex(3)}"
         project = Project(
             id=project_id,
@@ -230,14 +231,14 @@ class WorkspaceState:
         return [p for p in self.projects.values() if not p.is_deleted]
 
     def endpoint_refs(self) -> Iterator[EndpointRef]:
-        """Yield every endpoint with its branch and project."""
+        """Yield the endpoints of all branches that are not deleted."""
         for project in self.projects.values():
             for branch in project.live_branches:
                 for endpoint in branch.endpoints.values():
                     yield EndpointRef(project, branch, endpoint)
 
     def resolve_host(self, name: str) -> EndpointRef | None:
-        """Return the endpoint with the host *name*, if there is one."""
+        """Return the endpoint with the host name *name*, or None."""
         label, _, domain = name.partition(".")
         if domain != DOMAIN:
             return None

@@ -1,4 +1,4 @@
-"""Background clean-up: expired branches are removed, idle endpoints suspended."""
+"""Background clean-up: removes expired resources and suspends idle endpoints."""
 
 import asyncio
 import time
@@ -13,13 +13,13 @@ INTERVAL = 0.5
 
 
 class Reaper:
-    """Looks every half second for what is due."""
+    """Checks all projects and endpoints every half second."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
     def start(self) -> asyncio.Task[None]:
-        """Start looking; cancel the task to end it."""
+        """Start the background task; cancel it to stop."""
         return asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
@@ -52,12 +52,12 @@ class Reaper:
         compute = self._resources.computes.find(ref.folder)
         if not is_due or endpoint.is_suspended or compute is None:
             return
-        # Nobody counts statements as they pass: PostgreSQL knows.
+        # The gateway does not parse statements: PostgreSQL has the last activity.
         active_at = await sql.fetch_last_activity(compute.admin)
         endpoint.active_at = max(endpoint.active_at, active_at or 0.0)
         if time.time() - endpoint.active_at > endpoint.suspend_after:
             await self._resources.gateway.suspend(ref)
 
 
-def _has_passed(moment: float | None, now: float) -> bool:
-    return moment is not None and moment <= now
+def _has_passed(timestamp: float | None, now: float) -> bool:
+    return timestamp is not None and timestamp <= now

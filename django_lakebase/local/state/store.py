@@ -1,4 +1,4 @@
-"""The file that keeps the state of a data directory."""
+"""The file that holds the state of a data directory."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class StateStore:
-    """The file in which a state is kept."""
+    """Loads and saves the state of *directory*."""
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / "state.json"
@@ -24,17 +24,19 @@ class StateStore:
         fields = json.loads(self._file.read_text())
         projects = _load_each(fields.pop("projects"), _load_project)
         for project in projects.values():
-            # A branch that was being created when a run was killed has no server.
+            # Drop branches that a killed run was still creating: they have no server.
             project.branches = {
                 key: branch
                 for key, branch in project.branches.items()
                 if branch.current_state == "READY"
             }
-        complete = {key: one for key, one in projects.items() if one.branches}
+        complete = {
+            key: project for key, project in projects.items() if project.branches
+        }
         return WorkspaceState(**fields, projects=complete)
 
     def save(self, state: WorkspaceState) -> None:
-        """Write *state* atomically."""
+        """Save *state*; the file is replaced atomically."""
         new = self._file.with_suffix(".new")
         new.touch(mode=0o600)
         new.write_text(json.dumps(asdict(state)))
@@ -55,5 +57,5 @@ def _load_project(fields: dict[str, Any]) -> Project:
 def _load_branch(fields: dict[str, Any]) -> Branch:
     endpoints = fields.pop("endpoints")
     return Branch(
-        **fields, endpoints=_load_each(endpoints, lambda one: Endpoint(**one))
+        **fields, endpoints=_load_each(endpoints, lambda fields: Endpoint(**fields))
     )

@@ -1,4 +1,4 @@
-"""``manage.py lakebase_check``: verifies the connection, or explains what fails."""
+"""``manage.py lakebase_check``: verifies connections, or explains what fails."""
 
 import json
 import time
@@ -15,12 +15,13 @@ from django.utils.connection import ConnectionDoesNotExist
 from django_lakebase.base import LakebaseMixin
 from django_lakebase.diagnosis.steps import Diagnosis, Status, Step
 
-# Seconds between attempts with --wait: the first, doubled up to the second.
+# Seconds between attempts with --wait: the first pause, doubled after each up to the
+# longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 
 
 class Command(BaseCommand):
-    """The command: arguments, output as text or JSON, and the exit status."""
+    """Runs the steps of a `Diagnosis` for each alias; prints them as text or JSON."""
 
     help = (
         "Verifies that Django can connect to Lakebase: the settings, the login to the "
@@ -28,7 +29,7 @@ class Command(BaseCommand):
         "second credential. If a step fails, prints the reason with a hint and exits "
         "with 1."
     )
-    # The command must run even if other parts of the project are broken.
+    # The command has to run even if other parts of the project are broken.
     requires_system_checks = ()
     requires_migrations_checks = False
 
@@ -56,7 +57,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, **options: Any) -> None:
-        """Check the aliases; exit with 1 if a step fails."""
+        """Check the aliases; exit with status 1 if a step fails."""
         deadline = time.monotonic() + options["wait"]
         is_text = options["format"] == "text"
         report = []
@@ -127,13 +128,13 @@ def _seconds(text: str) -> float:
 
 
 def _lines(step: Step, style: Style) -> Iterator[str]:
-    paints: dict[Status, Callable[[str], str]] = {
+    styles: dict[Status, Callable[[str], str]] = {
         Status.OK: style.SUCCESS,
         Status.WARN: style.WARNING,
         Status.FAIL: style.ERROR,
         Status.SKIPPED: str,
     }
-    status = paints[step.status](f"{step.status:<8}")
+    status = styles[step.status](f"{step.status:<8}")
     yield f"  {status} {step.id:<11}{step.seconds:6.2f} s  {step.detail}"
     if step.hint:
         yield f"{'':11}{step.hint}"

@@ -8,7 +8,7 @@ from debug_toolbar.store import get_store
 from debug_toolbar.toolbar import DebugToolbar
 from django.urls import reverse
 
-from tests.app.models import Note
+from tests.projects.app.models import Note
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

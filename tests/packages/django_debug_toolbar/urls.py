@@ -2,6 +2,6 @@
 
 from debug_toolbar.toolbar import debug_toolbar_urls
 
-from tests.app.urls import urlpatterns as own
+from tests.projects.app.urls import urlpatterns as own
 
 urlpatterns = [*own, *debug_toolbar_urls()]

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from tests.app.models import Note
+from tests.projects.app.models import Note
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

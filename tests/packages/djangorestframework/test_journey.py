@@ -4,7 +4,7 @@ import pytest
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
-from tests.app.models import Note
+from tests.projects.app.models import Note
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

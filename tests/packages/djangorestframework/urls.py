@@ -3,7 +3,7 @@
 from django.urls import include, path
 from rest_framework import routers, serializers, viewsets
 
-from tests.app.models import Note
+from tests.projects.app.models import Note
 
 
 class NoteSerializer(serializers.ModelSerializer):

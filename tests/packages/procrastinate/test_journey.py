@@ -9,8 +9,8 @@ import uuid
 import pytest
 from django.db import connection
 
-from tests.app.models import Note
 from tests.packages.procrastinate.jobs.tasks import note
+from tests.projects.app.models import Note
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -4,7 +4,7 @@ import os
 
 from tests.settings import *
 
-ROOT_URLCONF = "tests.app.urls"
+ROOT_URLCONF = "tests.projects.app.urls"
 DATABASES = {
     "default": {
         "ENGINE": "django_lakebase",

@@ -11,7 +11,7 @@ from sentry_sdk.integrations.django import DjangoIntegration
 from sentry_sdk.scrubber import EventScrubber
 from sentry_sdk.transport import Transport
 
-from tests.support import forget_all
+from tests.helpers.credentials import forget_credentials
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -86,7 +86,7 @@ def test_a_connect_that_fails_shows_no_secret(
         monkeypatch.setitem(connection.settings_dict, "HOST", "")
         monkeypatch.delenv("PGHOST")
     if fault == "secret-revoked":
-        forget_all()
+        forget_credentials()
 
     with local.fault(fault):
         assert get("/count/") == "500 Internal Server Error"

@@ -1,4 +1,4 @@
-"""A project that has tests; its databases are told by the journeys that run them."""
+"""A project with tests; variables set its databases."""
 
 import json
 import os

@@ -2,7 +2,7 @@
 
 from procrastinate.contrib.django import app
 
-from tests.app.models import Note
+from tests.projects.app.models import Note
 
 
 @app.task

@@ -1,4 +1,4 @@
-"""The app, which may ask the database while Django starts."""
+"""The app, which may query the database while Django starts."""
 
 import os
 
@@ -7,12 +7,12 @@ from django.db import connections
 
 
 class CatalogConfig(AppConfig):
-    """The shop's only app."""
+    """The app of the shop."""
 
     name = "catalog"
 
     def ready(self) -> None:
-        """Read a row before there is a test database, as some projects do."""
+        """Read a row before the test database exists, as some projects do."""
         if os.environ.get("SHOP_READS_EARLY"):
             for alias in connections:
                 connections[alias].cursor().execute("SELECT 1")

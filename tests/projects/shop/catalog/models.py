@@ -1,9 +1,9 @@
-"""The shop's only model."""
+"""The model of the shop."""
 
 from django.db import models
 
 
 class Product(models.Model):
-    """Something that is sold."""
+    """A product that is sold."""
 
     name = models.CharField(max_length=50)

@@ -1,4 +1,4 @@
-"""The shop's tests, which note where their rows went."""
+"""The tests of the shop, which record the database of their rows."""
 
 import json
 import os
@@ -14,13 +14,13 @@ LONGEST_WAIT = 60.0
 
 
 def notes():
-    """Return what was noted so far, by all processes."""
+    """Return the notes of all processes so far."""
     text = Path(os.environ["SHOP_NOTES"]).read_text()
     return [json.loads(line) for line in text.splitlines()]
 
 
 def note(alias, kind):
-    """Note which database *alias* leads to, and whose rows are in it."""
+    """Record the database of *alias* and the rows in it."""
     with connections[alias].cursor() as cursor:
         cursor.execute("SELECT current_database(), pg_backend_pid()")
         database, backend = cursor.fetchone()
@@ -39,10 +39,10 @@ def note(alias, kind):
 
 
 class Places:
-    """Writes to every database, and waits for the other workers to do so."""
+    """Writes to each database, and waits until the other workers have done so."""
 
     def test_rows_are_in_the_test_database(self):
-        """One row for each alias, which is still open when the other workers are."""
+        """Each alias writes one row, and stays connected until all workers have."""
         for alias in connections:
             Product.objects.using(alias).create(name=alias)
         for alias in connections:
@@ -55,18 +55,18 @@ class Places:
 
 
 class InTransactionTests(Places, TestCase):
-    """Rows that are rolled back."""
+    """Tests whose rows are rolled back."""
 
     databases = "__all__"
 
 
 class CommittedTests(Places, TransactionTestCase):
-    """Rows that are committed, and flushed afterwards."""
+    """Tests whose rows are committed, and flushed afterwards."""
 
     databases = "__all__"
 
     def test_rows_are_found_after_a_new_login(self):
-        """Also when the credential of the first one has died meanwhile."""
+        """The credential of the first test may have expired."""
         Product.objects.create(name="lamp")
         time.sleep(float(os.environ.get("SHOP_OUTLIVES", "0")))
         connection.close()
@@ -77,5 +77,5 @@ class WithoutDatabaseTests(SimpleTestCase):
     """Tests that need no database."""
 
     def test_a_product_has_a_name(self):
-        """It is in memory only."""
+        """The model is used in memory only."""
         assert Product(name="lamp").name == "lamp"

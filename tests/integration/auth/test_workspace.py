@@ -1,0 +1,37 @@
+"""Requests to the workspace through the Databricks SDK."""
+
+import pytest
+
+from django_lakebase.auth.sdk import new_client
+from django_lakebase.auth.workspace import fetch_groups
+from django_lakebase.config.target import Login
+from django_lakebase.local.state.model import GROUP
+from tests.helpers.wrappers import settings_for
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize("source", ["environment", "settings"])
+def test_workspace_url_copied_from_a_browser_is_accepted(
+    local, monkeypatch, source, quote
+):
+    """The SDK would send the token request to its path and query."""
+    env = local.env
+    address = f"{quote}{env['DATABRICKS_HOST']}/browse?o=1234567890{quote}"
+    monkeypatch.setenv("DATABRICKS_HOST", address)
+    arguments = None
+    if source == "settings":
+        names = ("client_id", "client_secret")
+        arguments = {name: env[f"DATABRICKS_{name.upper()}"] for name in names}
+        arguments["host"] = address.strip('"')
+
+    config = new_client(Login("", "w", address, arguments=arguments)).config
+
+    assert config.host == env["DATABRICKS_HOST"]
+    assert config.workspace_id == "1234567890"
+
+
+def test_groups_of_the_identity_are_fetched(local, new_wrapper):
+    """The Postgres role of a group accepts the tokens of its members."""
+    login = new_wrapper(**settings_for(local)).get_target().login
+
+    assert fetch_groups(login) == {GROUP}

@@ -1,0 +1,261 @@
+"""Forks of a process with credentials and connections: gunicorn, Celery."""
+
+import os
+import signal
+import threading
+import traceback
+from typing import Any
+
+import pytest
+from django.db import ProgrammingError
+
+from django_lakebase import signals
+from django_lakebase.auth import registry, sdk
+from tests.helpers.credentials import cache_of, cache_token, cached_credential
+from tests.helpers.wrappers import fetch_value
+
+CREDENTIALS = "/api/2.0/postgres/credentials"
+
+# Python 3.12 and newer warn; servers fork all the same.
+pytestmark = [
+    pytest.mark.filterwarnings(
+        "ignore:This process .* is multi-threaded:DeprecationWarning"
+    ),
+    pytest.mark.every_environment,
+]
+
+
+def in_child(work):
+    """Run *work* in a forked child, and return its result as text."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            answer = str(work())
+        except BaseException:  # noqa: BLE001 - the parent asserts on it.
+            answer = traceback.format_exc()
+        os.write(writing, answer.encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    return answer
+
+
+def test_child_has_its_own_pool(new_wrapper):
+    """Two processes on one socket would read each other's answers."""
+    wrapper = new_wrapper("forked", OPTIONS={"pool": {"min_size": 1, "max_size": 1}})
+    parents = fetch_value(wrapper, "SELECT pg_backend_pid()")
+    wrapper.close()
+
+    childs = [
+        in_child(lambda: fetch_value(wrapper, "SELECT pg_backend_pid()"))
+        for _ in range(2)
+    ]
+
+    assert str(parents) not in childs
+    assert len(set(childs)) == 2
+    assert fetch_value(wrapper, "SELECT pg_backend_pid()") == parents
+
+
+@pytest.mark.parametrize("options", [{}, {"pool": True}], ids=["plain", "pool"])
+def test_child_does_not_end_the_session_of_its_parent(new_wrapper, options):
+    """Whether it uses or closes the connection that it has inherited."""
+    wrapper = new_wrapper("forked", OPTIONS=options)
+    parents = fetch_value(wrapper, "SELECT pg_backend_pid()")
+
+    def work():
+        own = fetch_value(wrapper, "SELECT pg_backend_pid()")
+        wrapper.close()
+        return own
+
+    closing = in_child(wrapper.close)
+    working = in_child(work)
+
+    assert closing == "None"
+    assert working.isdigit(), working
+    assert working != str(parents)
+    assert fetch_value(wrapper, "SELECT pg_backend_pid()") == parents
+
+
+def test_child_cannot_use_the_transaction_of_its_parent(new_wrapper):
+    """A query is an error there, and the parent's transaction continues."""
+    wrapper = new_wrapper("forked")
+    wrapper.ensure_connection()
+    wrapper.set_autocommit(False)
+    wrapper.in_atomic_block = True
+    inside = fetch_value(wrapper, "SELECT txid_current()")
+
+    childs = in_child(lambda: fetch_value(wrapper, "SELECT 1"))
+
+    assert ProgrammingError.__name__ in childs
+    assert fetch_value(wrapper, "SELECT txid_current()") == inside
+    wrapper.in_atomic_block = False
+    wrapper.rollback()
+
+
+def test_child_uses_the_credential_of_its_parent(new_wrapper, local):
+    wrapper = new_wrapper("forked")
+    fetch_value(wrapper, "SELECT 1")
+    wrapper.close()
+
+    assert in_child(lambda: fetch_value(wrapper, "SELECT 1")) == "1"
+    assert local.counters()["credentials_issued"] == 1
+
+
+def test_child_can_fetch_a_credential_after_a_fork_during_a_request(new_wrapper, local):
+    """It inherits no locked lock."""
+    wrapper = new_wrapper("forked")
+    fetch_value(wrapper, "SELECT 1")
+    wrapper.close()
+    cache = cache_of(wrapper)
+    cache.drop(cached_credential(wrapper))
+    with local.fault("api-slow", ms=500):
+        busy = threading.Thread(target=cache.get)
+        busy.start()
+        while not local.counters()["requests"].get(CREDENTIALS):
+            pass
+        answer = in_child(lambda: fetch_value(wrapper, "SELECT 1"))
+        busy.join()
+
+    assert answer == "1"
+
+
+def cache_due_credential(wrapper, local):
+    """Put a valid credential that is past its refresh time into the cache."""
+    token = local.issue(local.facts["service_principal"])
+    credential = cache_token(wrapper, token, left=600)
+    # A process that has a credential has imported the SDK.
+    sdk.import_sdk()
+    local.reset_counters()
+    return credential
+
+
+def test_twenty_forked_jobs_cost_one_refresh_in_the_parent(new_wrapper, local):
+    wrapper = new_wrapper("forked")
+    cache_due_credential(wrapper, local)
+    threads = threading.active_count()
+
+    jobs = [in_child(lambda: fetch_value(wrapper, "SELECT 1")) for _ in range(20)]
+
+    counted = local.counters()
+    assert jobs == ["1"] * 20
+    assert counted["requests"].get(CREDENTIALS) == 1
+    # A child that fetched a credential would have logged in, too.
+    assert counted["requests"]["/oidc/v1/token"] == 1
+    assert cache_of(wrapper).issued == 1
+    assert threading.active_count() == threads
+
+
+def test_expired_credential_is_refreshed_before_fork(new_wrapper, local):
+    """As in a worker that was idle for an hour."""
+    wrapper = new_wrapper("forked")
+    cache_token(wrapper, "expired", left=-60)
+    sdk.import_sdk()
+
+    job = in_child(lambda: cache_of(wrapper).ready() is not None)
+
+    assert job == "True"
+
+
+def test_fork_before_the_first_credential_sends_no_request(new_wrapper, local):
+    """Most processes that fork never use the database."""
+    wrapper = new_wrapper("forked")
+    registry.access_to(wrapper.get_target())
+
+    in_child(lambda: None)
+
+    assert local.counters()["requests"] == {}
+
+
+def test_refresh_before_fork_opt_out_applies_to_aliases_with_the_same_login(
+    new_wrapper, local
+):
+    """The parent sends no request; a child that needs a credential does."""
+    wrapper = new_wrapper("forked")
+    cache_due_credential(wrapper, local)
+    other = new_wrapper("other", OPTIONS={"refresh_before_fork": False})
+    assert cache_of(other) is cache_of(wrapper)
+
+    in_child(lambda: None)
+
+    assert local.counters()["requests"] == {}
+
+
+def test_failed_refresh_before_fork_is_not_repeated(new_wrapper, local):
+    """The children use the old credential while it is valid, without a request."""
+    wrapper = new_wrapper("forked")
+    cache_due_credential(wrapper, local)
+    with local.fault("api-429", retry_after=60):
+        jobs = [in_child(lambda: fetch_value(wrapper, "SELECT 1")) for _ in range(5)]
+
+    assert jobs == ["1"] * 5
+    assert local.counters()["requests"].get(CREDENTIALS) == 1
+
+
+def test_fork_does_not_wait_for_a_silent_workspace(new_wrapper, local, monkeypatch):
+    """The request continues in the parent."""
+    monkeypatch.setattr(registry, "FORK_TIMEOUT", 0.2)
+    wrapper = new_wrapper("forked")
+    cache_due_credential(wrapper, local)
+    cache = cache_of(wrapper)
+    with local.fault("api-slow", ms=5000):
+        jobs = [in_child(lambda: fetch_value(wrapper, "SELECT 1")) for _ in range(3)]
+        is_still_asking = cache.is_refreshing()
+
+    assert jobs == ["1"] * 3
+    assert is_still_asking
+    cache.join(15)
+    assert local.counters()["requests"].get(CREDENTIALS) == 1
+    assert cache.issued == 1
+
+
+def test_receiver_of_credential_issued_may_fork(new_wrapper, local):
+    """It runs in the thread for which a fork would wait."""
+    wrapper = new_wrapper("forked")
+    wrapper.inc_thread_sharing()
+    cache_due_credential(wrapper, local)
+    jobs = []
+
+    def fork(**_):
+        jobs.append(in_child(lambda: fetch_value(wrapper, "SELECT 1")))
+
+    signals.credential_issued.connect(fork)
+    try:
+        cache_of(wrapper).ready()
+        cache_of(wrapper).join(15)
+    finally:
+        signals.credential_issued.disconnect(fork)
+
+    assert jobs == ["1"]
+    assert cache_of(wrapper).issued == 1
+
+
+@pytest.mark.parametrize("name", ["registry", "import", "refresh"])
+def test_signal_handler_may_fork_while_its_thread_holds_a_lock(
+    new_wrapper, local, name
+):
+    """Python runs handlers between any two steps of the main thread."""
+    wrapper = new_wrapper("forked")
+    cache_due_credential(wrapper, local)
+    # Locks are internal, and each of them may be held when a signal arrives.
+    locks: dict[str, Any] = {
+        "registry": registry._lock,  # noqa: SLF001
+        "import": sdk._import_lock,  # noqa: SLF001
+        "refresh": cache_of(wrapper)._refresh._lock,  # noqa: SLF001
+    }
+    jobs = []
+
+    def fork(*_):
+        jobs.append(in_child(lambda: fetch_value(wrapper, "SELECT 1")))
+
+    before = signal.signal(signal.SIGUSR1, fork)
+    try:
+        with locks[name]:
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    assert jobs == ["1"]
+    assert cache_of(wrapper).issued == 1

@@ -1,8 +1,0 @@
-"""What uvicorn loads."""
-
-import os
-
-from django.core.asgi import get_asgi_application
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.servers.site.settings")
-application = get_asgi_application()

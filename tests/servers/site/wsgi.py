@@ -1,8 +1,0 @@
-"""What gunicorn and uWSGI load."""
-
-import os
-
-from django.core.wsgi import get_wsgi_application
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.servers.site.settings")
-application = get_wsgi_application()
