@@ -1,46 +1,48 @@
-# Two commands do it all: make demo, make test. They need Python 3.11+ and make.
+# Start with make demo or make test; both need only Python 3.11+ and make.
 VENV = .venv
 BIN = $(VENV)/bin
-# Empty where the environment is somebody else's, and complete.
+# Leave empty to use an existing, complete environment.
 STAMPS = yes
-# Taken from the environment too, as in: PORT=8000 make demo
+# May also be set in the environment: PORT=8000 make demo
 PORT ?=
 ONCE ?=
 ARGS ?=
 SECONDS = 60
 SEED =
-# Each has a local Lakebase of its own; WORKERS= is one process for all.
+# Each test process starts a local Lakebase; WORKERS= runs all tests in one process.
 WORKERS = -n auto --maxprocesses 4 --dist loadfile
 TTL = $(if $(ONCE),6,20)
 
-# Django's own tests: a release, POOL=1, and labels; "database" is its heavy part.
+# For make django-suite: a release, POOL=1, and labels. The label "database" stands for
+# the tests that depend most on the database.
 DJANGO = 5.2
 POOL =
 LABELS =
 
-.PHONY: help demo test django-suite packages packages-newest packages-lts chaos soak fleet
-.PHONY: bench figures lint docs clean always
+.PHONY: help demo test django-suite packages packages-newest packages-lts
+.PHONY: chaos soak thundering-herd bench run-benchmarks lint docs clean always
 
 help:
-	@echo "make demo          the example site on a local Lakebase; Ctrl-C ends it"
-	@echo "                   PORT=8000 chooses its port; tokens live for 20 seconds"
-	@echo "make demo ONCE=1   the same without staying: three rotations, then the end;"
-	@echo "                   tokens live for 6 seconds"
-	@echo "make test          the whole test suite; ARGS='...' goes to pytest"
-	@echo "make django-suite  Django's own tests on both backends, and the difference;"
-	@echo "                   DJANGO=6.1 POOL=1 LABELS='database' choose what is run"
-	@echo "make chaos         every fault while rows are written, then the books"
-	@echo "                   SECONDS=600 SEED=7 for a long run, or one again"
-	@echo "make soak          an hour of short-lived credentials; SECONDS=3600"
-	@echo "make fleet         200 processes that start at once, and 10,000 simulated"
-	@echo "make packages      journeys with other packages, on the newest Django"
-	@echo "                   and on the LTS; ARGS='wagtail procrastinate' chooses"
-	@echo "make bench         the measured figures, in docs/benchmarks.md too (ten minutes);"
-	@echo "                   ARGS='--only NAME' measures one part and writes nothing"
-	@echo "make lint          formatting, rules, types and import layers"
-	@echo "make docs          the documentation, in docs/_build"
-	@echo "make clean         remove the environment and what was built"
-	@echo "PYTHON=... chooses the Python that the environment is made of."
+	@echo "make demo             run the example site on a local Lakebase until Ctrl-C;"
+	@echo "                      tokens live for 20 seconds; PORT=8000 sets the port"
+	@echo "make demo ONCE=1      exit after three token rotations; tokens live for 6 seconds"
+	@echo "make test             run all tests; ARGS='...' is passed to pytest"
+	@echo "make django-suite     run Django's test suite on this engine and on Django's own"
+	@echo "                      backend, and compare the results; DJANGO=6.1 POOL=1"
+	@echo "                      LABELS='database' select the release and the tests"
+	@echo "make chaos            inject every fault while rows are written, and check the"
+	@echo "                      rows; SECONDS=600 SEED=7 set the duration and the schedule"
+	@echo "make soak             write for an hour with short-lived credentials, and check"
+	@echo "                      for leaks; SECONDS=3600"
+	@echo "make thundering-herd  start 200 processes in the same second, and simulate 10,000"
+	@echo "make packages         test other Django packages on the newest Django and on the"
+	@echo "                      LTS; ARGS='wagtail procrastinate' selects packages"
+	@echo "make bench            run the benchmarks and write docs/benchmarks.md (ten"
+	@echo "                      minutes); ARGS='--only NAME' runs one and writes nothing"
+	@echo "make lint             check formatting, lint rules, types and import layers"
+	@echo "make docs             build the documentation in docs/_build"
+	@echo "make clean            remove environments and build results"
+	@echo "PYTHON=... selects the Python of new environments."
 
 demo: $(VENV)/local
 	@$(BIN)/lakebase-local run --token-ttl $(TTL) -- \
@@ -50,38 +52,38 @@ test: $(VENV)/local,test
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 django-suite: $(VENV)/local
-	$(BIN)/python -m tests.django_suite --django $(DJANGO) $(if $(POOL),--pool) \
+	$(BIN)/python -m tools.django_suite --django $(DJANGO) $(if $(POOL),--pool) \
 		$(ARGS) $(LABELS)
 
-# Half of the time without a pool, half with one.
+# Half of SECONDS without a pool, half with one.
 chaos: $(VENV)/local
-	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --share 2 $(SEED:%=--seed %)
-	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --share 2 $(SEED:%=--seed %) --pool
+	$(BIN)/python -m tools.chaos --seconds $(SECONDS) --share 2 $(SEED:%=--seed %)
+	$(BIN)/python -m tools.chaos --seconds $(SECONDS) --share 2 $(SEED:%=--seed %) --pool
 
 soak: SECONDS = 3600
 soak: $(VENV)/local
-	$(BIN)/python -m tests.chaos.soak --seconds $(SECONDS)
+	$(BIN)/python -m tools.chaos.soak --seconds $(SECONDS)
 
-fleet: $(VENV)/local
-	$(BIN)/python -m tests.chaos.fleet
-	$(BIN)/python -m tests.chaos.simulation
+thundering-herd: $(VENV)/local
+	$(BIN)/python -m tools.chaos.thundering_herd
+	$(BIN)/python -m tools.chaos.simulation
 
 packages: packages-newest packages-lts
 
-# Tokens end within each journey.
+# Tokens are so short-lived that they expire during each test.
 packages-newest packages-lts:
 	@$(MAKE) --no-print-directory VENV=.venv-$@ .venv-$@/local,test,$@
 	@.venv-$@/bin/lakebase-local run --token-ttl 5 -- \
-		.venv-$@/bin/python -m tests.packages $(ARGS)
+		.venv-$@/bin/python -m tools.packages $(ARGS)
 
-# An environment of its own: what is measured beside us brings forty packages.
+# In a separate environment, because the other pools have forty dependencies.
 bench:
-	@$(MAKE) --no-print-directory VENV=$(VENV)-bench figures
+	@$(MAKE) --no-print-directory VENV=$(VENV)-bench run-benchmarks
 
-figures: $(VENV)/local,bench
-	$(BIN)/python -m tests.bench --write $(ARGS)
+run-benchmarks: $(VENV)/local,bench
+	$(BIN)/python -m benchmarks --write $(ARGS)
 
-# The tests are typed too, and import what they need.
+# Includes the test dependencies, because mypy also checks the tests.
 lint: $(STAMPS:%=$(VENV)/local,test,lint)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -94,7 +96,7 @@ docs: $(STAMPS:%=$(VENV)/local,docs)
 clean:
 	rm -rf $(VENV) $(VENV)-bench .venv-packages-* docs/_build
 
-# One environment; each stamp is named by the extras that are in it.
+# One environment with a stamp file for each combination of installed extras.
 $(VENV)/local $(VENV)/local,test $(VENV)/local,test,lint $(VENV)/local,docs \
 		$(VENV)/local,bench \
 		$(VENV)/local,test,packages-newest $(VENV)/local,test,packages-lts: \
@@ -103,11 +105,11 @@ $(VENV)/local $(VENV)/local,test $(VENV)/local,test,lint $(VENV)/local,docs \
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(@F)]"
 	@touch $@
 
-# Looked at each time: an environment whose Python has gone, or that was left half
-# made, is made anew, and is newer than every stamp.
+# Checked each time: an environment that is incomplete, or whose Python was removed, is
+# created again. It is then newer than every stamp, so its extras are installed again.
 $(VENV)/pyvenv.cfg: always
 	@$(BIN)/python -c "import pip" 2>/dev/null || { \
-		python=$$(sh .ci/find-python $(PYTHON)) && echo "making $(VENV) with $$python" && \
+		python=$$(sh .ci/find-python $(PYTHON)) && echo "creating $(VENV) with $$python" && \
 		"$$python" -m venv --clear $(VENV); }
 
 always:

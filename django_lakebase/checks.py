@@ -32,6 +32,8 @@ from .exceptions import SettingsError
 from .failures.classify import failures_by_id
 from .failures.render import summary_and_hint
 
+# Where the hint of each check leads; the page has an anchor for each id.
+CHECKS_PAGE = "docs/reference/checks.md"
 # The keys of OPTIONS that Django and psycopg handle. Other keys are the engine's own or
 # libpq's.
 DJANGO_OPTIONS = (
@@ -103,9 +105,13 @@ class Alias:
 
 def check_databases(*, app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Check the settings of all aliases that use this engine."""
-    return [
+    messages = [
         message for alias in _aliases() for check in CHECKS for message in check(alias)
     ]
+    for message in messages:
+        anchor = str(message.id).lower().replace(".", "-")
+        message.hint = f"{message.hint} See {CHECKS_PAGE}#{anchor}."
+    return messages
 
 
 def _aliases() -> Iterator[Alias]:

@@ -5,7 +5,7 @@ The app loads this module only if OpenTelemetry's API is installed. Names follow
 semantic conventions for database clients
 (https://opentelemetry.io/docs/specs/semconv/db/). Names that start with ``lakebase.``
 follow the vendor's connector for Node where it has an equivalent.
-docs/howto/observe.md lists them all.
+docs/reference/observability.md lists them all.
 """
 
 import time

@@ -55,13 +55,13 @@ def test_misspelled_option_gets_a_suggestion(configure):
 
     assert finding.id == "lakebase.W001"
     assert "conect_budget" in finding.msg
-    assert finding.hint == 'Did you mean "connect_budget"?'
+    assert finding.hint.startswith('Did you mean "connect_budget"? See ')
 
 
 def test_unknown_option_without_a_similar_name_is_to_be_removed(configure):
     [finding] = configure({"zzzzzzzz": 5})
 
-    assert finding.hint == "Remove it."
+    assert finding.hint == "Remove it. See docs/reference/checks.md#lakebase-w001."
 
 
 NATIVE = {"HOST": "h", "USER": "u"}

@@ -10,6 +10,7 @@ from django.core.management.base import CommandParser
 
 import django_lakebase
 from django_lakebase import signals
+from django_lakebase.checks import CHECKS_PAGE
 from django_lakebase.config import libpq
 from django_lakebase.config.target import OWN_OPTIONS
 from django_lakebase.failures.catalog import FAILURES
@@ -73,6 +74,10 @@ def test_each_system_check_has_an_anchor():
         c for c in checks if f"(lakebase-{c.lower()})=\n### " not in page("checks")
     ]
     assert missing == []
+
+
+def test_hints_of_system_checks_lead_to_an_existing_page():
+    assert (TOP / CHECKS_PAGE).exists()
 
 
 def test_signals_stats_metrics_and_spans_are_documented():

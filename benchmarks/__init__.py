@@ -1,0 +1,1 @@
+"""Benchmarks of the engine against Django's own backend and other connection pools."""

@@ -1,6 +1,0 @@
-"""A project with a health endpoint."""
-
-from tests.settings import *
-
-INSTALLED_APPS += ["health_check"]
-ROOT_URLCONF = "tests.packages.django_health_check.urls"

@@ -1,9 +1,0 @@
-"""A project whose migrations are linted."""
-
-from tests.settings import *
-
-INSTALLED_APPS += [
-    "django_migration_linter",
-    "tests.packages.django_migration_linter.shop",
-]
-DATABASES = {"default": {"ENGINE": "django_lakebase.postgresql"}}

@@ -1,0 +1,174 @@
+"""
+The faults, and the errors that users may get while each of them is active.
+
+Most are faults of the local Lakebase. The others are commands to the writer processes:
+fork, kill a thread, exhaust the pool, fail to resolve names.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# A placeholder for the time at which the fault begins, in seconds since 1970.
+NOW = "now"
+# Long enough that a fork or a killed thread interrupts a fetch.
+SLOW = {"ms": 700}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """
+    A fault that is active for a while.
+
+    *failure_ids* are the rows of the failure table that users may get as errors; empty
+    if the engine must hide the fault. A fault that breaks open connections has an
+    *error_pattern* for the errors of their statements. With *drops_credentials* the
+    writers may lose their cached credentials when the fault begins.
+    """
+
+    name: str
+    # A fault of the local Lakebase and its options.
+    emulator_fault: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    # A command to the writer processes.
+    command: str = ""
+    failure_ids: frozenset[str] = frozenset()
+    error_pattern: str = ""
+    drops_credentials: bool = False
+    pool_only: bool = False
+
+    @property
+    def exclusive_key(self) -> str:
+        """What two faults at the same time cannot share."""
+        return self.emulator_fault or self.command.partition(" ")[0]
+
+
+CUT = (
+    r"server closed the connection|terminating connection|connection reset|"
+    r"SSL SYSCALL|unexpected eof|could not receive|could not send|"
+    r"the connection is lost|consuming input failed|sending query"
+)
+
+
+def _api(name: str, ids: str, fault: str | None = None, **options: Any) -> Fault:
+    """Return a fault of the workspace API."""
+    return Fault(
+        name=name,
+        emulator_fault=fault or name,
+        options=options,
+        failure_ids=frozenset(ids.split()),
+        drops_credentials=True,
+    )
+
+
+def _login(
+    name: str, ids: str, fault: str | None = None, pattern: str = "", **options: Any
+) -> Fault:
+    """Return a fault of the server."""
+    return Fault(
+        name=name,
+        emulator_fault=fault or name,
+        options=options,
+        failure_ids=frozenset(ids.split()),
+        error_pattern=pattern,
+    )
+
+
+def _command(name: str, ids: str, command: str, **attributes: Any) -> Fault:
+    """Return a fault that the writer processes cause."""
+    return Fault(
+        name=name, failure_ids=frozenset(ids.split()), command=command, **attributes
+    )
+
+
+# The texts of a refused login, and the failures they are recognised as.
+_MESSAGES = {
+    "jwt": "token-refused",
+    "expired": "token-expired",
+    "not-yet": "token-early",
+    "password": "token-refused",
+    "authorization": "external-authorization",
+    "control-plane": "waking",
+    "quota": "endpoint-unavailable",
+    "permit": "waking",
+    "slow": "waking",
+    "shutdown": "waking",
+    "german": "unexplained",
+}
+
+FAULTS = (
+    _api("api-down", "api-unreachable"),
+    _api("api-silent", "api-unreachable"),
+    _api("api-slow", "api-unreachable", ms=900, path="all"),
+    _api("api-429", "api-throttled"),
+    _api("api-429 everywhere", "api-throttled", "api-429", path="all"),
+    _api("api-5xx 503", "api-unreachable", "api-5xx"),
+    _api("api-5xx 500", "api-unreachable", "api-5xx", status=500),
+    _api("api-malformed html", "answer-unusable", "api-malformed"),
+    _api("api-malformed text", "answer-unusable", "api-malformed", shape="text"),
+    _api("api-malformed list", "answer-unusable", "api-malformed", shape="list"),
+    _api("api-malformed cut", "answer-unusable", "api-malformed", shape="cut-off"),
+    _api("api-malformed empty", "empty-credential", "api-malformed", shape="nothing"),
+    _api("api-malformed everywhere", "answer-unusable", "api-malformed", path="all"),
+    _api("empty-credential", "empty-credential"),
+    _api("no-workspace-access", "workspace-access-missing"),
+    _api("secret-revoked", "bad-client-secret"),
+    _api("ip-blocked", "ip-blocked address-refused"),
+    _api("ip-blocked api", "ip-blocked", "ip-blocked", where="api"),
+    _login("ip-blocked login", "address-refused", "ip-blocked", where="login"),
+    _login("token-life", "token-expired", seconds=1),
+    _api("clock-skew behind", "clock-skew token-expired", "clock-skew"),
+    _api("clock-skew ahead", "clock-skew token-expired", "clock-skew", seconds=7200),
+    _login("suspend", "waking", pattern=CUT),
+    _login("suspend for long", "waking", "suspend", pattern=CUT, wake=60),
+    _login("starting", "waking"),
+    _login("starting for long", "waking", "starting", seconds=0),
+    _login("endpoint-disabled", "endpoint-disabled", pattern=CUT),
+    _login("endpoint-moved", "wrong-host", pattern=CUT),
+    _login("role-missing", "role-missing"),
+    _login("role-unlabelled", "wrong-user"),
+    _login("no-grants", "permission-denied"),
+    _login(
+        "no-grants schema",
+        "",
+        "no-grants",
+        # Without USAGE on a schema, PostgreSQL does not find its tables by name.
+        pattern=r"permission denied for (schema|table)|relation .* does not exist",
+        what="schema",
+    ),
+    _login("too-many-connections", "too-many-connections"),
+    _login("existing tokens refused", "", "refuse-logins", before=NOW),
+    *(
+        _login(f"refuse {message}", failure_id, "refuse-logins", message=message)
+        for message, failure_id in _MESSAGES.items()
+    ),
+    _login("cut", "", pattern=CUT),
+    _login("cut idle", "", "cut", which="idle", pattern=CUT),
+    _login("cut busy", "", "cut", which="busy", pattern=CUT),
+    _login("stall", "pool-exhausted"),
+    _login("latency", "", ms=40),
+    _command(
+        "fork during a refresh",
+        "",
+        "fork keep-credential",
+        emulator_fault="api-slow",
+        options=SLOW,
+    ),
+    _command(
+        "fork during a first fetch",
+        "",
+        "fork drop-credential",
+        emulator_fault="api-slow",
+        options=SLOW,
+    ),
+    _command(
+        "thread killed during a fetch",
+        "",
+        "kill-fetch",
+        emulator_fault="api-slow",
+        options=SLOW,
+    ),
+    _command("pool exhausted", "pool-exhausted", "exhaust-pool", pool_only=True),
+    _command("DNS fails temporarily", "waking api-unreachable", "fail-dns again"),
+    _command("DNS name unknown", "wrong-host api-unreachable", "fail-dns gone"),
+)
