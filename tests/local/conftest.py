@@ -1,10 +1,8 @@
-"""Ways to speak with the local Lakebase: SDK clients, plain HTTP, psycopg."""
+"""Clients of the emulator: the SDK, plain HTTP and psycopg."""
 
 import contextlib
-import json
+import functools
 import time
-import urllib.error
-import urllib.request
 
 import psycopg
 import pytest
@@ -12,11 +10,12 @@ from databricks.sdk import WorkspaceClient
 from databricks.sdk.config import Config
 
 from tests.helpers.sessions import open_session
+from tests.local.rest_api import RestApi
 
 
 @pytest.fixture
-def principal(local):
-    """Give the service principal's client."""
+def principal_client(local):
+    """Return the SDK's client for the service principal."""
     env = local.env
     config = Config(
         host=local.url,
@@ -28,92 +27,59 @@ def principal(local):
 
 
 @pytest.fixture
-def owner(local):
-    """Give the owner's client, which has a personal access token."""
+def owner_client(local):
+    """Return the SDK's client for the owner, who has a personal access token."""
     token = local.facts["owner_token"]
     return WorkspaceClient(host=local.url, token=token, auth_type="pat")
 
 
-class Refused(Exception):  # noqa: N818 - an answer.
-    """The API refused a request, or an operation failed."""
-
-    def __init__(self, status, body):
-        super().__init__(body.get("message", ""))
-        self.status, self.body, self.code = status, body, body.get("error_code")
-
-
-class Api:
-    """The REST API in plain HTTP, as the owner."""
-
-    def __init__(self, url, token):
-        self.url, self.token = url, token
-
-    def raw(self, method, path, body=None, token=None):
-        """Send one request; return status, headers and text."""
-        headers = {"Authorization": f"Bearer {token or self.token}"}
-        data = None if body is None else body
-        if data is not None and not isinstance(data, bytes):
-            data = json.dumps(data).encode()
-        request = urllib.request.Request(
-            f"{self.url}{path}", data, headers, method=method
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
-                return answer.status, answer.headers, answer.read().decode()
-        except urllib.error.HTTPError as exc:
-            with exc:
-                return exc.code, exc.headers, exc.read().decode()
-
-    def ask(self, method, name, body=None):
-        """Return the answer; raises Refused."""
-        status, _, text = self.raw(method, f"/api/2.0/postgres/{name}", body)
-        answer = json.loads(text)
-        if status != 200:
-            raise Refused(status, answer)
-        return answer
-
-    def do(self, method, name, body=None):
-        """Carry out an operation; return its response."""
-        operation = self.ask(method, name, body)
-        assert operation["done"] is False
-        deadline = time.monotonic() + 60
-        while not operation["done"]:
-            assert time.monotonic() < deadline
-            operation = self.ask("GET", operation["name"])
-        if "error" in operation:
-            raise Refused(200, operation["error"])
-        return operation["response"]
-
-    def is_gone(self, name):
-        """Return whether there is nothing called *name* any more."""
-        try:
-            self.ask("GET", name)
-        except Refused as exc:
-            return exc.code == "NOT_FOUND"
-        return False
-
-
 @pytest.fixture
 def api(local):
-    """Give the API in plain HTTP."""
-    return Api(local.url, local.facts["owner_token"])
+    """Return a client of the REST API that acts as the owner."""
+    return RestApi(local.url, local.facts["owner_token"])
 
 
 @pytest.fixture
-def dial(local):
-    """Give a function that connects as the service principal, or as it is told."""
-    return lambda **own: open_session(local, **own)
+def native_login(local):
+    """Return the user name and password of the role with a native password."""
+    return {
+        "user": local.facts["native_user"],
+        "password": local.facts["native_password"],
+    }
 
 
 @pytest.fixture
-def dial_until(dial):
-    """Give a function that connects as soon as it is let."""
+def connect(local):
+    """
+    Return a function that opens a psycopg connection to the default endpoint.
 
-    def connect(**own):
+    It connects as the service principal, unless its keyword arguments, which are
+    libpq's parameters, say otherwise.
+    """
+    return functools.partial(open_session, local)
+
+
+@pytest.fixture
+def connect_when_ready(connect):
+    """Return a function like *connect* that retries for up to 60 seconds."""
+
+    def connect_when_ready(**params):
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with contextlib.suppress(psycopg.OperationalError):
-                return dial(**own)
-        return dial(**own)
+                return connect(**params)
+        return connect(**params)
 
-    return connect
+    return connect_when_ready
+
+
+@pytest.fixture
+def login_error(connect):
+    """Return a function that expects a login to fail and returns the error text."""
+
+    def login_error(**params):
+        with pytest.raises(psycopg.OperationalError) as caught:
+            connect(**params)
+        return str(caught.value)
+
+    return login_error

@@ -1,4 +1,4 @@
-"""Endpoints: read-only ones, pooled names, sleep, and the words of each refusal."""
+"""Endpoints: read-only and pooled hosts, changes, suspension, and login errors."""
 
 import contextlib
 import os
@@ -14,200 +14,192 @@ from psycopg import errors
 from django_lakebase.local.client import LocalLakebase
 from django_lakebase.local.gateway.pgbouncer import find_pgbouncer
 from tests.helpers.sessions import open_session
-from tests.local.conftest import Api, Refused
-from tests.local.test_command import alive
+from tests.local.processes import get_children, wait_until_ended
+from tests.local.rest_api import ApiError, RestApi
 
 READ_ONLY = {"spec": {"endpoint_type": "ENDPOINT_TYPE_READ_ONLY"}}
 
 
 @pytest.fixture
 def replica(api, local):
-    """Give a read-only endpoint of the default branch."""
-    made = api.do(
+    """Create a read-only endpoint of the default branch and delete it afterwards."""
+    endpoint = api.run_operation(
         "POST", f"{local.facts['branch']}/endpoints?endpoint_id=ro", READ_ONLY
     )
-    yield made
-    if not api.is_gone(made["name"]):
-        api.do("DELETE", made["name"])
+    yield endpoint
+    if api.exists(endpoint["name"]):
+        api.run_operation("DELETE", endpoint["name"])
 
 
-def refusal(dial, **own):
-    """Return what a refused login is told."""
-    with pytest.raises(psycopg.OperationalError) as caught:
-        dial(**own)
-    return str(caught.value)
-
-
-def pooled(local):
-    """Return the pooled name of the endpoint."""
+@pytest.fixture
+def pooled_host(local):
+    """Return the pooled host name of the default endpoint."""
     label, _, domain = local.facts["host"].partition(".")
     return f"{label}-pooler.{domain}"
 
 
-def read_only(local):
-    """Return the read-only name of the endpoint."""
+@pytest.fixture
+def read_only_host(local):
+    """Return the read-only host name of the default endpoint."""
     label, _, domain = local.facts["host"].partition(".")
     return f"{label}-ro.{domain}"
 
 
-def test_a_read_only_endpoint_follows_and_writes_nothing(local, replica, dial):
-    """It is a hot standby of the branch's server."""
+def test_read_only_endpoint_replicates_and_rejects_writes(local, replica, connect):
     status = replica["status"]
     owner = local.facts["owner"]
     with (
-        dial(user=owner) as writer,
-        dial(user=owner, host=status["hosts"]["host"]) as reader,
+        connect(user=owner) as writer,
+        connect(user=owner, host=status["hosts"]["host"]) as reader,
     ):
-        writer.execute("CREATE TABLE followed AS SELECT 7 AS n")
+        writer.execute("CREATE TABLE replicated AS SELECT 7 AS n")
         try:
             deadline = time.monotonic() + 60
             row = None
             while row is None and time.monotonic() < deadline:
                 with contextlib.suppress(errors.UndefinedTable):
-                    row = reader.execute("SELECT n FROM followed").fetchone()
+                    row = reader.execute("SELECT n FROM replicated").fetchone()
             with pytest.raises(errors.ReadOnlySqlTransaction):
-                reader.execute("INSERT INTO followed VALUES (1)")
+                reader.execute("INSERT INTO replicated VALUES (1)")
         finally:
-            writer.execute("DROP TABLE followed")
+            writer.execute("DROP TABLE replicated")
 
     assert row == (7,)
     assert status["endpoint_type"] == "ENDPOINT_TYPE_READ_ONLY"
     assert status["hosts"]["read_only_host"] == status["hosts"]["host"]
 
 
-def test_a_credential_is_good_for_every_endpoint(api, local, replica, dial):
-    """Tokens are the workspace's."""
+def test_credential_of_one_endpoint_is_valid_at_another(api, local, replica, connect):
+    """Tokens are valid for the whole workspace."""
     body = {"endpoint": replica["name"]}
-    token = api.ask("POST", "credentials", body)["token"]
+    token = api.request("POST", "credentials", body)["token"]
 
-    dial(user=local.facts["owner"], password=token).close()
+    connect(user=local.facts["owner"], password=token).close()
 
 
-def test_readable_secondaries_have_a_name_of_their_own(api, local, dial):
-    """While they are on; otherwise the gateway lets nobody through."""
+def test_read_only_host_accepts_logins_only_with_readable_secondaries(
+    api, local, connect, login_error, read_only_host
+):
     name = f"{local.facts['endpoint']}?update_mask=spec.group"
     group = {"min": 2, "max": 2, "enable_readable_secondaries": True}
-    before = refusal(dial, host=read_only(local))
+    error_before = login_error(host=read_only_host)
 
-    shown = api.do("PATCH", name, {"spec": {"group": group}})
+    changed = api.run_operation("PATCH", name, {"spec": {"group": group}})
     try:
-        with dial(host=shown["status"]["hosts"]["read_only_host"]) as session:
+        with connect(host=changed["status"]["hosts"]["read_only_host"]) as session:
             row = session.execute("SELECT pg_is_in_recovery()").fetchone()
     finally:
-        api.do("PATCH", name, {"spec": {"group": {"min": 1, "max": 1}}})
+        api.run_operation("PATCH", name, {"spec": {"group": {"min": 1, "max": 1}}})
 
-    assert "disabling readable secondaries" in before
+    assert "disabling readable secondaries" in error_before
     assert row == (True,)
-    assert "External authorization failed" in refusal(dial, host=read_only(local))
+    assert "External authorization failed" in login_error(host=read_only_host)
 
 
-def test_the_pooler_takes_no_tokens(local, dial):
-    """It asks for a native password, and finds none."""
-    assert "SASL authentication failed" in refusal(dial, host=pooled(local))
+def test_pooled_host_rejects_tokens(login_error, pooled_host):
+    """It accepts only native passwords."""
+    assert "SASL authentication failed" in login_error(host=pooled_host)
 
 
 @pytest.mark.skipif(find_pgbouncer() is None, reason="PgBouncer is not installed")
-def test_the_pooler_is_pgbouncer(local, dial):
-    """In transaction mode, for native passwords."""
-    facts = local.facts
-    native = {"user": facts["native_user"], "password": facts["native_password"]}
-    with dial(host=pooled(local), **native) as session:
+def test_pooled_sessions_share_a_backend_between_transactions(
+    connect, pooled_host, native_login
+):
+    """PgBouncer runs in transaction mode."""
+    with connect(host=pooled_host, **native_login) as session:
         row = session.execute("SELECT current_user").fetchone()
         backends = set()
-        with dial(host=pooled(local), **native) as other:
+        with connect(host=pooled_host, **native_login) as other:
             for connection in (session, other, session):
                 [backend] = connection.execute("SELECT pg_backend_pid()").fetchone()
                 backends.add(backend)
 
-    assert row == (facts["native_user"],)
+    assert row == (native_login["user"],)
     assert len(backends) == 1
 
 
 @pytest.mark.skipif(find_pgbouncer() is None, reason="PgBouncer is not installed")
 @pytest.mark.skipif(not Path("/proc").exists(), reason="processes are found in /proc")
-def test_pooler_that_was_killed_is_started_again(local, dial):
-    """The socket that it left is not taken for one that accepts connections."""
-    facts = local.facts
-    native = {"user": facts["native_user"], "password": facts["native_password"]}
-    dial(host=pooled(local), **native).close()
-    threads = Path(f"/proc/{facts['pid']}/task").glob("*/children")
-    children = [pid for thread in threads for pid in thread.read_text().split()]
-    [pooler] = [
+def test_killed_pgbouncer_is_restarted_at_the_next_login(
+    local, connect, pooled_host, native_login
+):
+    """The killed process leaves its socket file, which must not count as ready."""
+    connect(host=pooled_host, **native_login).close()
+    [pgbouncer] = [
         pid
-        for pid in children
+        for pid in get_children(local.facts["pid"])
         if "pgbouncer" in Path(f"/proc/{pid}/cmdline").read_text()
     ]
 
-    os.kill(int(pooler), signal.SIGKILL)
-    while alive(pooler):
-        pass
+    os.kill(pgbouncer, signal.SIGKILL)
+    wait_until_ended(pgbouncer)
 
-    dial(host=pooled(local), **native).close()
-
-
-def test_native_passwords_at_the_pooled_name(local, dial):
-    """They are right there or not, with PgBouncer or without."""
-    facts = local.facts
-    native = {"user": facts["native_user"], "host": pooled(local)}
-
-    dial(**native, password=facts["native_password"]).close()
-
-    assert "authentication failed" in refusal(dial, **native, password="wrong")
+    connect(host=pooled_host, **native_login).close()
 
 
-def test_native_login_can_be_switched_off(api, local, dial):
-    """Then a password is taken for a token."""
-    facts = local.facts
-    native = {"user": facts["native_user"], "password": facts["native_password"]}
-    name = f"{facts['project']}?update_mask=spec.enable_pg_native_login"
+def test_pooled_host_checks_native_passwords(
+    connect, login_error, pooled_host, native_login
+):
+    """Without PgBouncer, PostgreSQL itself checks them."""
+    connect(host=pooled_host, **native_login).close()
 
-    api.do("PATCH", name, {"spec": {"enable_pg_native_login": False}})
+    wrong = {**native_login, "password": "wrong"}
+    assert "authentication failed" in login_error(host=pooled_host, **wrong)
+
+
+def test_password_is_checked_as_a_token_while_native_login_is_disabled(
+    api, local, connect, login_error, native_login
+):
+    name = f"{local.facts['project']}?update_mask=spec.enable_pg_native_login"
+
+    api.run_operation("PATCH", name, {"spec": {"enable_pg_native_login": False}})
     try:
-        assert "not a valid JWT encoding" in refusal(dial, **native)
+        assert "not a valid JWT encoding" in login_error(**native_login)
     finally:
-        api.do("PATCH", name, {"spec": {"enable_pg_native_login": True}})
-    dial(**native).close()
+        api.run_operation("PATCH", name, {"spec": {"enable_pg_native_login": True}})
+    connect(**native_login).close()
 
 
-def test_a_disabled_endpoint_ends_its_sessions_and_takes_none(api, local, dial):
-    """Until it is enabled through the API: no login wakes it."""
+def test_disabling_an_endpoint_ends_its_sessions_and_refuses_logins(
+    api, local, connect, login_error
+):
+    """Only the API enables it again; a login does not."""
     name = f"{local.facts['endpoint']}?update_mask=spec.disabled"
-    session = dial()
+    session = connect()
 
-    shown = api.do("PATCH", name, {"spec": {"disabled": True}})
+    disabled = api.run_operation("PATCH", name, {"spec": {"disabled": True}})
     try:
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
-        said = refusal(dial)
+        error = login_error()
     finally:
-        api.do("PATCH", name, {"spec": {"disabled": False}})
+        api.run_operation("PATCH", name, {"spec": {"disabled": False}})
 
-    assert shown["status"]["current_state"] == "IDLE"
-    assert "Control plane request failed: endpoint is disabled" in said
-    dial().close()
+    assert disabled["status"]["current_state"] == "IDLE"
+    assert "Control plane request failed: endpoint is disabled" in error
+    connect().close()
 
 
-def test_settings_of_the_server(api, local, dial):
-    """Are set where PostgreSQL knows them; else the operation fails."""
+def test_pg_settings_are_applied_and_unknown_ones_fail(api, local, connect):
     name = f"{local.facts['endpoint']}?update_mask=spec.settings"
 
     def change(**settings):
         body = {"spec": {"settings": {"pg_settings": settings}}}
-        return api.do("PATCH", name, body)
+        return api.run_operation("PATCH", name, body)
 
     changed = change(work_mem="7MB")
-    with dial() as session:
-        shown = session.execute("SHOW work_mem").fetchone()
-    with pytest.raises(Refused, match="unrecognized configuration parameter"):
+    with connect() as session:
+        work_mem = session.execute("SHOW work_mem").fetchone()
+    with pytest.raises(ApiError, match="unrecognized configuration parameter"):
         change(no_such="1")
     change()
 
     assert changed["status"]["settings"]["pg_settings"] == {"work_mem": "7MB"}
-    assert shown == ("7MB",)
+    assert work_mem == ("7MB",)
 
 
 @pytest.mark.parametrize(
-    ("query", "spec", "said"),
+    ("query", "spec", "message"),
     [
         ("", {}, "'endpoint_id' is required"),
         ("endpoint_id=a", {}, "endpoint_type' is required"),
@@ -224,14 +216,15 @@ def test_settings_of_the_server(api, local, dial):
         ),
     ],
 )
-def test_endpoints_that_cannot_be_made(api, local, query, spec, said):
-    """Nothing is begun."""
-    with pytest.raises(Refused, match=said):
-        api.do("POST", f"{local.facts['branch']}/endpoints?{query}", {"spec": spec})
+def test_invalid_endpoint_is_rejected(api, local, query, spec, message):
+    path = f"{local.facts['branch']}/endpoints?{query}"
+
+    with pytest.raises(ApiError, match=message):
+        api.run_operation("POST", path, {"spec": spec})
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("suspend_timeout_duration", "5s", "between 60s and 604800s"),
         ("disabled", "yes", "must be true or false"),
@@ -240,108 +233,108 @@ def test_endpoints_that_cannot_be_made(api, local, query, spec, said):
         ("group", {"min": 2, "max": 3}, "must equal"),
     ],
 )
-def test_changes_that_cannot_be_made(api, local, field, value, said):
-    """Nothing is changed."""
+def test_invalid_change_of_an_endpoint_is_rejected(api, local, field, value, message):
     path = f"{local.facts['endpoint']}?update_mask=spec.{field}"
 
-    with pytest.raises(Refused, match=said):
-        api.do("PATCH", path, {"spec": {field: value}})
+    with pytest.raises(ApiError, match=message):
+        api.run_operation("PATCH", path, {"spec": {field: value}})
 
-    assert api.ask("GET", local.facts["endpoint"])["status"]["disabled"] is False
-
-
-def test_the_read_write_endpoint_goes_with_its_branch(api, local):
-    """Not alone."""
-    with pytest.raises(Refused, match="Read-write endpoints cannot be deleted"):
-        api.do("DELETE", local.facts["endpoint"])
+    assert api.request("GET", local.facts["endpoint"])["status"]["disabled"] is False
 
 
-def test_an_idle_endpoint_goes_to_sleep_and_wakes():
-    """Its sessions end; the next login takes a moment."""
-    with LocalLakebase.start("--suspend-after", "2") as own:
-        api = Api(own.url, own.facts["owner_token"])
+def test_read_write_endpoint_cannot_be_deleted(api, local):
+    """It is deleted together with its branch."""
+    with pytest.raises(ApiError, match="Read-write endpoints cannot be deleted"):
+        api.run_operation("DELETE", local.facts["endpoint"])
 
-        def state():
-            shown = api.ask("GET", own.facts["endpoint"])
-            return shown["status"]["current_state"]
 
-        def at_work(session):
-            # The statement lasts until it has been given all rows.
+def test_endpoint_is_suspended_only_when_idle_and_wakes_at_the_next_login():
+    with LocalLakebase.start("--suspend-after", "2") as emulator:
+        api = RestApi(emulator.url, emulator.facts["owner_token"])
+
+        def get_state():
+            endpoint = api.request("GET", emulator.facts["endpoint"])
+            return endpoint["status"]["current_state"]
+
+        def run_copy(session):
+            # The statement runs until the client has sent all rows.
             return session.cursor().copy("COPY work FROM STDIN")
 
-        session = open_session(own)
+        session = open_session(emulator)
         session.execute("CREATE TABLE work (line text)")
         started_at = time.monotonic()
-        with at_work(session):
+        with run_copy(session):
             while time.monotonic() < started_at + 4:
-                assert state() == "ACTIVE"
-            idle_from = time.monotonic()
-        while state() == "ACTIVE":
-            assert time.monotonic() < idle_from + 60
-        assert time.monotonic() >= idle_from + 2
+                assert get_state() == "ACTIVE"
+            idle_at = time.monotonic()
+        while get_state() == "ACTIVE":
+            assert time.monotonic() < idle_at + 60
+        assert time.monotonic() >= idle_at + 2
         with session, pytest.raises(errors.AdminShutdown):
             session.execute("SELECT pg_sleep(20)")
 
-        with open_session(own) as session, at_work(session):
-            assert state() == "ACTIVE"
+        with open_session(emulator) as session, run_copy(session):
+            assert get_state() == "ACTIVE"
 
 
-def test_data_holds_branches_and_replicas():
-    """They are there again at the next start."""
+def test_data_option_keeps_branches_and_replicas_but_no_faults():
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o711)
-        with LocalLakebase.start("--data", f"{folder}/kept") as own:
-            api = Api(own.url, own.facts["owner_token"])
-            branch = api.do(
+        with LocalLakebase.start("--data", f"{folder}/kept") as emulator:
+            api = RestApi(emulator.url, emulator.facts["owner_token"])
+            branch = api.run_operation(
                 "POST",
-                f"{own.facts['project']}/branches?branch_id=kept",
+                f"{emulator.facts['project']}/branches?branch_id=kept",
                 {"spec": {"no_expiry": True}},
             )["name"]
-            replica = api.do("POST", f"{branch}/endpoints?endpoint_id=ro", READ_ONLY)
-            own.set_fault("role-missing")
-        with LocalLakebase.start("--data", f"{folder}/kept") as own:
+            replica = api.run_operation(
+                "POST", f"{branch}/endpoints?endpoint_id=ro", READ_ONLY
+            )
+            emulator.set_fault("role-missing")
+        with LocalLakebase.start("--data", f"{folder}/kept") as emulator:
             host = replica["status"]["hosts"]["host"]
-            with open_session(own, host=host) as session:
+            with open_session(emulator, host=host) as session:
                 row = session.execute("SELECT pg_is_in_recovery()").fetchone()
-            # A fault does not outlive its run.
-            open_session(own).close()
+            # The fault ended with the first run, so the role exists again.
+            open_session(emulator).close()
 
     assert row == (True,)
 
 
 @pytest.mark.parametrize(
-    ("dialect", "expired", "missing", "other"),
+    ("dialect", "expired_token", "missing_role", "wrong_identity"),
     [
         (
             "likely",
             "JWT token has expired",
-            'role "nobody" does not exist',
+            'role "stranger" does not exist',
             "no role security label",
         ),
         (
             "proxy",
             "JWT token has expired",
-            "password authentication failed for user 'nobody'",
+            "password authentication failed for user 'stranger'",
             "password authentication failed for user",
         ),
         (
             "postgres",
             "Failed to decode token",
-            'role "nobody" does not exist',
+            'role "stranger" does not exist',
             "no role security label",
         ),
     ],
 )
-def test_dialects(dialect, expired, missing, other):
-    """Where nobody knows which layer answers, each of them can be had."""
-    with LocalLakebase.start("--dialect", dialect) as own:
-        facts = own.facts
-
-        def dial(**params):
-            return open_session(own, **params)
-
-        old = own.issue(facts["service_principal"], ttl=-5)
-        assert expired in refusal(dial, password=old)
-        assert missing in refusal(dial, user="nobody")
-        others = own.issue(facts["owner"])
-        assert other in refusal(dial, password=others)
+def test_dialect_selects_the_texts_of_login_errors(
+    dialect, expired_token, missing_role, wrong_identity
+):
+    """Where the layer of the service that answers is not known, --dialect decides."""
+    with LocalLakebase.start("--dialect", dialect) as emulator:
+        facts = emulator.facts
+        expired = emulator.issue(facts["service_principal"], ttl=-5)
+        with pytest.raises(psycopg.OperationalError, match=expired_token):
+            open_session(emulator, password=expired)
+        with pytest.raises(psycopg.OperationalError, match=missing_role):
+            open_session(emulator, user="stranger")
+        token_of_owner = emulator.issue(facts["owner"])
+        with pytest.raises(psycopg.OperationalError, match=wrong_identity):
+            open_session(emulator, password=token_of_owner)

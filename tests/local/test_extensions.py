@@ -1,4 +1,4 @@
-"""What the service lets ordinary roles create, the local Lakebase lets them create."""
+"""Extensions that a role may create without being a superuser, as on the service."""
 
 import os
 
@@ -11,79 +11,79 @@ from django_lakebase.local.postgres.extensions import TRUSTED, make_server_progr
 
 
 @pytest.fixture
-def system():
-    """Give the folder of the system's programs."""
+def system_binaries():
+    """Return the folder of the programs of the system's PostgreSQL."""
     try:
         return find_binaries("system").folder
     except LocalError as exc:
         pytest.skip(str(exc))
 
 
-def needs(connection, name):
-    """Skip where the server has no extension of this *name*."""
+def skip_unless_available(connection, name):
+    """Skip the test if the server has no extension called *name*."""
     known = connection.execute("SELECT name FROM pg_available_extensions").fetchall()
     if (name,) not in known:
-        pytest.skip(f"the local Lakebase's PostgreSQL has no {name}")
+        pytest.skip(f"the emulator's PostgreSQL has no {name}")
 
 
-def test_a_role_creates_what_the_service_trusts(dial):
-    """It is no superuser, and needs none to help."""
-    with dial() as connection:
-        needs(connection, "bloom")
+def test_role_without_superuser_creates_an_extension_trusted_by_the_service(connect):
+    with connect() as connection:
+        skip_unless_available(connection, "bloom")
         connection.execute("CREATE EXTENSION bloom")
         connection.execute("DROP EXTENSION bloom")
 
 
-def test_a_role_creates_nothing_else(dial):
-    """PostgreSQL refuses the rest as it always does."""
-    with dial() as connection:
-        needs(connection, "dblink")
+def test_role_without_superuser_cannot_create_an_untrusted_extension(connect):
+    with connect() as connection:
+        skip_unless_available(connection, "dblink")
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="superuser"):
             connection.execute("CREATE EXTENSION dblink")
 
 
-def test_what_is_trusted_anyway_is_still_found(dial):
-    """Their scripts are looked for where they are."""
-    with dial() as connection:
-        needs(connection, "hstore")
+def test_extension_that_postgresql_trusts_can_be_created(connect):
+    """PostgreSQL finds the extension's scripts, which stay in the system's folders."""
+    with connect() as connection:
+        skip_unless_available(connection, "hstore")
         connection.execute("CREATE EXTENSION hstore")
         assert connection.execute("SELECT 'a=>1'::hstore -> 'a'").fetchone() == ("1",)
         connection.execute("DROP EXTENSION hstore")
 
 
-def test_the_system_s_own_files_stay_as_they_are(system, tmp_path):
-    """The copy is amid links and control files, made anew, and readable to all."""
+def test_server_program_is_copied_again_and_readable_with_a_strict_umask(
+    system_binaries, tmp_path
+):
+    """The copy leaves the files of the system's PostgreSQL unchanged."""
+    folder = tmp_path / "program"
     umask = os.umask(0o077)
     try:
-        for _ in range(2):
-            program = make_server_program(system, tmp_path / "program")
+        make_server_program(system_binaries, folder)
+        program = make_server_program(system_binaries, folder)
     finally:
         os.umask(umask)
-    if program == system / "postgres":
-        pytest.skip("there is nothing to be trusted here")
-    [own] = tmp_path.glob("program/**/extension")
+    if program == system_binaries / "postgres":
+        pytest.skip("the system's PostgreSQL has no extension to be trusted")
+    [controls] = tmp_path.glob("program/**/extension")
 
     assert program.is_relative_to(tmp_path)
     assert program.stat().st_mode & 0o777 == 0o755
-    assert own.stat().st_mode & own.parent.stat().st_mode & 0o777 == 0o755
-    assert all(file.stat().st_mode & 0o444 == 0o444 for file in own.iterdir())
+    assert controls.stat().st_mode & controls.parent.stat().st_mode & 0o777 == 0o755
+    assert all(file.stat().st_mode & 0o444 == 0o444 for file in controls.iterdir())
     assert not program.is_symlink()
-    assert {file.suffix for file in own.iterdir()} == {".control"}
-    assert any(own.glob(f"{name}.control") for name in TRUSTED)
+    assert {file.suffix for file in controls.iterdir()} == {".control"}
+    assert any(controls.glob(f"{name}.control") for name in TRUSTED)
 
 
-def test_an_installation_that_does_not_tell_its_folders_is_run_as_it_is(tmp_path):
-    """Without pg_config no more is trusted than PostgreSQL trusts."""
+def test_server_program_is_not_copied_without_pg_config(tmp_path):
+    """Then only the extensions that PostgreSQL itself trusts can be created."""
     assert make_server_program(tmp_path, tmp_path / "program") == tmp_path / "postgres"
 
 
-def test_an_installation_with_nothing_to_trust_is_run_as_it_is(tmp_path):
-    """No copy is made for nothing."""
+def test_server_program_is_not_copied_if_there_is_no_extension_to_trust(tmp_path):
     (tmp_path / "share/extension").mkdir(parents=True)
-    tell = tmp_path / "pg_config"
-    tell.write_text(
+    pg_config = tmp_path / "pg_config"
+    pg_config.write_text(
         f"#!/bin/sh\nprintf '%s\\n' {tmp_path} {tmp_path}/share {tmp_path}\n"
     )
-    tell.chmod(0o755)
+    pg_config.chmod(0o755)
 
     assert make_server_program(tmp_path, tmp_path / "program") == tmp_path / "postgres"

@@ -1,4 +1,4 @@
-"""Each fault, as the unmodified SDK and libpq meet it."""
+"""The effect of each fault on the unmodified SDK and on libpq."""
 
 import json
 import threading
@@ -15,18 +15,11 @@ from psycopg import errors
 
 from django_lakebase.local.faults.registry import FAULTS
 from tests.helpers.programs import wait_until_disconnected
-from tests.local.conftest import Api
+from tests.local.rest_api import RestApi
 
 
-def refusal(dial, **own):
-    """Return what a refused login is told."""
-    with pytest.raises(psycopg.OperationalError) as caught:
-        dial(**own)
-    return str(caught.value)
-
-
-def ask_for_one(client, local):
-    """Ask for a credential."""
+def issue_credential(client, local):
+    """Request a credential for the default endpoint through the SDK."""
     endpoint = local.facts["endpoint"]
     return client.postgres.generate_database_credential(endpoint=endpoint)
 
@@ -34,53 +27,51 @@ def ask_for_one(client, local):
 # The API.
 
 
-def test_429_is_told_with_the_seconds_to_wait(api, local):
-    """As a header, once or always; the SDK waits for so long."""
+def test_api_429_sends_retry_after_for_the_counted_requests(api, local):
     body = {"endpoint": local.facts["endpoint"]}
     local.set_fault("api-429", retry_after=7, count=1)
 
-    status, headers, text = api.raw("POST", "/api/2.0/postgres/credentials", body)
-    again, _, _ = api.raw("POST", "/api/2.0/postgres/credentials", body)
+    status, headers, text = api.send("POST", "/api/2.0/postgres/credentials", body)
+    next_status, _, _ = api.send("POST", "/api/2.0/postgres/credentials", body)
 
     assert (status, headers["Retry-After"]) == (429, "7")
     assert json.loads(text)["error_code"] == "REQUEST_LIMIT_EXCEEDED"
-    assert again == 200
+    assert next_status == 200
 
 
-def test_429_for_requests_beyond_a_rate(api, local):
-    """Each principal has a rate of its own; who is within it is served."""
+def test_api_429_rejects_only_requests_above_the_rate(api, local):
+    """Each principal has its own rate."""
     body = {"endpoint": local.facts["endpoint"]}
 
     with local.fault("api-429", per_second=0.001):
-        mine = [
-            api.raw("POST", "/api/2.0/postgres/credentials", body)[0] for _ in range(3)
+        statuses = [
+            api.send("POST", "/api/2.0/postgres/credentials", body)[0] for _ in range(3)
         ]
 
-    assert mine == [200, 429, 429]
+    assert statuses == [200, 429, 429]
 
 
-def test_429_in_the_sdk(principal, local):
-    """It retries, and gives the last error as the cause."""
+def test_api_429_makes_the_sdk_retry_until_its_timeout(principal_client, local):
     with (
         local.fault("api-429", retry_after=1),
         pytest.raises(TimeoutError) as caught,
     ):
-        ask_for_one(principal, local)
+        issue_credential(principal_client, local)
 
     assert isinstance(caught.value.__cause__, TooManyRequests)
 
 
 @pytest.mark.parametrize("status", [500, 502, 504])
-def test_5xx_in_the_sdk(principal, local, status):
-    """What is not retried is raised at once."""
-    principal.current_user.me()
+def test_api_5xx_raises_databricks_error_in_the_sdk(principal_client, local, status):
+    """The SDK does not retry these statuses."""
+    principal_client.current_user.me()
 
     with local.fault("api-5xx", status=status), pytest.raises(DatabricksError):
-        ask_for_one(principal, local)
+        issue_credential(principal_client, local)
 
 
 @pytest.mark.parametrize(
-    ("shape", "kind"),
+    ("shape", "error"),
     [
         ("html", requests.exceptions.JSONDecodeError),
         ("text", requests.exceptions.JSONDecodeError),
@@ -89,20 +80,21 @@ def test_5xx_in_the_sdk(principal, local, status):
         ("nothing", None),
     ],
 )
-def test_nonsense_in_the_sdk(principal, local, shape, kind):
-    """It raises what its parser raises, or gives nothing."""
-    principal.current_user.me()
+def test_api_malformed_raises_a_parser_error_in_the_sdk(
+    principal_client, local, shape, error
+):
+    """With the shape "nothing" the SDK returns a credential without a token."""
+    principal_client.current_user.me()
 
     with local.fault("api-malformed", shape=shape):
-        if kind is None:
-            assert not ask_for_one(principal, local).token
+        if error is None:
+            assert not issue_credential(principal_client, local).token
             return
-        with pytest.raises(kind):
-            ask_for_one(principal, local)
+        with pytest.raises(error):
+            issue_credential(principal_client, local)
 
 
-def test_silence_ends_in_the_sdk_s_timeout(local):
-    """A request is taken and never answered."""
+def test_api_silent_raises_timeout_error_in_the_sdk(local):
     config = Config(
         host=local.url,
         token=local.facts["owner_token"],
@@ -117,60 +109,63 @@ def test_silence_ends_in_the_sdk_s_timeout(local):
 
 
 @pytest.mark.parametrize("where", ["api", "login", "both"])
-def test_an_address_that_is_blocked(api, principal, dial, local, where):
-    """At the API, discovery included, or at the gateway, or at both."""
-    principal.current_user.me()
+def test_ip_blocked_refuses_api_requests_and_logins(
+    api, principal_client, login_error, local, where
+):
+    """The API also refuses the requests with which the SDK discovers the workspace."""
+    principal_client.current_user.me()
 
     with local.fault("ip-blocked", where=where):
         if where != "login":
-            status, _, text = api.raw("GET", "/.well-known/databricks-config")
+            status, _, text = api.send("GET", "/.well-known/databricks-config")
             assert status == 403
             assert "blocked by Databricks IP ACL for workspace" in text
             with pytest.raises(PermissionDenied, match="blocked by Databricks IP ACL"):
-                ask_for_one(principal, local)
+                issue_credential(principal_client, local)
         if where != "api":
-            said = refusal(dial)
-            assert "External authorization failed." in said
-            assert "blocked by Databricks IP ACL" in said
+            error = login_error()
+            assert "External authorization failed." in error
+            assert "blocked by Databricks IP ACL" in error
 
 
-def test_a_token_may_die_early(principal, dial, local):
-    """Though its expire_time says otherwise."""
-    user = local.facts["service_principal"]
+def test_token_life_expires_a_token_before_its_expire_time(
+    principal_client, connect, local
+):
+    """The same token is valid again when the fault is cleared."""
+
+    def try_login(token):
+        try:
+            connect(password=token).close()
+        except psycopg.OperationalError as exc:
+            return str(exc)
+        return ""
+
     with local.fault("token-life", seconds=0.2):
-        answer = ask_for_one(principal, local)
-        while "JWT token has expired" not in _said(dial, user, answer.token):
+        credential = issue_credential(principal_client, local)
+        while "JWT token has expired" not in try_login(credential.token):
             time.sleep(0.01)
 
-    assert answer.expire_time is not None
-    dial(user=user, password=answer.token).close()
-
-
-def _said(dial, user, token):
-    try:
-        dial(user=user, password=token).close()
-    except psycopg.OperationalError as exc:
-        return str(exc)
-    return ""
+    assert credential.expire_time is not None
+    connect(password=credential.token).close()
 
 
 # Endpoints.
 
 
-def test_starting_ends_by_itself(dial, dial_until, local):
-    """After so many seconds."""
+def test_starting_ends_after_its_seconds(login_error, connect_when_ready, local):
     local.set_fault("starting", seconds=2)
 
-    assert "the database system is starting up" in refusal(dial)
-    dial_until().close()
+    assert "the database system is starting up" in login_error()
+    connect_when_ready().close()
 
 
-def test_suspended_until_cleared(api, dial, local):
-    """Clearing releases a login that waits for the endpoint to wake."""
+def test_clearing_suspend_completes_a_login_that_waits_for_wake_up(api, connect, local):
     local.set_fault("suspend", wake=600)
-    shown = api.ask("GET", local.facts["endpoint"])["status"]["current_state"]
+    state = api.request("GET", local.facts["endpoint"])["status"]["current_state"]
     sessions = []
-    thread = threading.Thread(target=lambda: sessions.append(dial(connect_timeout=60)))
+    thread = threading.Thread(
+        target=lambda: sessions.append(connect(connect_timeout=60))
+    )
     thread.start()
     while not local.counters()["open_connections"]:
         pass
@@ -178,154 +173,160 @@ def test_suspended_until_cleared(api, dial, local):
     thread.join(60)
     sessions[0].close()
 
-    assert shown == "IDLE"
+    assert state == "IDLE"
 
 
-def test_disabled_by_a_fault_enabled_by_the_api(api, dial, local):
-    """The mend is the real one."""
+def test_endpoint_disabled_can_be_enabled_through_the_api(
+    api, connect, login_error, local
+):
     with local.fault("endpoint-disabled"):
-        assert "endpoint is disabled" in refusal(dial)
+        assert "endpoint is disabled" in login_error()
         name = f"{local.facts['endpoint']}?update_mask=spec.disabled"
-        api.do("PATCH", name, {"spec": {"disabled": False}})
-        dial().close()
+        api.run_operation("PATCH", name, {"spec": {"disabled": False}})
+        connect().close()
 
 
-def test_a_moved_endpoint(api, dial, local):
-    """The old name leads nowhere; the API knows the new one."""
-    old = local.facts["host"]
-    session = dial()
+def test_endpoint_moved_refuses_the_old_host_and_accepts_the_new_one(
+    api, connect, login_error, local
+):
+    """It ends open sessions, and the API returns the new host."""
+    old_host = local.facts["host"]
+    session = connect()
     with local.fault("endpoint-moved"):
-        new = api.ask("GET", local.facts["endpoint"])["status"]["hosts"]["host"]
+        moved = api.request("GET", local.facts["endpoint"])
+        new_host = moved["status"]["hosts"]["host"]
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
-        assert "endpoint cannot be found" in refusal(dial)
-        dial(host=new).close()
+        assert "endpoint cannot be found" in login_error()
+        connect(host=new_host).close()
 
-    assert new != old
-    dial().close()
+    assert new_host != old_host
+    connect().close()
 
 
-def test_too_many_connections(dial, local):
-    """Beyond the limit."""
-    # Those of earlier tests may still be closing.
+def test_too_many_connections_refuses_logins_above_the_limit(
+    connect, login_error, local
+):
+    # Connections of earlier tests may still be closing.
     wait_until_disconnected(local)
-    with local.fault("too-many-connections", limit=1), dial():
-        assert "remaining connection slots are reserved" in refusal(dial)
-    dial().close()
+    with local.fault("too-many-connections", limit=1), connect():
+        assert "remaining connection slots are reserved" in login_error()
+    connect().close()
 
 
-def test_connections_at_work_are_cut(dial, local):
-    """And those that do nothing are left alone."""
-    idle, busy = dial(), dial()
+def test_cut_busy_resets_busy_connections_and_keeps_idle_ones(connect, local):
+    idle, busy = connect(), connect()
     idle.execute("SELECT 1")
-    ended = []
+    busy_errors = []
 
-    def work():
+    def run_statement():
         try:
             busy.execute("SELECT pg_sleep(60)")
         except psycopg.OperationalError as exc:
-            ended.append(exc)
+            busy_errors.append(exc)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=run_statement)
     thread.start()
-    with dial() as watcher:
+    with connect() as observer:
         sleeping = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
-        while not watcher.execute(sleeping).fetchone():
+        while not observer.execute(sleeping).fetchone():
             pass
     local.set_fault("cut", which="busy")
     thread.join(60)
 
-    assert len(ended) == 1
+    assert len(busy_errors) == 1
     assert idle.execute("SELECT 1").fetchone() == (1,)
     idle.close()
 
 
-def test_a_stalled_connection_says_nothing(dial, local):
-    """Neither an answer nor an end, until it is cleared; new ones are well."""
-    session = dial()
-    answers = []
+def test_stall_holds_back_all_bytes_of_open_connections_until_cleared(connect, local):
+    """Connections opened during the fault work."""
+    session = connect()
+    rows = []
     local.set_fault("stall")
     thread = threading.Thread(
-        target=lambda: answers.append(session.execute("SELECT 7").fetchone())
+        target=lambda: rows.append(session.execute("SELECT 7").fetchone())
     )
     thread.start()
-    with dial() as other:
+    with connect() as other:
         assert other.execute("SELECT 1").fetchone() == (1,)
-        session_id = session.info.backend_pid
+        backend_pid = session.info.backend_pid
         state = "SELECT state FROM pg_stat_activity WHERE pid = %s"
-        assert other.execute(state, (session_id,)).fetchone() == ("idle",)
-    assert answers == []
+        assert other.execute(state, (backend_pid,)).fetchone() == ("idle",)
+    assert rows == []
     local.clear_faults()
     thread.join(60)
     session.close()
 
-    assert answers == [(7,)]
+    assert rows == [(7,)]
 
 
-# The service principal's role. What these faults change is real.
+# The service principal's role: these faults change roles and grants in PostgreSQL.
 
 
-def test_a_role_that_is_missing_can_be_made(dial, local):
-    """By the guide's SQL; clearing the fault brings the old one back."""
+def test_role_missing_can_be_fixed_and_clearing_restores_the_original_role(
+    connect, login_error, local
+):
+    """The owner creates a new role with the SQL of the service's guide."""
     principal, owner = local.facts["service_principal"], local.facts["owner"]
-    with dial() as session:
-        [before] = session.execute("SELECT current_user::regrole::oid").fetchone()
+    with connect() as session:
+        [original] = session.execute("SELECT current_user::regrole::oid").fetchone()
     with local.fault("role-missing"):
-        assert "does not exist" in refusal(dial)
-        with dial(user=owner) as session:
-            make = "SELECT databricks_create_role(%s, 'SERVICE_PRINCIPAL')"
-            session.execute(make, (principal,))
-        with dial() as session:
-            [between] = session.execute("SELECT current_user::regrole::oid").fetchone()
-    with dial() as session:
-        [after] = session.execute("SELECT current_user::regrole::oid").fetchone()
+        assert "does not exist" in login_error()
+        with connect(user=owner) as session:
+            create_role = "SELECT databricks_create_role(%s, 'SERVICE_PRINCIPAL')"
+            session.execute(create_role, (principal,))
+        with connect() as session:
+            [created] = session.execute("SELECT current_user::regrole::oid").fetchone()
+    with connect() as session:
+        [restored] = session.execute("SELECT current_user::regrole::oid").fetchone()
 
-    assert before == after != between
+    assert original == restored != created
 
 
-def test_a_role_without_a_label(dial, local):
-    """It exists, and takes no tokens."""
+def test_role_unlabelled_refuses_tokens(connect, login_error, local):
     with local.fault("role-unlabelled"):
-        assert "no role security label was configured" in refusal(dial)
-    dial().close()
+        assert "no role security label was configured" in login_error()
+    connect().close()
 
 
-def test_grants_that_are_missing(dial, local):
-    """PostgreSQL itself refuses; the owner's GRANT mends it."""
+def test_no_grants_revokes_connect_or_the_schema_and_clearing_restores_them(
+    connect, login_error, local
+):
+    """A GRANT by the owner also restores the right to connect."""
     principal, owner = local.facts["service_principal"], local.facts["owner"]
     database = local.facts["database"]
     with local.fault("no-grants"):
-        assert "permission denied for database" in refusal(dial)
-        with dial(user=owner) as session:
+        assert "permission denied for database" in login_error()
+        with connect(user=owner) as session:
             session.execute(f'GRANT CONNECT ON DATABASE {database} TO "{principal}"')
-        dial().close()
+        connect().close()
     with (
         local.fault("no-grants", what="schema"),
-        dial() as session,
+        connect() as session,
         pytest.raises(errors.InsufficientPrivilege, match="schema public"),
     ):
         session.execute("CREATE TABLE public.x (a int)")
-    with dial() as session:
+    with connect() as session:
         session.execute("CREATE TABLE public.x (a int)")
         session.execute("DROP TABLE public.x")
 
 
-def test_a_fault_set_twice_is_undone_once(dial, local):
-    """What it did is undone before it is done again."""
+def test_clearing_a_fault_that_was_set_twice_undoes_its_effect(connect, local):
+    """Setting a fault again first undoes its earlier effect."""
     local.set_fault("role-missing")
     local.set_fault("role-missing")
     local.clear_faults()
 
-    dial().close()
+    connect().close()
 
 
-# The page.
+# The status page.
 
 
-def test_the_page_shows_the_state(local):
-    """Endpoints, branches, faults and counters, for a person."""
+def test_status_page_shows_endpoint_faults_and_counters_but_no_secrets(local):
     with local.fault("api-slow", ms=1):
-        _, headers, text = Api(local.url, "").raw("GET", "/_local/")
+        _, headers, text = RestApi(local.url, "").send("GET", "/_local/")
 
     assert headers.get_content_type() == "text/html"
     assert local.facts["endpoint"] in text.replace("<wbr>", "")

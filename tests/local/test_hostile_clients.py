@@ -1,4 +1,4 @@
-"""Clients that mean no good: any bytes in any pieces, too many, or none at all."""
+"""Clients that send the gateway random bytes, too many bytes, or none at all."""
 
 import asyncio
 import contextlib
@@ -14,14 +14,19 @@ from django_lakebase.local import certs
 from django_lakebase.local.faults.registry import FaultRegistry
 from django_lakebase.local.gateway import server as gateway_server
 from django_lakebase.local.gateway import wire
+from django_lakebase.local.gateway.pgbouncer import PgBouncers
 from django_lakebase.local.gateway.relay import MAX_BUFFERED, RelayConnection
 from django_lakebase.local.gateway.server import Gateway
+from django_lakebase.local.postgres.binaries import Binaries
+from django_lakebase.local.postgres.computes import Computes
+from django_lakebase.local.postgres.launcher import Launcher
 from django_lakebase.local.state.model import WorkspaceState
+from django_lakebase.local.tokens import Signer, generate_key
 
 SSL_REQUEST = wire.packet(wire.SSL_REQUEST.to_bytes(4, "big"))
-PIECES = st.lists(st.binary(max_size=40), max_size=6)
-# Beginnings that lead a parser further than noise would.
-BEGINNINGS = st.sampled_from(
+CHUNKS = st.lists(st.binary(max_size=40), max_size=6)
+# Valid beginnings, after which random bytes reach more code than they do alone.
+PREFIXES = st.sampled_from(
     [
         b"",
         wire.startup({"user": "x"}),
@@ -34,150 +39,178 @@ BEGINNINGS = st.sampled_from(
 )
 
 
-class Remembered(set[object]):
-    """The tasks of a gateway, the finished ones too."""
-
-    def discard(self, task):
-        """Forget nothing."""
+@pytest.fixture(scope="module")
+def ca_file(tmp_path_factory):
+    """Return where the certificate authority's certificate is written."""
+    return tmp_path_factory.mktemp("tls") / "ca.pem"
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory):
-    """Give a server's TLS context and the file of its authority."""
-    file = tmp_path_factory.mktemp("tls") / "ca.pem"
+def server_context(ca_file):
+    """Return the TLS context of a gateway."""
     host = "ep-x.database.local-1.lakebase.test"
-    return certs.CertificateAuthority(file).server_context(host), file
+    return certs.CertificateAuthority(ca_file).server_context(host)
 
 
-class NoComputes:
-    """No server runs."""
-
-    def find(self, folder):
-        return None
-
-    def list_running(self):
-        return []
+@pytest.fixture(scope="module")
+def signer():
+    """Return one signer for all tests, because generating its key is slow."""
+    return Signer(generate_key())
 
 
-@contextlib.asynccontextmanager
-async def serving(context):
-    """Run a gateway without servers; give its port, and see that it did not fail."""
-    one = Gateway(
-        WorkspaceState(signing_key=""),
-        NoComputes(),
-        None,
-        FaultRegistry(),
-        context,
-        pgbouncers=None,
+@pytest.fixture(scope="module")
+def serve_gateway(server_context, signer, tmp_path_factory):
+    """
+    Return a context manager that runs a gateway without any PostgreSQL server.
+
+    It yields the gateway and its port. At the end it waits for all tasks of the
+    event loop and checks that none of them raised an exception.
+    """
+    folder = tmp_path_factory.mktemp("data")
+    launcher = Launcher(
+        binaries=Binaries(folder, 17),
+        directory=folder,
+        lock=-1,
+        is_persistent=False,
+        account=None,
     )
-    tasks = one._tasks = Remembered()
-    port = await one.start(0)
-    try:
-        yield one, port
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [r for r in results if r is not None] == []
-    finally:
-        one.close()
+
+    @contextlib.asynccontextmanager
+    async def serve():
+        tasks = record_tasks()
+        gateway = Gateway(
+            WorkspaceState(signing_key=""),
+            Computes(launcher),
+            signer,
+            FaultRegistry(),
+            server_context,
+            pgbouncers=PgBouncers(launcher),
+        )
+        port = await gateway.start(0)
+        try:
+            yield gateway, port
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            errors = [it for it in results if isinstance(it, BaseException)]
+            assert errors == []
+        finally:
+            gateway.close()
+
+    return serve
 
 
-async def send(port, pieces, secure=None):
-    """Send *pieces*, one after the other; return what came back."""
+def record_tasks():
+    """Return a list to which the running loop appends each task that it creates."""
+    tasks: list[asyncio.Task[object]] = []
+
+    def create_task(loop, coroutine, **kwargs):
+        task = asyncio.Task(coroutine, loop=loop, **kwargs)
+        tasks.append(task)
+        return task
+
+    asyncio.get_running_loop().set_task_factory(create_task)
+    return tasks
+
+
+async def send(port, chunks, tls_context=None):
+    """
+    Send *chunks* in separate writes and return the response.
+
+    With *tls_context* they are sent after a TLS handshake, and nothing is returned.
+    """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    got = b""
+    response = b""
     with contextlib.suppress(OSError):
-        if secure is not None:
+        if tls_context is not None:
             writer.write(SSL_REQUEST)
             assert await reader.readexactly(1) == b"S"
-            await writer.start_tls(secure, server_hostname="ep-x.example.com")
-        for piece in pieces:
-            writer.write(piece)
+            await writer.start_tls(tls_context, server_hostname="ep-x.example.com")
+        for chunk in chunks:
+            writer.write(chunk)
             await writer.drain()
             await asyncio.sleep(0)
-        if secure is None:
+        if tls_context is None:
             writer.write_eof()
-            got = await reader.read()
+            response = await reader.read()
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
-    return got
+    return response
 
 
 @settings(deadline=None, max_examples=60)
-@given(beginning=BEGINNINGS, pieces=PIECES)
-def test_any_bytes_in_any_pieces(context, beginning, pieces):
-    """Each connection ends, and the gateway has made no mistake."""
-
+@given(prefix=PREFIXES, chunks=CHUNKS)
+def test_random_bytes_before_tls_raise_no_exception(serve_gateway, prefix, chunks):
     async def main():
-        async with serving(context[0]) as (_, port):
-            await send(port, [beginning, *pieces])
+        async with serve_gateway() as (_, port):
+            await send(port, [prefix, *chunks])
 
     asyncio.run(main())
 
 
 @settings(deadline=None, max_examples=30)
-@given(beginning=BEGINNINGS, pieces=PIECES)
-def test_any_bytes_within_tls(context, beginning, pieces):
-    """The same behind the handshake."""
-    secure = ssl.create_default_context(cafile=context[1])
-    secure.check_hostname = False
+@given(prefix=PREFIXES, chunks=CHUNKS)
+def test_random_bytes_inside_tls_raise_no_exception(
+    serve_gateway, ca_file, prefix, chunks
+):
+    context = ssl.create_default_context(cafile=ca_file)
+    context.check_hostname = False
 
     async def main():
-        async with serving(context[0]) as (_, port):
-            await send(port, [beginning, *pieces], secure)
+        async with serve_gateway() as (_, port):
+            await send(port, [prefix, *chunks], context)
 
     asyncio.run(main())
 
 
-def test_bytes_before_tls_are_an_attack(context):
-    """What comes with the request for TLS was not sent by its client."""
+def test_bytes_sent_together_with_the_tls_request_are_rejected(serve_gateway):
+    """A man in the middle may have injected them (CVE-2021-23214)."""
 
     async def main():
-        async with serving(context[0]) as (_, port):
+        async with serve_gateway() as (_, port):
             return await send(port, [SSL_REQUEST + b"select"])
 
     assert b"Received unencrypted data after SSL request." in asyncio.run(main())
 
 
-def test_a_client_lost_in_its_handshake_is_forgotten(context):
-    """It is no open connection any more, and holds none of their places."""
-
+def test_client_that_resets_in_the_tls_handshake_is_no_longer_counted(serve_gateway):
     async def main():
-        async with serving(context[0]) as (gateway, port):
+        async with serve_gateway() as (gateway, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(SSL_REQUEST)
             await reader.readexactly(1)
             writer.write(b"\x16\x03\x01\x02\x00\x01")
             await writer.drain()
-            # As the system does where a process dies with bytes unread.
-            reset = struct.pack("ii", 1, 0)
-            end = writer.get_extra_info("socket")
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            # The kernel sends a reset if a process dies and leaves bytes unread.
+            linger = struct.pack("ii", 1, 0)
+            client_socket = writer.get_extra_info("socket")
+            client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             writer.transport.abort()
         return gateway.connections
 
     assert asyncio.run(main()) == set()
 
 
-def test_the_silent_are_not_waited_for(context, monkeypatch):
-    """Nor are those who stop in the middle."""
+def test_client_that_sends_nothing_is_disconnected_after_the_login_timeout(
+    serve_gateway, monkeypatch
+):
     monkeypatch.setattr(gateway_server, "LOGIN_TIMEOUT", 0.1)
 
     async def main():
-        async with serving(context[0]) as (_, port):
+        async with serve_gateway() as (_, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            said = await reader.read()
+            response = await reader.read()
             writer.close()
             await writer.wait_closed()
-            return said
+            return response
 
     assert b"Client handshake timeout." in asyncio.run(main())
 
 
-def test_nobody_fills_our_memory():
-    """Reading stops until what has arrived is looked at."""
+def test_gateway_pauses_reading_while_its_buffer_is_full():
+    """A client must not fill the emulator's memory."""
     calls = []
 
-    class Transport:
+    class RecordingTransport(asyncio.Transport):
         def pause_reading(self):
             calls.append("pause")
 
@@ -186,7 +219,7 @@ def test_nobody_fills_our_memory():
 
     async def main():
         connection = RelayConnection(lambda _: None, set())
-        connection.connection_made(Transport())
+        connection.connection_made(RecordingTransport())
         for _ in range(3):
             connection.data_received(bytes(MAX_BUFFERED // 2))
         assert calls == ["pause"]
@@ -196,14 +229,20 @@ def test_nobody_fills_our_memory():
     assert calls == ["pause", "resume"]
 
 
-def test_last_words_of_the_server_arrive_while_the_client_sends():
-    """They are not lost with the write that fails, since the server has closed."""
+def test_final_message_of_the_server_reaches_a_client_that_is_sending():
+    """
+    The relay forwards what the server sent before it closed the connection.
+
+    The client's bytes cannot be written to the closed connection, and asyncio does not
+    read from a connection after a failed write.
+    """
 
     async def main():
         loop = asyncio.get_running_loop()
-        (ours, server), (other, client) = socket.socketpair(), socket.socketpair()
+        server_end, server = socket.socketpair()
+        client_end, client = socket.socketpair()
         connections = []
-        for end in (ours, other):
+        for end in (server_end, client_end):
             end.setblocking(False)
             _, connection = await loop.create_connection(
                 lambda: RelayConnection(lambda _: None, set()), sock=end
@@ -213,7 +252,7 @@ def test_last_words_of_the_server_arrive_while_the_client_sends():
         to_client.pair_with(to_server)
         server.sendall(b"terminated")
         server.close()
-        # As if its event came first, when both sides can be read.
+        # Both sides are readable now; here the event loop handles the client's first.
         to_client.data_received(b"SELECT 1")
         with client:
             return await asyncio.to_thread(client.recv, 100)

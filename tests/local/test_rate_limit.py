@@ -1,27 +1,25 @@
-"""The rate that a principal is held to, with a clock of our own."""
+"""The limit on requests per second that the API applies to each principal."""
 
 from django_lakebase.local.api.fault_injection import RateLimiter
 
 
-def test_a_second_s_worth_is_allow_at_once_and_then_a_steady_rate():
-    """What is not used is saved, for a second at most."""
+def test_unused_requests_are_saved_for_one_second_at_most():
     now = [0.0]
     limiter = RateLimiter(lambda: now[0])
 
-    def burst():
+    def count_allowed():
         return sum(limiter.allow("one", 5) for _ in range(20))
 
-    first = burst()
+    at_start = count_allowed()
     now[0] += 0.4
-    soon = burst()
+    after_400_ms = count_allowed()
     now[0] += 60
-    later = burst()
+    after_a_minute = count_allowed()
 
-    assert (first, soon, later) == (5, 2, 5)
+    assert (at_start, after_400_ms, after_a_minute) == (5, 2, 5)
 
 
-def test_principals_do_not_take_from_each_other():
-    """As the service counts: by whom, and not by process."""
+def test_principals_have_separate_limits():
     limiter = RateLimiter(lambda: 0.0)
 
     assert limiter.allow("one", 1)

@@ -1,117 +1,116 @@
-"""Roles and databases: over the API and by SQL, two views of the same."""
+"""Roles and databases, managed through the API and through SQL."""
 
 import pytest
 
-from tests.local.conftest import Refused
+from tests.local.rest_api import ApiError
 
 
 @pytest.fixture
 def branch(local):
-    """Give the name of the default branch."""
+    """Return the name of the default branch."""
     return local.facts["branch"]
 
 
 @pytest.fixture
-def role(api, branch):
-    """Give a function that makes a role, which goes away after the test."""
-    made = []
+def create_role(api, branch):
+    """Return a function that creates a role, which is deleted after the test."""
+    names = []
 
-    def make(query="", **spec):
-        role = api.do("POST", f"{branch}/roles{query}", {"spec": spec})
-        made.append(role["name"])
+    def create_role(query="", **spec):
+        role = api.run_operation("POST", f"{branch}/roles{query}", {"spec": spec})
+        names.append(role["name"])
         return role
 
-    yield make
-    for name in made:
-        if not api.is_gone(name):
-            api.do("DELETE", name)
+    yield create_role
+    for name in names:
+        if api.exists(name):
+            api.run_operation("DELETE", name)
 
 
-def test_the_roles_that_are_there(api, local, branch):
-    """The identities, the native one, and none of the service's own."""
-    found = {
+def test_listed_roles_are_those_of_identities_and_the_native_role(api, local, branch):
+    """Roles that belong to the service itself are not listed."""
+    roles = {
         role["status"]["postgres_role"]: role["status"]
-        for role in api.ask("GET", f"{branch}/roles")["roles"]
+        for role in api.request("GET", f"{branch}/roles")["roles"]
     }
 
     facts = local.facts
-    owner, principal = found[facts["owner"]], found[facts["service_principal"]]
-    native = found[facts["native_user"]]
+    owner, principal = roles[facts["owner"]], roles[facts["service_principal"]]
+    native = roles[facts["native_user"]]
     assert owner["identity_type"] == "USER"
     assert owner["membership_roles"] == ["DATABRICKS_SUPERUSER"]
     assert principal["identity_type"] == "SERVICE_PRINCIPAL"
     assert principal["auth_method"] == "LAKEBASE_OAUTH_V1"
     assert native["identity_type"] == "IDENTITY_TYPE_UNSPECIFIED"
     assert native["auth_method"] == "PG_PASSWORD_SCRAM_SHA_256"
-    assert "databricks_superuser" not in found
+    assert "databricks_superuser" not in roles
 
 
-def test_a_role_for_an_identity_takes_tokens(local, role, dial):
-    """One request makes what databricks_create_role makes."""
+def test_role_created_for_an_identity_accepts_its_tokens(create_role, connect):
     name = "0f3d1a5e-5a3e-4f2c-9d43-0c8cf1f0a111"
-    made = role(
+    role = create_role(
         "?role_id=sp-one", postgres_role=name, identity_type="SERVICE_PRINCIPAL"
     )
 
-    with dial(user=name) as session:
+    with connect(user=name) as session:
         row = session.execute("SELECT current_user").fetchone()
 
     assert row == (name,)
-    assert made["name"].endswith("/roles/sp-one")
-    assert made["status"]["attributes"]["createdb"] is False
+    assert role["name"].endswith("/roles/sp-one")
+    assert role["status"]["attributes"]["createdb"] is False
 
 
-def test_a_native_role_has_a_password(api, role, dial):
-    """Which the service makes, and shows to who asks."""
-    made = role(postgres_role="clerk", attributes={"createdb": True})
-    password = api.ask("POST", f"{made['name']}/password", {})["password"]
+def test_native_role_logs_in_with_the_password_generated_by_the_api(
+    api, create_role, connect
+):
+    role = create_role(postgres_role="clerk", attributes={"createdb": True})
+    password = api.request("POST", f"{role['name']}/password", {})["password"]
 
-    with dial(user="clerk", password=password) as session:
+    with connect(user="clerk", password=password) as session:
         row = session.execute("SELECT current_user").fetchone()
 
     assert row == ("clerk",)
-    assert made["status"]["attributes"]["createdb"] is True
+    assert role["status"]["attributes"]["createdb"] is True
 
 
-def test_a_role_that_cannot_log_in(api, role):
-    """It owns things, for others."""
-    made = role(postgres_role="holder", auth_method="NO_LOGIN")
+def test_role_without_login_has_no_password(api, create_role):
+    role = create_role(postgres_role="holder", auth_method="NO_LOGIN")
 
-    assert made["status"]["auth_method"] == "NO_LOGIN"
-    with pytest.raises(Refused, match="has no password"):
-        api.ask("POST", f"{made['name']}/password", {})
+    assert role["status"]["auth_method"] == "NO_LOGIN"
+    with pytest.raises(ApiError, match="has no password"):
+        api.request("POST", f"{role['name']}/password", {})
 
 
-def test_what_sql_makes_the_api_shows(api, branch, local, dial):
-    """Under an id that is made of its name."""
-    with dial(user=local.facts["owner"]) as session:
+def test_role_created_by_sql_has_an_id_derived_from_its_name(
+    api, branch, local, connect
+):
+    with connect(user=local.facts["owner"]) as session:
         session.execute("SELECT databricks_create_role('Ann@Example.com', 'USER')")
         try:
-            shown = api.ask("GET", f"{branch}/roles/ann-example-com")["status"]
+            status = api.request("GET", f"{branch}/roles/ann-example-com")["status"]
         finally:
             session.execute('DROP ROLE "Ann@Example.com"')
 
-    assert shown["postgres_role"] == "Ann@Example.com"
-    assert shown["identity_type"] == "USER"
+    assert status["postgres_role"] == "Ann@Example.com"
+    assert status["identity_type"] == "USER"
 
 
-def test_a_role_is_changed(api, role):
-    """Its rights and its membership, as the mask names them."""
-    name = role(postgres_role="riser")["name"]
+def test_attributes_and_membership_of_a_role_can_be_changed(api, create_role):
+    name = create_role(postgres_role="promoted")["name"]
     spec = {
         "attributes": {"createrole": True},
         "membership_roles": ["DATABRICKS_SUPERUSER"],
     }
 
     mask = "spec.attributes,spec.membership_roles"
-    changed = api.do("PATCH", f"{name}?update_mask={mask}", {"spec": spec})
+    changed = api.run_operation("PATCH", f"{name}?update_mask={mask}", {"spec": spec})
 
     assert changed["status"]["attributes"]["createrole"] is True
     assert changed["status"]["membership_roles"] == ["DATABRICKS_SUPERUSER"]
 
 
 @pytest.mark.parametrize(
-    ("query", "spec", "status", "said"),
+    ("query", "spec", "status", "message"),
     [
         ("", {}, 400, "'role.spec.postgres_role' is required"),
         ("?role_id=1", {"postgres_role": "x"}, 400, "role_id must match"),
@@ -125,57 +124,64 @@ def test_a_role_is_changed(api, role):
         ),
     ],
 )
-def test_roles_that_cannot_be_made(api, branch, query, spec, status, said):
-    """The service answers 400, also for a name that is taken."""
-    with pytest.raises(Refused, match=said) as caught:
-        api.do("POST", f"{branch}/roles{query}", {"spec": spec})
+def test_invalid_role_is_rejected(api, branch, query, spec, status, message):
+    """The service answers 400 even if the name is already taken."""
+    with pytest.raises(ApiError, match=message) as caught:
+        api.run_operation("POST", f"{branch}/roles{query}", {"spec": spec})
 
     assert caught.value.status == status
 
 
-def test_a_role_that_owns_something_has_an_heir(api, branch, role, local, dial):
-    """Without one the operation fails, in PostgreSQL's words."""
-    made = role(postgres_role="maker", auth_method="NO_LOGIN")
-    heir = role(postgres_role="heir", auth_method="NO_LOGIN")
-    spec = {"postgres_database": "estate", "role": made["name"]}
-    database = api.do("POST", f"{branch}/databases", {"spec": spec})
+def test_role_that_owns_a_database_is_deleted_only_with_a_new_owner(
+    api, branch, create_role
+):
+    """Otherwise the operation fails with PostgreSQL's error text."""
+    owner = create_role(postgres_role="owner", auth_method="NO_LOGIN")
+    new_owner = create_role(postgres_role="new_owner", auth_method="NO_LOGIN")
+    spec = {"postgres_database": "owned", "role": owner["name"]}
+    database = api.run_operation("POST", f"{branch}/databases", {"spec": spec})
 
-    with pytest.raises(Refused, match="cannot be dropped") as caught:
-        api.do("DELETE", made["name"])
-    api.do("DELETE", f"{made['name']}?reassign_owned_to={heir['name']}")
-    inherited = api.ask("GET", database["name"])
-    api.do("DELETE", database["name"])
+    with pytest.raises(ApiError, match="cannot be dropped") as caught:
+        api.run_operation("DELETE", owner["name"])
+    api.run_operation(
+        "DELETE", f"{owner['name']}?reassign_owned_to={new_owner['name']}"
+    )
+    reassigned = api.request("GET", database["name"])
+    api.run_operation("DELETE", database["name"])
 
     assert caught.value.code == "BAD_REQUEST"
-    assert inherited["status"]["role"] == heir["name"]
-    with pytest.raises(Refused, match="role id not found"):
-        api.ask("GET", made["name"])
+    assert reassigned["status"]["role"] == new_owner["name"]
+    with pytest.raises(ApiError, match="role id not found"):
+        api.request("GET", owner["name"])
 
 
-def test_a_database_is_made_renamed_and_dropped(api, branch, role, dial, local):
-    """And can be connected to in between."""
-    owner = role(postgres_role="shopkeeper", auth_method="NO_LOGIN")["name"]
+def test_database_is_created_connected_to_renamed_and_dropped(
+    api, branch, create_role, connect, local
+):
+    owner = create_role(postgres_role="shopkeeper", auth_method="NO_LOGIN")["name"]
     spec = {"postgres_database": "Shop 1", "role": owner}
 
-    made = api.do("POST", f"{branch}/databases?database_id=shop", {"spec": spec})
-    listed = api.ask("GET", f"{branch}/databases")["databases"]
-    dial(dbname="Shop 1", user=local.facts["owner"]).close()
-    renamed = api.do(
+    database = api.run_operation(
+        "POST", f"{branch}/databases?database_id=shop", {"spec": spec}
+    )
+    listed = api.request("GET", f"{branch}/databases")["databases"]
+    connect(dbname="Shop 1", user=local.facts["owner"]).close()
+    renamed = api.run_operation(
         "PATCH",
-        f"{made['name']}?update_mask=spec.postgres_database",
+        f"{database['name']}?update_mask=spec.postgres_database",
         {"spec": {"postgres_database": "shop"}},
     )
-    api.do("DELETE", made["name"])
+    api.run_operation("DELETE", database["name"])
 
-    assert made["status"]["role"] == owner
-    assert {"shop", "databricks-postgres"} <= {d["database_id"] for d in listed}
+    assert database["status"]["role"] == owner
+    assert {"shop", "databricks-postgres"} <= {db["database_id"] for db in listed}
     assert renamed["status"]["postgres_database"] == "shop"
-    with pytest.raises(Refused, match="database id not found"):
-        api.ask("GET", made["name"])
+    with pytest.raises(ApiError, match="database id not found"):
+        api.request("GET", database["name"])
 
 
 @pytest.mark.parametrize(
-    ("query", "spec", "said"),
+    ("query", "spec", "message"),
     [
         ("", {}, "'database.spec.postgres_database' is required"),
         ("", {"postgres_database": "x"}, "'database.spec.role' is required"),
@@ -192,7 +198,6 @@ def test_a_database_is_made_renamed_and_dropped(api, branch, role, dial, local):
         ),
     ],
 )
-def test_databases_that_cannot_be_made(api, branch, query, spec, said):
-    """Nothing is begun."""
-    with pytest.raises(Refused, match=said):
-        api.do("POST", f"{branch}/databases{query}", {"spec": spec})
+def test_invalid_database_is_rejected(api, branch, query, spec, message):
+    with pytest.raises(ApiError, match=message):
+        api.run_operation("POST", f"{branch}/databases{query}", {"spec": spec})

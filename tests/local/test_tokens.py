@@ -1,4 +1,4 @@
-"""Tokens: who may use which, and until when."""
+"""Signing and verification of tokens."""
 
 import pytest
 
@@ -7,18 +7,17 @@ from django_lakebase.local.tokens import Audience, Signer, TokenError, generate_
 
 @pytest.fixture(scope="module")
 def key():
-    """Give one key for all: making it takes a while."""
+    """Return one key for all tests, because generating a key is slow."""
     return generate_key()
 
 
 @pytest.fixture
 def signer(key):
-    """Give a signer."""
+    """Return a signer with the shared key."""
     return Signer(key)
 
 
-def test_a_token_says_who_and_until_when(signer):
-    """What was signed is read."""
+def test_verified_token_has_the_subject_and_expiry_it_was_signed_with(signer):
     token, expires_at = signer.sign(Audience.DATABASE, "me", 60)
 
     claims = signer.verify(Audience.DATABASE, token)
@@ -27,24 +26,21 @@ def test_a_token_says_who_and_until_when(signer):
     assert claims.expires_at == pytest.approx(expires_at)
 
 
-def test_an_expired_token_is_refused(signer):
-    """In the service's words."""
+def test_expired_token_is_rejected_with_the_text_of_the_service(signer):
     token, _ = signer.sign(Audience.DATABASE, "me", -1)
 
     with pytest.raises(TokenError, match=r"JWT token has expired \(exp=\d+\)"):
         signer.verify(Audience.DATABASE, token)
 
 
-def test_a_token_for_the_api_is_none_for_a_login(signer):
-    """The commonest mistake of all."""
+def test_workspace_token_is_rejected_for_a_database_login(signer):
     token, _ = signer.sign(Audience.WORKSPACE, "me", 60)
 
     with pytest.raises(TokenError, match="audience"):
         signer.verify(Audience.DATABASE, token)
 
 
-def test_a_forged_token_is_refused(signer):
-    """Another key signs for another workspace."""
+def test_token_signed_with_another_key_is_rejected(signer):
     token, _ = Signer(generate_key()).sign(Audience.DATABASE, "me", 60)
 
     with pytest.raises(TokenError, match="signature error"):
@@ -52,7 +48,6 @@ def test_a_forged_token_is_refused(signer):
 
 
 @pytest.mark.parametrize("text", ["", "secret", "dapi0123", "a.b.c", "eyJh.eyJz."])
-def test_what_is_no_token_is_refused(signer, text):
-    """In the words that users know."""
+def test_text_that_is_not_a_jwt_is_rejected(signer, text):
     with pytest.raises(TokenError, match="not a valid JWT encoding"):
         signer.verify(Audience.DATABASE, text)

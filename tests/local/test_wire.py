@@ -1,4 +1,4 @@
-"""PostgreSQL's protocol before the login: bytes to values and back."""
+"""Encoding and parsing of PostgreSQL's protocol up to the login."""
 
 import contextlib
 
@@ -9,45 +9,41 @@ from hypothesis import strategies as st
 from django_lakebase.local.gateway import wire
 from django_lakebase.local.gateway.wire import ErrorResponse, ProtocolError
 
-WORDS = st.text(
+PARAMETER_TEXTS = st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1
 )
 
 
-@given(st.dictionaries(WORDS, WORDS))
-def test_a_startup_message_is_read_as_it_was_written(parameters):
-    """What a client says arrives whole."""
-    written = wire.startup(parameters)
+@given(st.dictionaries(PARAMETER_TEXTS, PARAMETER_TEXTS))
+def test_parsed_startup_message_has_the_encoded_parameters(parameters):
+    encoded = wire.startup(parameters)
 
-    length = wire.packet_length(written[:4], max_length=len(written))
-    assert wire.parse_startup(written[4 : 4 + length]) == parameters
+    length = wire.packet_length(encoded[:4], max_length=len(encoded))
+    assert wire.parse_startup(encoded[4 : 4 + length]) == parameters
 
 
 @given(st.binary(min_size=4, max_size=200))
-def test_any_bytes_are_a_startup_message_or_a_protocol_error(body):
-    """Nothing that arrives ends in another error."""
+def test_parsing_random_bytes_raises_only_protocol_errors(body):
     with contextlib.suppress(ProtocolError):
         wire.parse_startup(body)
 
 
 @pytest.mark.parametrize("length", [0, 3, 7, 10005, 2**31])
-def test_lengths_have_bounds(length):
-    """A client cannot ask for more memory than a startup packet needs."""
+def test_packet_length_out_of_bounds_is_rejected(length):
+    """A client must not make the gateway buffer more than a startup packet needs."""
     with pytest.raises(ProtocolError, match="invalid length"):
         wire.packet_length(length.to_bytes(4, "big"))
 
 
-def test_a_refusal_has_all_its_fields():
-    """Severity, code, text and detail are there for libpq."""
-    written = ErrorResponse("no", "28000", "FATAL", "because").encode()
+def test_error_response_has_severity_code_message_and_detail():
+    encoded = ErrorResponse("no", "28000", "FATAL", "because").encode()
 
-    assert written[:1] == b"E"
-    assert written[5:] == b"SFATAL\0VFATAL\0C28000\0Mno\0Dbecause\0\0"
-    assert wire.parse_error(written[5:]) == "no"
+    assert encoded[:1] == b"E"
+    assert encoded[5:] == b"SFATAL\0VFATAL\0C28000\0Mno\0Dbecause\0\0"
+    assert wire.parse_error(encoded[5:]) == "no"
 
 
-def test_a_row_may_hold_nulls():
-    """A missing value is None and not empty."""
+def test_null_in_a_row_is_parsed_as_none():
     row = b"\x00\x02" + (2).to_bytes(4, "big") + b"ab" + b"\xff\xff\xff\xff"
 
     assert wire.parse_row(row) == ["ab", None]
@@ -56,7 +52,7 @@ def test_a_row_may_hold_nulls():
 @pytest.mark.parametrize(
     "rest", [b"", b"\0\0", b"u", b"user\0x", b"user\0x\0y", b"a\0\0"]
 )
-def test_a_packet_that_does_not_end_as_it_should(rest):
-    """Pairs of words, and an empty one: nothing else is a StartupMessage."""
+def test_startup_message_with_malformed_parameters_is_rejected(rest):
+    """Pairs of nonempty name and value must follow, and then one zero byte."""
     with pytest.raises(ProtocolError, match="layout"):
         wire.parse_startup((3 << 16).to_bytes(4, "big") + rest)

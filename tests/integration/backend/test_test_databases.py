@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tests.helpers.shop_project import EARLY, MANAGE, POOLED, PYTEST, Shop, opened
-from tests.local.conftest import Api
+from tests.local.rest_api import RestApi
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def shop(opened_shop, local):
 class Branch:
     """A copy of the local project's server with its own endpoint."""
 
-    def __init__(self, shop: Shop, api: Api, name: str) -> None:
-        [endpoint] = api.ask("GET", f"{name}/endpoints")["endpoints"]
+    def __init__(self, shop: Shop, api: RestApi, name: str) -> None:
+        [endpoint] = api.request("GET", f"{name}/endpoints")["endpoints"]
         self.host = endpoint["status"]["hosts"]["host"]
         self.role = shop.local.facts["service_principal"]
         self.owner = {"host": self.host, "user": shop.local.facts["owner"]}
@@ -49,9 +49,9 @@ class Branch:
 def branch(opened_shop):
     """Yield a branch that has the real database of the project, too."""
     facts = opened_shop.local.facts
-    api = Api(opened_shop.local.url, facts["owner_token"])
+    api = RestApi(opened_shop.local.url, facts["owner_token"])
     name = f"{facts['project']}/branches?branch_id=of-the-shop"
-    made = api.do("POST", name, {"spec": {"no_expiry": True}})["name"]
+    made = api.run_operation("POST", name, {"spec": {"no_expiry": True}})["name"]
     branch = Branch(opened_shop, api, made)
     deadline = time.monotonic() + 60
     while True:
@@ -61,7 +61,7 @@ def branch(opened_shop):
             break
         assert time.monotonic() < deadline
     yield branch
-    api.do("DELETE", f"{made}?purge=true")
+    api.run_operation("DELETE", f"{made}?purge=true")
 
 
 @pytest.fixture

@@ -110,12 +110,12 @@ def test_native_login_has_no_registry_entry(new_wrapper, local):
 
 
 def test_read_only_endpoint_needs_host_in_settings(new_wrapper, local, monkeypatch):
-    from tests.local.conftest import Api
+    from tests.local.rest_api import RestApi
 
     monkeypatch.delenv("PGHOST")
-    api = Api(local.url, local.facts["owner_token"])
+    api = RestApi(local.url, local.facts["owner_token"])
     spec = {"endpoint_type": "ENDPOINT_TYPE_READ_ONLY"}
-    made = api.do(
+    made = api.run_operation(
         "POST", f"{local.facts['branch']}/endpoints?endpoint_id=r", {"spec": spec}
     )
     try:
@@ -133,7 +133,7 @@ def test_read_only_endpoint_needs_host_in_settings(new_wrapper, local, monkeypat
         assert fetch_value(meant, "SELECT pg_is_in_recovery()") is True
         meant.close()
     finally:
-        api.do("DELETE", made["name"])
+        api.run_operation("DELETE", made["name"])
 
     assert caught.value.failure_id == "endpoint-read-only"
 

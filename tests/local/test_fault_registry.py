@@ -1,4 +1,4 @@
-"""The table of faults, and how it is set."""
+"""The table of faults, parsing of their options, and the registry of active faults."""
 
 import pytest
 
@@ -13,8 +13,7 @@ from django_lakebase.local.faults.registry import (
 from django_lakebase.local.gateway.messages import MESSAGES
 
 
-def test_a_fault_is_read_from_a_command_line():
-    """Name, and settings in the type of their defaults."""
+def test_parsed_options_have_the_type_of_their_defaults():
     assert parse_fault("api-429:count=2.5,path=all") == (
         "api-429",
         {"retry_after": 1.0, "count": 2.5, "per_second": 0.0, "path": "all"},
@@ -23,7 +22,7 @@ def test_a_fault_is_read_from_a_command_line():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("no-such", "api-down"),
         ("latency:sm=5", "Its options: ms"),
@@ -31,15 +30,13 @@ def test_a_fault_is_read_from_a_command_line():
         ("latency:ms", "key=value"),
     ],
 )
-def test_a_mistake_is_told_what_there_is(text, said):
-    """Names and settings that do not exist are answered with those that do."""
-    with pytest.raises(FaultError, match=said):
+def test_invalid_fault_is_rejected_with_a_list_of_valid_names(text, message):
+    with pytest.raises(FaultError, match=message):
         parse_fault(text)
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_every_fault_can_be_set_and_cleared(name):
-    """And says in a line what it does."""
+def test_every_fault_has_a_summary_and_can_be_set_and_cleared(name):
     faults = FaultRegistry()
 
     faults.set(name, {})
@@ -49,8 +46,7 @@ def test_every_fault_can_be_set_and_cleared(name):
     assert FAULTS[name].summary
 
 
-def test_clearing_all():
-    """One word brings good health."""
+def test_clear_without_a_name_clears_all_faults():
     faults = FaultRegistry()
     faults.set("latency", {"ms": 5})
     faults.clear()
@@ -58,14 +54,13 @@ def test_clearing_all():
     assert faults.get_number("latency", "ms") == 0.0
 
 
-def test_clearing_what_does_not_exist_is_a_mistake():
-    """A misspelled name would leave the fault on."""
+def test_clearing_an_unknown_fault_is_rejected():
+    """If it were ignored, a misspelled name would leave the fault on."""
     with pytest.raises(FaultError):
         FaultRegistry().clear("no-such")
 
 
-def test_a_count_of_refusals_is_used_up():
-    """So that a retry succeeds."""
+def test_logins_succeed_after_the_counted_refusals():
     faults = FaultRegistry()
     faults.set("refuse-logins", {"count": 2})
 
@@ -74,8 +69,8 @@ def test_a_count_of_refusals_is_used_up():
     assert refused == [True, True, False]
 
 
-def test_only_old_tokens_are_refused():
-    """A key that was changed refuses what it signed before."""
+def test_option_before_refuses_only_tokens_issued_earlier():
+    """The option simulates a signing key that was replaced."""
     faults = FaultRegistry()
     faults.set("refuse-logins", {"before": 100})
 
@@ -84,12 +79,12 @@ def test_only_old_tokens_are_refused():
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_every_message_says_something(name):
-    """And the engine knows what it means."""
+def test_engine_recognizes_every_refusal_message_except_two(name):
+    """The German message and the one called "unknown" are deliberate exceptions."""
     refusal = MESSAGES[name]("me")
-    said = Exception(f"{refusal.severity}:  {refusal.message}")
+    error = Exception(f"{refusal.severity}:  {refusal.message}")
 
-    is_known = classify(said, Source.SERVER).id != "unexplained"
+    is_known = classify(error, Source.SERVER).id != "unexplained"
     assert is_known == (name not in ("german", "unknown"))
 
 
@@ -102,7 +97,6 @@ def test_every_message_says_something(name):
         ("cut:which=some", "all, idle, busy"),
     ],
 )
-def test_an_unknown_choice_is_a_mistake(text, known):
-    """The known ones are listed, before anybody meets the fault."""
+def test_invalid_choice_is_rejected_with_the_valid_choices(text, known):
     with pytest.raises(FaultError, match=known):
         parse_fault(text)

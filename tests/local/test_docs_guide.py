@@ -1,4 +1,4 @@
-"""The walk through the service's guide, typed as it stands in the documentation."""
+"""The commands of ``docs/howto/guide.md``, run in the order of the page."""
 
 import os
 import re
@@ -12,18 +12,18 @@ import pytest
 import django_lakebase
 
 PAGE = Path(django_lakebase.__file__).parent.parent / "docs/howto/guide.md"
-NEEDED = ("bash", "curl", "jq", "psql")
+REQUIRED_PROGRAMS = ("bash", "curl", "jq", "psql")
 
 
 @pytest.mark.skipif(
-    not all(shutil.which(name) for name in NEEDED),
+    not all(shutil.which(name) for name in REQUIRED_PROGRAMS),
     reason="bash, curl, jq or psql is not installed",
 )
-def test_the_guide_can_be_followed():
-    """Every command succeeds, and the logins are those that the text promises."""
+def test_every_command_of_the_guide_succeeds():
     blocks = re.findall(r"```console\n(.*?)```", PAGE.read_text(), re.DOTALL)
     start, *steps = [block.removeprefix("$ ").replace("\n$ ", "\n") for block in blocks]
-    # The operation is asked for until it is done, as the text says.
+    # The page tells its reader to poll the operation until it is done. After that a
+    # new branch still refuses logins for a short time.
     wait = (
         'until curl -sf -H "Authorization: Bearer $TOKEN" '
         "$API/postgres/$PROJECT/branches/try | grep -q READY; do :; done\n"
@@ -35,10 +35,10 @@ def test_the_guide_can_be_followed():
     )
     steps[6:6] = [wait]
     script = "set -euo pipefail\n" + "\n".join(steps)
-    # The text's reader has activated an environment; the tests' may not be.
+    # The page assumes an activated environment; pytest may run without one.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
-    done = subprocess.run(
+    result = subprocess.run(
         [*start.split(), "-c", script],
         env=os.environ | {"PATH": path},
         capture_output=True,
@@ -46,8 +46,8 @@ def test_the_guide_can_be_followed():
         check=False,
     )
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "owner-" in done.stdout
-    assert "ENDPOINT_TYPE_READ_WRITE" in done.stdout
-    assert "/branches/try/operations/" in done.stdout
-    assert "secret-revoked" in done.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "owner-" in result.stdout
+    assert "ENDPOINT_TYPE_READ_WRITE" in result.stdout
+    assert "/branches/try/operations/" in result.stdout
+    assert "secret-revoked" in result.stdout
