@@ -16,7 +16,7 @@ from tests.helpers.wrappers import fetch_value
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
 
-# Python 3.12 and newer warn; servers fork all the same.
+# Python 3.12 and newer warn, but servers fork nevertheless.
 pytestmark = [
     pytest.mark.filterwarnings(
         "ignore:This process .* is multi-threaded:DeprecationWarning"
