@@ -13,6 +13,7 @@ from django_lakebase.failures.classify import (
     classify,
     failures_by_id,
     scrub,
+    strip_tracebacks,
 )
 from django_lakebase.failures.failure import Action, Source
 
@@ -327,3 +328,30 @@ def test_hint_creates_the_role_of_the_login(user, said):
     )
 
     assert said in error.hint
+
+
+def raised(exc):
+    """Return *exc* with a traceback."""
+    try:
+        raise exc
+    except type(exc):
+        return exc
+
+
+def test_tracebacks_of_causes_and_contexts_are_removed():
+    """Django sets a cause, and Python keeps the context beside it."""
+    error, cause, context = (raised(ValueError(name)) for name in "abc")
+    error.__cause__, error.__context__ = cause, context
+
+    strip_tracebacks(error)
+
+    assert [e.__traceback__ for e in (error, cause, context)] == [None] * 3
+
+
+def test_cycle_of_causes_does_not_stop_the_removal_of_tracebacks():
+    error, cause = raised(ValueError("a")), raised(ValueError("b"))
+    error.__cause__, cause.__cause__ = cause, error
+
+    strip_tracebacks(error)
+
+    assert error.__traceback__ is cause.__traceback__ is None
