@@ -19,9 +19,9 @@ from django.conf import settings
 from benchmarks import (
     backends,
     connect,
-    emulator_gateway,
-    idle_connections,
+    gateway_overhead,
     other_pools,
+    persistent_connections,
     pool_requests,
     process_startup,
     report,
@@ -36,11 +36,11 @@ BENCHMARKS: dict[str, Callable[..., Iterator[report.Result]]] = {
     "rotation": rotation.rotation,
     "pool": pool_requests.pool,
     "other-pools": other_pools.other_pools,
-    "idle": idle_connections.idle,
+    "idle": persistent_connections.idle,
     "startup": process_startup.startup,
     "imports": process_startup.imports,
     "unreachable": connect.unreachable,
-    "gateway": emulator_gateway.gateway,
+    "gateway": gateway_overhead.gateway,
 }
 QUICK = ", in a quick run with a tenth of the work"
 DOCS = Path(__file__).parents[1] / "docs"

@@ -114,7 +114,7 @@ class ChildProcesses:
     def run(self, mode: str) -> None:
         """Run a process until it exits."""
         started = time.monotonic()
-        child = _python("-m", "benchmarks.child_process", mode, env=self._environment)
+        child = _python("-m", "benchmarks.startup_child", mode, env=self._environment)
         result = json.loads(child.stdout)
         result["started"] = started
         self._results.setdefault(mode, []).append(result)

@@ -25,7 +25,7 @@ from .client import DatabaseClient
 from .config import libpq
 from .config.cache import TargetCache
 from .config.target import OWN_OPTIONS, Target, fill_settings
-from .connect import session
+from .connect import session_state
 from .connect.connector import TIMEZONE_OPTION, Connector, attempt, takes_timezone
 from .connect.errors import connect_error
 from .connect.liveness import Connection, Lifetime, is_readable, lifetime_of
@@ -197,7 +197,7 @@ class LakebaseMixin(Base):
         """Open a connection, set it up, and start tracking its session."""
         super().connect()
         if self.connection is not None:
-            session.track(self.connection)
+            session_state.track(self.connection)
 
     def create_cursor(self, name: str | None = None) -> Any:
         """Return a tracked cursor; with *name* it is server-side."""
@@ -205,7 +205,7 @@ class LakebaseMixin(Base):
         if name is not None:
             # Django instantiates this class itself, and does not use the connection's
             # server_cursor_factory.
-            cursor.__class__ = session.tracking_class(type(cursor))
+            cursor.__class__ = session_state.tracking_class(type(cursor))
         return cursor
 
     def close_if_health_check_failed(self) -> None:
@@ -219,14 +219,14 @@ class LakebaseMixin(Base):
         connection = self.connection
         # Autocommit is also off inside atomic.
         may_reopen = connection is not None and self.autocommit
-        if may_reopen and session.may_be_lost(connection):
+        if may_reopen and session_state.may_be_lost(connection):
             self._reopen_if_lost(connection)
 
     def _reopen_if_lost(self, connection: Connection) -> None:
         target = self.get_target()
-        if not target.reconnect or not session.is_lost(connection):
+        if not target.reconnect or not session_state.is_lost(connection):
             return
-        if marks := session.marks(connection):
+        if marks := session_state.marks(connection):
             # The connection stays unusable until the program closes it, as on Django's
             # own backend: code that ignores the error must not run without the state.
             cause = OperationalError("the connection is closed")

@@ -26,7 +26,7 @@ from django.db import connections
 from .auth.credentials import MAX_LIFETIME
 from .base import MAX_AGE_SHARE, LakebaseMixin
 from .config import libpq
-from .config.parsing import clean, split_url
+from .config.normalize import clean, split_url
 from .config.target import ENDPOINT_VARIABLES, OWN_OPTIONS, Target, read_variable
 from .exceptions import SettingsError
 from .failures.classify import failures_by_id

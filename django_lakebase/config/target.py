@@ -27,7 +27,7 @@ from django.db.backends.base.base import NO_DB_ALIAS
 from django_lakebase.exceptions import SettingsError, build_error
 from django_lakebase.failures.classify import failures_by_id, scrub
 
-from .parsing import (
+from .normalize import (
     clean,
     mask_user_info,
     parse_boolean,

@@ -202,7 +202,7 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
             'pip install "django-lakebase[local]"'
         )
     from .emulator import Emulator, Options
-    from .gateway.messages import Dialect
+    from .gateway.login_errors import Dialect
 
     return Emulator(
         Options(
@@ -223,10 +223,10 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
 
 
 def _serve(main: Coroutine[Any, Any, int]) -> int:
-    from . import processes
+    from . import libc
     from .errors import LocalError
 
-    processes.map_large_allocations()
+    libc.map_large_allocations()
     try:
         return asyncio.run(main)
     except LocalError as exc:
@@ -245,7 +245,7 @@ def _run(options: argparse.Namespace) -> int:
 def _start(options: argparse.Namespace) -> int:
     parent = os.environ.get(PARENT_VARIABLE)
     if parent:
-        from .processes import die_with_parent
+        from .libc import die_with_parent
 
         die_with_parent(signal.SIGTERM)
         if os.getppid() != int(parent):
@@ -257,7 +257,7 @@ def _start(options: argparse.Namespace) -> int:
 
 async def _run_command(emulator: "Emulator", command: list[str]) -> int:
     from .emulator import clean_environment
-    from .processes import die_with_parent
+    from .libc import die_with_parent
 
     stop = _StopSignals()
     await stop.run_until_stopped(emulator.start())

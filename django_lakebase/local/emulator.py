@@ -25,7 +25,7 @@ from .data_dir import DataDir
 from .errors import LocalError
 from .faults.effects import FaultEffects
 from .faults.registry import FaultRegistry, Value
-from .gateway.messages import Dialect
+from .gateway.login_errors import Dialect
 from .gateway.pgbouncer import PgBouncers
 from .gateway.server import Gateway
 from .postgres import binaries, provision

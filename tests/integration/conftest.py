@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.helpers.credentials import forget_credentials
+from tests.helpers.credential_cache import forget_credentials
 
 # A misleading value for each variable of libpq that the engine must override.
 HOSTILE = {

@@ -9,7 +9,7 @@ import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.config import Config
 
-from tests.helpers.sessions import open_session
+from tests.helpers.plain_psycopg import open_session
 from tests.local.rest_api import RestApi
 
 

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.sessions import open_session
+from tests.helpers.plain_psycopg import open_session
 from tests.local.processes import get_children, is_alive, wait_until_ended
 
 COMMAND = [sys.executable, "-m", "django_lakebase.local"]

@@ -13,7 +13,7 @@ from psycopg import errors
 
 from django_lakebase.local.client import LocalLakebase
 from django_lakebase.local.gateway.pgbouncer import find_pgbouncer
-from tests.helpers.sessions import open_session
+from tests.helpers.plain_psycopg import open_session
 from tests.local.processes import get_children, wait_until_ended
 from tests.local.rest_api import ApiError, RestApi
 

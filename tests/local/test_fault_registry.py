@@ -10,7 +10,7 @@ from django_lakebase.local.faults.registry import (
     FaultRegistry,
     parse_fault,
 )
-from django_lakebase.local.gateway.messages import MESSAGES
+from django_lakebase.local.gateway.login_errors import MESSAGES
 
 
 def test_parsed_options_have_the_type_of_their_defaults():

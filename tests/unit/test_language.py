@@ -103,7 +103,7 @@ SUFFIXES = {"", ".cfg", ".html", ".ini", ".md", ".py", ".toml", ".yaml", ".yml"}
 SKIPPED = {"LICENSE", Path(__file__).name}
 # The account and role "nobody", and texts of the service that the emulator repeats.
 ALLOWED = re.compile(r"[\"']nobody[\"']")
-SERVICE_TEXTS = "messages.py"
+SERVICE_TEXTS = "login_errors.py"
 
 
 def texts() -> Iterator[Path]:

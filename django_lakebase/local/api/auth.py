@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from django_lakebase.local.faults.registry import FaultRegistry
-from django_lakebase.local.gateway import messages
+from django_lakebase.local.gateway import login_errors
 from django_lakebase.local.state.model import WorkspaceState
 from django_lakebase.local.tokens import Audience, Signer, TokenError
 
@@ -82,7 +82,7 @@ class RequestAuthenticator:
         fault = self._faults.get("dead-token")
         if fault is not None and not 0 < float(fault["before"]) <= issued_at:
             # The service sends the status, as a number, in place of an error code.
-            text = messages.REJECTED_TOKEN_TEXTS[str(fault["text"])]
+            text = login_errors.REJECTED_TOKEN_TEXTS[str(fault["text"])]
             raise ApiError(403, 403, text)
 
     async def _get_host_metadata(self, request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from aiohttp import web
 
 from django_lakebase.local.faults.registry import FaultRegistry, Value
-from django_lakebase.local.gateway import messages
+from django_lakebase.local.gateway import login_errors
 
 from . import credentials
 from .errors import ApiError
@@ -44,7 +44,7 @@ class FaultInjector:
             return reset(request)
         blocked = self._faults.get("ip-blocked")
         if blocked is not None and blocked["where"] != "login":
-            text = messages.ip_blocked(self._workspace_id)
+            text = login_errors.ip_blocked(self._workspace_id)
             raise ApiError(403, "PERMISSION_DENIED", text)
         for name, respond in _RESPONSES.items():
             options = self._faults.get(name)

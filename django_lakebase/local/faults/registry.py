@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from django_lakebase.local.gateway.messages import MESSAGES, REJECTED_TOKEN_TEXTS
+from django_lakebase.local.gateway.login_errors import MESSAGES, REJECTED_TOKEN_TEXTS
 from django_lakebase.local.gateway.wire import ErrorResponse
 
 Value: TypeAlias = str | float | bool

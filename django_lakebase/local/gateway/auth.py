@@ -12,8 +12,8 @@ from django_lakebase.local.faults.registry import FaultRegistry
 from django_lakebase.local.state.model import EndpointRef, WorkspaceState
 from django_lakebase.local.tokens import EXPIRED, Audience, Signer, TokenError
 
-from . import messages
-from .messages import Dialect
+from . import login_errors
+from .login_errors import Dialect
 from .wire import ErrorResponse
 
 # Seconds to wake an endpoint that was suspended because it was idle.
@@ -45,10 +45,10 @@ class LoginAuthenticator:
     def find_endpoint(self, host: str) -> EndpointRef:
         """Return the endpoint with the host name *host*. Raises LoginRefusedError."""
         if not host:
-            raise LoginRefusedError(messages.no_sni())
+            raise LoginRefusedError(login_errors.no_sni())
         ref = self._state.resolve_host(host)
         if ref is None:
-            raise LoginRefusedError(messages.endpoint_not_found())
+            raise LoginRefusedError(login_errors.endpoint_not_found())
         return ref
 
     async def authorize(self, ref: EndpointRef, session_count: int) -> None:
@@ -59,19 +59,19 @@ class LoginAuthenticator:
         """
         ip_blocked = self._faults.get("ip-blocked")
         if ip_blocked is not None and ip_blocked["where"] != "api":
-            detail = messages.ip_blocked(self._state.workspace_id)
-            raise LoginRefusedError(messages.not_authorized(detail))
+            detail = login_errors.ip_blocked(self._state.workspace_id)
+            raise LoginRefusedError(login_errors.not_authorized(detail))
         if not _accepts_logins(ref):
-            raise LoginRefusedError(messages.not_authorized())
+            raise LoginRefusedError(login_errors.not_authorized())
         if ref.endpoint.is_disabled:
-            raise LoginRefusedError(messages.endpoint_disabled())
+            raise LoginRefusedError(login_errors.endpoint_disabled())
         if ref.endpoint.is_suspended:
             await self._wake(ref)
         if self._faults.get("starting") is not None:
-            raise LoginRefusedError(messages.starting_up())
+            raise LoginRefusedError(login_errors.starting_up())
         fault = self._faults.get("too-many-connections")
         if fault is not None and session_count >= float(fault["limit"]):
-            raise LoginRefusedError(messages.too_many_connections())
+            raise LoginRefusedError(login_errors.too_many_connections())
 
     def check_token(
         self, user: str, token: str, *, role_exists: bool, identity_type: str

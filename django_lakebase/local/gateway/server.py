@@ -26,10 +26,10 @@ from django_lakebase.local.postgres.computes import Compute, Computes
 from django_lakebase.local.state.model import EndpointRef, WorkspaceState
 from django_lakebase.local.tokens import Signer
 
-from . import messages, wire
+from . import login_errors, wire
 from .auth import LoginAuthenticator, LoginRefusedError
 from .latency import LatencyProxy
-from .messages import Dialect
+from .login_errors import Dialect
 from .pgbouncer import PgBouncers
 from .relay import RelayConnection
 from .wire import ErrorResponse
@@ -157,7 +157,7 @@ class Gateway:
         except wire.ProtocolError as exc:
             self._refuse(connection, ErrorResponse(str(exc), "08P01", "FATAL"))
         except TimeoutError:
-            self._refuse(connection, messages.handshake_timeout())
+            self._refuse(connection, login_errors.handshake_timeout())
         except (OSError, EOFError):
             connection.abort()
         except Exception:
@@ -217,13 +217,13 @@ class Gateway:
                 connection.write(b"N")
             elif code == wire.SSL_REQUEST and not connection.is_secure:
                 if connection.has_unread:
-                    raise LoginRefusedError(messages.unencrypted_data())
+                    raise LoginRefusedError(login_errors.unencrypted_data())
                 connection.write(b"S")
                 await connection.start_tls(self._context)
             elif connection.is_secure:
                 return body
             else:
-                raise LoginRefusedError(messages.no_tls(code))
+                raise LoginRefusedError(login_errors.no_tls(code))
 
     async def _read_packet(self, connection: RelayConnection) -> bytes:
         length = wire.packet_length(await connection.read(wire.LENGTH_SIZE))
@@ -240,7 +240,7 @@ class Gateway:
         # The pooler accepts only native passwords, so it requests SCRAM first.
         connection.write(wire.SCRAM_REQUEST)
         await self._read_password(connection)
-        raise LoginRefusedError(messages.token_at_pooled_host())
+        raise LoginRefusedError(login_errors.token_at_pooled_host())
 
     async def _get_native_address(self, ref: EndpointRef, compute: Compute) -> Any:
         """Return the address for a SCRAM login: a TCP port or a socket path."""

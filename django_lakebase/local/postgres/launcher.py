@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from django_lakebase.local import processes
+from django_lakebase.local import libc
 from django_lakebase.local.errors import LocalError
 
 from .binaries import Binaries
@@ -117,7 +117,7 @@ class Launcher:
 
     def spawn(self, command: list[Path | str], log: Path) -> subprocess.Popen[bytes]:
         """Start *command* as the servers' account; it ends when the emulator ends."""
-        processes.load_libc()  # Few calls are safe after the fork.
+        libc.load_libc()  # Few calls are safe after the fork.
         account = self.account
         with log.open("ab") as output:
             return subprocess.Popen(  # noqa: S603 - our programs, no shell.
@@ -133,7 +133,7 @@ class Launcher:
                 group=None if account is None else account.pw_gid,
                 extra_groups=None if account is None else [],
                 # On SIGQUIT, the server and its children exit immediately.
-                preexec_fn=lambda: processes.die_with_parent(signal.SIGQUIT),  # noqa: PLW1509
+                preexec_fn=lambda: libc.die_with_parent(signal.SIGQUIT),  # noqa: PLW1509
             )
 
 

@@ -17,8 +17,12 @@ import pytest
 from django_lakebase.diagnosis.steps import Diagnosis
 from django_lakebase.exceptions import LakebaseError
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.credentials import cache_of, cached_credential, forget_credentials
-from tests.helpers.wrappers import fetch_value, settings_for
+from tests.helpers.connections import fetch_value, settings_for
+from tests.helpers.credential_cache import (
+    cache_of,
+    cached_credential,
+    forget_credentials,
+)
 
 # The SDK ignores smaller programs as the Python package of the same name.
 CLI_SIZE = 1024 * 1024

@@ -9,7 +9,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db.utils import load_backend
 
-from tests.helpers.wrappers import fetch_value
+from tests.helpers.connections import fetch_value
 
 TOP = Path(__file__).parents[3]
 DATABASE = "geo"
@@ -22,8 +22,8 @@ from django.contrib.gis.geos import Point
 from django.contrib.gis.measure import D
 from django.db import connections
 from tests.projects.geo.models import Place
-from tests.helpers.credentials import cache_token
-from tests.helpers.wrappers import fetch_value
+from tests.helpers.credential_cache import cache_token
+from tests.helpers.connections import fetch_value
 
 def near(alias):
     places = Place.objects.using(alias).filter(

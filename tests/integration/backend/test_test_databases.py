@@ -7,7 +7,7 @@ import time
 import psycopg
 import pytest
 
-from tests.helpers.shop_project import EARLY, MANAGE, POOLED, PYTEST, Shop, opened
+from tests.helpers.shop_test_runs import EARLY, MANAGE, POOLED, PYTEST, Shop, opened
 from tests.local.rest_api import RestApi
 
 

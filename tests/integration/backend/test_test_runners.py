@@ -3,7 +3,7 @@
 import django
 import pytest
 
-from tests.helpers.shop_project import EARLY, MANAGE, POOLED, PYTEST, opened
+from tests.helpers.shop_test_runs import EARLY, MANAGE, POOLED, PYTEST, opened
 
 PARALLEL = (*MANAGE, "--parallel=2")
 # Seconds in which a new credential must have logged in, also on a slow machine.

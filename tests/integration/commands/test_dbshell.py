@@ -11,7 +11,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from django_lakebase.local.client import VARIABLE_PREFIXES
-from tests.helpers.credentials import cache_token
+from tests.helpers.credential_cache import cache_token
 
 pytestmark = pytest.mark.every_environment
 

@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db import connections
 
 from django_lakebase.management.commands import lakebase_check
-from tests.helpers.sessions import open_session
+from tests.helpers.plain_psycopg import open_session
 
 STEPS = [
     "settings",

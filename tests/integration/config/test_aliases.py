@@ -4,7 +4,7 @@ import pytest
 
 from django_lakebase.exceptions import LakebaseError
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.wrappers import fetch_value, settings_for
+from tests.helpers.connections import fetch_value, settings_for
 
 pytestmark = pytest.mark.every_environment
 
@@ -107,7 +107,7 @@ def test_wrong_native_password_error_names_the_setting(new_wrapper, local):
 def test_workspace_may_be_the_import_path_of_a_callable(new_wrapper, local):
     wrapper = new_wrapper(
         USER=local.facts["owner"],
-        OPTIONS={"workspace": "tests.helpers.credentials.owner_client"},
+        OPTIONS={"workspace": "tests.helpers.credential_cache.owner_client"},
     )
     wrapper.settings_dict["OPTIONS"]["hostaddr"] = local.facts["hostaddr"]
 

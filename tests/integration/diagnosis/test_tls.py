@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from tests.helpers.tls import shake_hands_with
+from tests.helpers.tls_handshake import shake_hands_with
 
 
 def test_unknown_host_raises_the_message_of_psycopg():

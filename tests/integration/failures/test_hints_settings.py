@@ -25,9 +25,9 @@ from django_lakebase.failures.catalog import FAILURES
 from django_lakebase.failures.classify import failures_by_id
 from django_lakebase.failures.render import summary_and_hint
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.credentials import cache_token, forget_credentials
-from tests.helpers.sessions import open_session
-from tests.helpers.wrappers import fetch_value, settings_for
+from tests.helpers.connections import fetch_value, settings_for
+from tests.helpers.credential_cache import cache_token, forget_credentials
+from tests.helpers.plain_psycopg import open_session
 from tests.integration.failures.test_hints_service import FAULTS, run_as_owner
 
 REMOVED = None

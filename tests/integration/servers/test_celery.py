@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.helpers.programs import (
+from tests.helpers.server_processes import (
     BIN,
     Load,
     assert_no_stampede,

@@ -11,8 +11,8 @@ from django.db import ProgrammingError
 
 from django_lakebase import signals
 from django_lakebase.auth import registry, sdk
-from tests.helpers.credentials import cache_of, cache_token, cached_credential
-from tests.helpers.wrappers import fetch_value
+from tests.helpers.connections import fetch_value
+from tests.helpers.credential_cache import cache_of, cache_token, cached_credential
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
 

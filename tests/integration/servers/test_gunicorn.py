@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from tests.helpers.programs import (
+from tests.helpers.plain_psycopg import open_session
+from tests.helpers.server_processes import (
     BIN,
     Load,
     assert_no_stampede,
@@ -19,7 +20,6 @@ from tests.helpers.programs import (
     wait_until,
     wait_until_disconnected,
 )
-from tests.helpers.sessions import open_session
 
 pytest.importorskip("gunicorn")
 

@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 
-from tests.helpers.programs import (
+from tests.helpers.server_processes import (
     ROTATES_WITHIN,
     shared_sessions,
     started,

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.helpers.programs import (
+from tests.helpers.server_processes import (
     BIN,
     Load,
     assert_no_stampede,

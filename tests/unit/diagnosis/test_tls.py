@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from django_lakebase.diagnosis.tls import SSL_REQUEST
-from tests.helpers.tls import shake_hands_with
+from tests.helpers.tls_handshake import shake_hands_with
 
 
 @contextlib.contextmanager

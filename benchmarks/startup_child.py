@@ -1,7 +1,7 @@
 """
 A process that the startup benchmark starts: it measures the way to its first query.
 
-    python -m benchmarks.child_process fresh | forked | forked-warm | forked-warmed-up
+    python -m benchmarks.startup_child fresh | forked | forked-warm | forked-warmed-up
 
 The variable BENCH_DATABASES holds its DATABASES as JSON. It prints its results as JSON.
 """

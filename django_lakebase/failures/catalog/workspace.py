@@ -6,7 +6,7 @@ The texts that *pattern* searches start with the name of the exception's class.
 
 from functools import partial
 
-from .failure import Action, Failure, Source
+from django_lakebase.failures.failure import Action, Failure, Source
 
 _row = partial(Failure, source=Source.WORKSPACE)
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from .failure import Failure, Source
+from django_lakebase.failures.failure import Failure, Source
 
 ENDPOINT_FORMAT = "projects/<id>/branches/<id>/endpoints/<id>"
 

@@ -6,7 +6,8 @@ SQL in hints is meant to be copied; its placeholders are escaped (see render.py)
 
 from functools import partial
 
-from .failure import Action, Failure, Source
+from django_lakebase.failures.failure import Action, Failure, Source
+
 from .settings import ENDPOINT_FORMAT
 
 _row = partial(Failure, source=Source.SERVER)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.sessions import open_session
+from tests.helpers.plain_psycopg import open_session
 
 FOLDER = Path(__file__).parents[1] / "projects" / "shop"
 MANAGE = (sys.executable, "manage.py", "test", "--noinput")
