@@ -103,7 +103,7 @@ def _measure_cuts(
             client.connection.close()
             client.request()
         # The endpoint resumes immediately: the time to wake up is not measured.
-        with local.fault("suspend", wake=0):
+        with local.fault("suspend", wake_seconds=0):
             pass
         for client, seconds in zip(clients, after_cut, strict=True):
             seconds.append(measure(client.request_after_cut))

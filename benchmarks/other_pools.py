@@ -193,7 +193,7 @@ def _measure_expiry(local: LocalLakebase) -> Iterator[Measurement]:
             _query(pool)
             time.sleep(SHORT_LIFETIME + 1)
             local.reset_counters()
-            local.set_fault("cut", which="all")
+            local.set_fault("reset-connections", state="all")
             # A pool notices a cut connection when the first query fails.
             outcomes = [_try_query(pool) for _ in range(3)]
             refused = local.counters()["refusals"]
