@@ -184,7 +184,7 @@ def _connect_in_threads(local: LocalLakebase, times: int) -> float:
 
 def unreachable(*, quick: bool) -> Iterator[Measurement]:
     """Measure how long connecting blocks if the workspace never answers."""
-    with backends.running_lakebase() as local, local.fault("api-silent"):
+    with backends.running_lakebase() as local, local.fault("api-hang"):
 
         def fail() -> None:
             with contextlib.suppress(OperationalError):

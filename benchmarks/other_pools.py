@@ -193,8 +193,8 @@ def _measure_expiry(local: LocalLakebase) -> Iterator[Measurement]:
             _query(pool)
             time.sleep(SHORT_LIFETIME + 1)
             local.reset_counters()
-            local.set_fault("cut", which="all")
-            # A pool notices a cut connection when the first query fails.
+            local.set_fault("reset-connections", state="all")
+            # A pool notices a reset connection when the first query fails.
             outcomes = [_try_query(pool) for _ in range(3)]
             refused = local.counters()["refusals"]
         finally:
@@ -204,8 +204,8 @@ def _measure_expiry(local: LocalLakebase) -> Iterator[Measurement]:
             for is_served, seconds in outcomes
         ]
         yield Measurement(
-            name=f"three requests after a cut, with the token of {SHORT_LIFETIME} s "
-            f"expired: {name}",
+            name="three requests after a connection reset, with the token of "
+            f"{SHORT_LIFETIME} s expired: {name}",
             value=f"{', '.join(texts)}; {refused} logins refused",
             goal="all served" if name == LAKEBASE else "",
             is_met=(

@@ -17,7 +17,7 @@ from benchmarks.measurement import (
 )
 from django_lakebase.local.client import LocalLakebase
 
-ROUNDS, CUTS = 200, 12
+ROUNDS, SUSPENDS = 200, 12
 REQUESTS_PER_ROUND = 20
 
 
@@ -42,7 +42,7 @@ class Client:
         for _ in range(REQUESTS_PER_ROUND):
             self.request()
 
-    def request_after_cut(self) -> None:
+    def request_after_suspend(self) -> None:
         """Run one request, and count it if it fails."""
         try:
             self.request()
@@ -54,13 +54,13 @@ Clients = tuple[Client, Client, Client]
 
 
 def idle(*, quick: bool) -> Iterator[Measurement]:
-    """Compare the cost of liveness checks, and the first request after a cut."""
+    """Compare the cost of liveness checks, and the first request after a suspend."""
     scale = 4 if quick else 1
     with backends.running_lakebase() as local:
         clients = _new_clients(local)
         for latency in (0, 1):
             yield from _compare_checks(local, clients, latency, ROUNDS // scale)
-        yield from _measure_cuts(local, clients, CUTS // scale)
+        yield from _measure_suspends(local, clients, SUSPENDS // scale)
         backends.close(*(client.connection for client in clients))
 
 
@@ -93,23 +93,23 @@ def _compare_checks(
     yield compare(f"{name} with CONN_HEALTH_CHECKS", (seconds[0], seconds[2]))
 
 
-def _measure_cuts(
+def _measure_suspends(
     local: LocalLakebase, clients: Clients, times: int
 ) -> Iterator[Measurement]:
-    after_cut: list[list[float]] = [[] for _ in clients]
+    after_suspend: list[list[float]] = [[] for _ in clients]
     new_connection: list[float] = []
     for _ in range(times):
         for client in clients:
             client.connection.close()
             client.request()
         # The endpoint resumes immediately: the time to wake up is not measured.
-        with local.fault("suspend", wake=0):
+        with local.fault("suspend", wake_seconds=0):
             pass
-        for client, seconds in zip(clients, after_cut, strict=True):
-            seconds.append(measure(client.request_after_cut))
+        for client, seconds in zip(clients, after_suspend, strict=True):
+            seconds.append(measure(client.request_after_suspend))
         clients[0].connection.close()
         new_connection.append(measure(clients[0].request))
-    for client, seconds in zip(clients, after_cut, strict=True):
+    for client, seconds in zip(clients, after_suspend, strict=True):
         median = format_seconds(statistics.median(seconds))
         yield Measurement(
             name=f"the first request after a suspend: {client.name}",
@@ -118,5 +118,6 @@ def _measure_cuts(
             is_met=not client.failed if client is clients[0] else None,
         )
     yield compare(
-        "replacing a cut connection / opening one", (after_cut[0], new_connection)
+        "replacing a closed connection / opening one",
+        (after_suspend[0], new_connection),
     )

@@ -89,7 +89,7 @@ SECTIONS = {
         "expects.",
     ),
     "idle": Section(
-        "A persistent connection that was cut by a suspend",
+        "A persistent connection that was closed by a suspend",
         "All connections have `CONN_MAX_AGE=None`. When Django decides whether to keep "
         "a connection, the engine polls its socket, which takes no round trip. Stock "
         "checks a connection only with `CONN_HEALTH_CHECKS`, which runs a query in "

@@ -205,7 +205,7 @@ def test_sdk_retries_until_its_timeout_while_the_api_fails(
         principal_client.current_user.me()
 
 
-def test_clearing_api_silent_ends_a_waiting_request(local):
+def test_clearing_api_hang_ends_a_waiting_request(local):
     failed = threading.Event()
 
     def send_request():
@@ -214,7 +214,7 @@ def test_clearing_api_silent_ends_a_waiting_request(local):
         except OSError:
             failed.set()
 
-    local.set_fault("api-silent")
+    local.set_fault("api-hang")
     thread = threading.Thread(target=send_request)
     thread.start()
     while not local.counters()["requests"]:

@@ -43,7 +43,7 @@ def test_api_429_rejects_only_requests_above_the_rate(api, local):
     """Each principal has its own rate."""
     body = {"endpoint": local.facts["endpoint"]}
 
-    with local.fault("api-429", per_second=0.001):
+    with local.fault("api-429", allowed_per_second=0.001):
         statuses = [
             api.send("POST", "/api/2.0/postgres/credentials", body)[0] for _ in range(3)
         ]
@@ -71,22 +71,22 @@ def test_api_5xx_raises_databricks_error_in_the_sdk(principal_client, local, sta
 
 
 @pytest.mark.parametrize(
-    ("shape", "error"),
+    ("body", "error"),
     [
         ("html", requests.exceptions.JSONDecodeError),
         ("text", requests.exceptions.JSONDecodeError),
-        ("cut-off", requests.exceptions.JSONDecodeError),
+        ("truncated", requests.exceptions.JSONDecodeError),
         ("list", Exception),
-        ("nothing", None),
+        ("empty", None),
     ],
 )
 def test_api_malformed_raises_a_parser_error_in_the_sdk(
-    principal_client, local, shape, error
+    principal_client, local, body, error
 ):
-    """With the shape "nothing" the SDK returns a credential without a token."""
+    """With an empty body, the SDK returns a credential without a token."""
     principal_client.current_user.me()
 
-    with local.fault("api-malformed", shape=shape):
+    with local.fault("api-malformed", body=body):
         if error is None:
             assert not issue_credential(principal_client, local).token
             return
@@ -94,7 +94,7 @@ def test_api_malformed_raises_a_parser_error_in_the_sdk(
             issue_credential(principal_client, local)
 
 
-def test_api_silent_raises_timeout_error_in_the_sdk(local):
+def test_api_hang_raises_timeout_error_in_the_sdk(local):
     config = Config(
         host=local.url,
         token=local.facts["owner_token"],
@@ -104,31 +104,31 @@ def test_api_silent_raises_timeout_error_in_the_sdk(local):
     )
     client = WorkspaceClient(config=config)
 
-    with local.fault("api-silent"), pytest.raises(TimeoutError):
+    with local.fault("api-hang"), pytest.raises(TimeoutError):
         client.current_user.me()
 
 
-@pytest.mark.parametrize("where", ["api", "login", "both"])
+@pytest.mark.parametrize("scope", ["api", "login", "both"])
 def test_ip_blocked_refuses_api_requests_and_logins(
-    api, principal_client, login_error, local, where
+    api, principal_client, login_error, local, scope
 ):
     """The API also refuses the requests with which the SDK discovers the workspace."""
     principal_client.current_user.me()
 
-    with local.fault("ip-blocked", where=where):
-        if where != "login":
+    with local.fault("ip-blocked", scope=scope):
+        if scope != "login":
             status, _, text = api.send("GET", "/.well-known/databricks-config")
             assert status == 403
             assert "blocked by Databricks IP ACL for workspace" in text
             with pytest.raises(PermissionDenied, match="blocked by Databricks IP ACL"):
                 issue_credential(principal_client, local)
-        if where != "api":
+        if scope != "api":
             error = login_error()
             assert "External authorization failed." in error
             assert "blocked by Databricks IP ACL" in error
 
 
-def test_token_life_expires_a_token_before_its_expire_time(
+def test_short_token_lifetime_expires_a_token_before_its_expire_time(
     principal_client, connect, local
 ):
     """The same token is valid again when the fault is cleared."""
@@ -140,7 +140,7 @@ def test_token_life_expires_a_token_before_its_expire_time(
             return str(exc)
         return ""
 
-    with local.fault("token-life", seconds=0.2):
+    with local.fault("short-token-lifetime", seconds=0.2):
         credential = issue_credential(principal_client, local)
         while "JWT token has expired" not in try_login(credential.token):
             time.sleep(0.01)
@@ -152,15 +152,15 @@ def test_token_life_expires_a_token_before_its_expire_time(
 # Endpoints.
 
 
-def test_starting_ends_after_its_seconds(login_error, connect_when_ready, local):
-    local.set_fault("starting", seconds=2)
+def test_server_starting_ends_after_its_seconds(login_error, connect_when_ready, local):
+    local.set_fault("server-starting", seconds=2)
 
     assert "the database system is starting up" in login_error()
     connect_when_ready().close()
 
 
 def test_clearing_suspend_completes_a_login_that_waits_for_wake_up(api, connect, local):
-    local.set_fault("suspend", wake=600)
+    local.set_fault("suspend", wake_seconds=600)
     state = api.request("GET", local.facts["endpoint"])["status"]["current_state"]
     sessions = []
     thread = threading.Thread(
@@ -214,7 +214,7 @@ def test_too_many_connections_refuses_logins_above_the_limit(
     connect().close()
 
 
-def test_cut_busy_resets_busy_connections_and_keeps_idle_ones(connect, local):
+def test_reset_connections_with_state_busy_keeps_idle_connections(connect, local):
     idle, busy = connect(), connect()
     idle.execute("SELECT 1")
     busy_errors = []
@@ -231,7 +231,7 @@ def test_cut_busy_resets_busy_connections_and_keeps_idle_ones(connect, local):
         sleeping = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
         while not observer.execute(sleeping).fetchone():
             pass
-    local.set_fault("cut", which="busy")
+    local.set_fault("reset-connections", state="busy")
     thread.join(60)
 
     assert len(busy_errors) == 1
@@ -239,11 +239,11 @@ def test_cut_busy_resets_busy_connections_and_keeps_idle_ones(connect, local):
     idle.close()
 
 
-def test_stall_holds_back_all_bytes_of_open_connections_until_cleared(connect, local):
+def test_freeze_connections_holds_back_all_bytes_until_cleared(connect, local):
     """Connections opened during the fault work."""
     session = connect()
     rows = []
-    local.set_fault("stall")
+    local.set_fault("freeze-connections")
     thread = threading.Thread(
         target=lambda: rows.append(session.execute("SELECT 7").fetchone())
     )
@@ -284,25 +284,25 @@ def test_role_missing_can_be_fixed_and_clearing_restores_the_original_role(
     assert original == restored != created
 
 
-def test_role_unlabelled_refuses_tokens(connect, login_error, local):
-    with local.fault("role-unlabelled"):
+def test_role_without_label_refuses_tokens(connect, login_error, local):
+    with local.fault("role-without-label"):
         assert "no role security label was configured" in login_error()
     connect().close()
 
 
-def test_no_grants_revokes_connect_or_the_schema_and_clearing_restores_them(
+def test_grants_revoked_affects_connect_or_the_schema_until_cleared(
     connect, login_error, local
 ):
     """A GRANT by the owner also restores the right to connect."""
     principal, owner = local.facts["service_principal"], local.facts["owner"]
     database = local.facts["database"]
-    with local.fault("no-grants"):
+    with local.fault("grants-revoked"):
         assert "permission denied for database" in login_error()
         with connect(user=owner) as session:
             session.execute(f'GRANT CONNECT ON DATABASE {database} TO "{principal}"')
         connect().close()
     with (
-        local.fault("no-grants", what="schema"),
+        local.fault("grants-revoked", privilege="schema"),
         connect() as session,
         pytest.raises(errors.InsufficientPrivilege, match="schema public"),
     ):
@@ -331,7 +331,7 @@ def test_status_page_shows_endpoint_faults_and_counters_but_no_secrets(local):
     assert headers.get_content_type() == "text/html"
     assert local.facts["endpoint"] in text.replace("<wbr>", "")
     assert local.facts["host"] in text
-    assert "<dt>api-slow</dt><dd>ms=1.0, path=credentials" in text
+    assert "<dt>api-slow</dt><dd>ms=1.0, scope=credentials" in text
     assert "<dt>refusals</dt><dd>0</dd>" in text
     assert "&#x27;" not in text.partition("Counters")[2].partition("Available")[0]
     for name in FAULTS:

@@ -14,9 +14,9 @@ from django_lakebase.local.gateway.login_errors import MESSAGES
 
 
 def test_parsed_options_have_the_type_of_their_defaults():
-    assert parse_fault("api-429:count=2.5,path=all") == (
+    assert parse_fault("api-429:count=2.5,scope=all") == (
         "api-429",
-        {"retry_after": 1.0, "count": 2.5, "per_second": 0.0, "path": "all"},
+        {"retry_after": 1.0, "count": 2.5, "allowed_per_second": 0.0, "scope": "all"},
     )
     assert parse_fault("role-missing") == ("role-missing", {})
 
@@ -72,7 +72,7 @@ def test_logins_succeed_after_the_counted_refusals():
 def test_option_before_refuses_only_tokens_issued_earlier():
     """The option simulates a signing key that was replaced."""
     faults = FaultRegistry()
-    faults.set("refuse-logins", {"before": 100})
+    faults.set("refuse-logins", {"issued_before": 100})
 
     assert faults.refuse_login("me", 99) is not None
     assert faults.refuse_login("me", 100) is None
@@ -92,9 +92,9 @@ def test_engine_recognizes_every_refusal_message_except_two(name):
     ("text", "known"),
     [
         ("refuse-logins:message=loud", "jwt, expired"),
-        ("api-malformed:shape=round", "html, text"),
-        ("api-slow:path=none", "credentials, all"),
-        ("cut:which=some", "all, idle, busy"),
+        ("api-malformed:body=round", "html, text"),
+        ("api-slow:scope=none", "credentials, all"),
+        ("reset-connections:state=some", "all, idle, busy"),
     ],
 )
 def test_invalid_choice_is_rejected_with_the_valid_choices(text, known):

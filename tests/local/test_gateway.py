@@ -234,7 +234,7 @@ def test_suspend_ends_sessions_with_admin_shutdown_and_the_next_login_wakes(
     connect, local
 ):
     with connect() as session:
-        local.set_fault("suspend", wake=0.1)
+        local.set_fault("suspend", wake_seconds=0.1)
         with pytest.raises(errors.AdminShutdown):
             session.execute("SELECT 1")
 
@@ -244,23 +244,25 @@ def test_suspend_ends_sessions_with_admin_shutdown_and_the_next_login_wakes(
 
 
 def test_login_fails_while_the_server_starts(login_error, local):
-    local.set_fault("starting", seconds=0)
+    local.set_fault("server-starting", seconds=0)
 
     assert "starting up" in login_error()
 
 
-def test_cut_resets_idle_sessions_or_all_sessions(connect, local):
+def test_reset_connections_resets_idle_sessions_or_all_sessions(connect, local):
     with connect() as busy, connect() as idle:
         busy.execute("SELECT 1")
         idle.execute("SELECT 1")
-        timer = threading.Timer(0.2, local.set_fault, ["cut"], {"which": "idle"})
+        timer = threading.Timer(
+            0.2, local.set_fault, ["reset-connections"], {"state": "idle"}
+        )
         timer.start()
         busy.execute("SELECT pg_sleep(0.6)")
         timer.join()
         assert busy.execute("SELECT 1").fetchone() == (1,)
         with pytest.raises(psycopg.OperationalError):
             idle.execute("SELECT 1")
-        local.set_fault("cut")
+        local.set_fault("reset-connections")
         with pytest.raises(psycopg.OperationalError):
             busy.execute("SELECT 1")
 

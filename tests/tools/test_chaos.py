@@ -13,7 +13,7 @@ import pytest
 from tools.chaos import checker, consistency, report
 from tools.chaos.experiment import Options, run_experiment, running_writers
 from tools.chaos.fault_injector import InjectedFault, Round
-from tools.chaos.faults import CUT, FAULTS, Fault
+from tools.chaos.faults import CONNECTION_LOST, FAULTS, Fault
 from tools.chaos.hang_detector import (
     CONNECTING,
     MARGIN,
@@ -93,7 +93,13 @@ def test_deleted_row_and_duplicated_row_in_the_table_are_found(tmp_path: Path):
 @pytest.mark.parametrize("pool", [False, True], ids=["plain", "pool"])
 def test_short_run_has_no_violations(pool: bool):
     options = Options(
-        seconds=3, seed=3, pool=pool, processes=2, threads=2, only="cut", pause=0.05
+        seconds=3,
+        seed=3,
+        pool=pool,
+        processes=2,
+        threads=2,
+        only="reset-connections",
+        pause=0.05,
     )
 
     result = run_experiment(options, lambda _: None)
@@ -128,7 +134,7 @@ def error_with(**values: Any) -> dict[str, Any]:
 
 
 DOWN = Fault(name="down", failure_ids=frozenset({"api-unreachable"}))
-CUTS = Fault(name="cuts", error_pattern=CUT)
+RESETS = Fault(name="resets", error_pattern=CONNECTION_LOST)
 
 
 @pytest.mark.parametrize(
@@ -136,19 +142,19 @@ CUTS = Fault(name="cuts", error_pattern=CUT)
     [
         ({"id": "api-unreachable"}, CONNECTING, DOWN, ""),
         ({"id": "waking"}, CONNECTING, DOWN, "unexpected error"),
-        ({"id": "waking"}, CONNECTING, CUTS, "unexpected error"),
-        ({"text": "server closed the connection"}, WORKING, CUTS, ""),
+        ({"id": "waking"}, CONNECTING, RESETS, "unexpected error"),
+        ({"text": "server closed the connection"}, WORKING, RESETS, ""),
         (
             {"text": "server closed the connection"},
             CONNECTING,
-            CUTS,
+            RESETS,
             "unexpected error",
         ),
         ({"text": "server closed the connection"}, WORKING, DOWN, "unexpected error"),
         (
             {"text": "terminating connection", "chain": ["x.InFailedSqlTransaction"]},
             WORKING,
-            CUTS,
+            RESETS,
             "unexpected error",
         ),
         ({"is_django": False}, CONNECTING, DOWN, "not a Django error"),
@@ -190,7 +196,7 @@ def test_error_of_an_operation_in_two_rounds_is_counted_in_the_one_that_explains
         outcome=Outcome.FAILED,
         error=error_with(id="api-unreachable"),
     )
-    rounds = [round_with(CUTS, 0.5, 3.0), round_with(DOWN, 3.5, 5.0)]
+    rounds = [round_with(RESETS, 0.5, 3.0), round_with(DOWN, 3.5, 5.0)]
 
     verdict = checker.check_run([operation], [], rounds, 3.0, ({}, 0))
 

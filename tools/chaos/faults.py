@@ -43,7 +43,7 @@ class Fault:
         return self.emulator_fault or self.command.partition(" ")[0]
 
 
-CUT = (
+CONNECTION_LOST = (
     r"server closed the connection|terminating connection|connection reset|"
     r"SSL SYSCALL|unexpected eof|could not receive|could not send|"
     r"the connection is lost|consuming input failed|sending query"
@@ -98,54 +98,74 @@ _MESSAGES = {
 
 FAULTS = (
     _api("api-down", "api-unreachable"),
-    _api("api-silent", "api-unreachable"),
-    _api("api-slow", "api-unreachable", ms=900, path="all"),
+    _api("api-hang", "api-unreachable"),
+    _api("api-slow", "api-unreachable", ms=900, scope="all"),
     _api("api-429", "api-throttled"),
-    _api("api-429 everywhere", "api-throttled", "api-429", path="all"),
+    _api("api-429 everywhere", "api-throttled", "api-429", scope="all"),
     _api("api-5xx 503", "api-unreachable", "api-5xx"),
     _api("api-5xx 500", "api-unreachable", "api-5xx", status=500),
     _api("api-malformed html", "answer-unusable", "api-malformed"),
-    _api("api-malformed text", "answer-unusable", "api-malformed", shape="text"),
-    _api("api-malformed list", "answer-unusable", "api-malformed", shape="list"),
-    _api("api-malformed cut", "answer-unusable", "api-malformed", shape="cut-off"),
-    _api("api-malformed empty", "empty-credential", "api-malformed", shape="nothing"),
-    _api("api-malformed everywhere", "answer-unusable", "api-malformed", path="all"),
+    _api("api-malformed text", "answer-unusable", "api-malformed", body="text"),
+    _api("api-malformed list", "answer-unusable", "api-malformed", body="list"),
+    _api(
+        "api-malformed truncated", "answer-unusable", "api-malformed", body="truncated"
+    ),
+    _api("api-malformed empty", "empty-credential", "api-malformed", body="empty"),
+    _api("api-malformed everywhere", "answer-unusable", "api-malformed", scope="all"),
     _api("empty-credential", "empty-credential"),
     _api("no-workspace-access", "workspace-access-missing"),
     _api("secret-revoked", "bad-client-secret"),
     _api("ip-blocked", "ip-blocked address-refused"),
-    _api("ip-blocked api", "ip-blocked", "ip-blocked", where="api"),
-    _login("ip-blocked login", "address-refused", "ip-blocked", where="login"),
-    _login("token-life", "token-expired", seconds=1),
+    _api("ip-blocked api", "ip-blocked", "ip-blocked", scope="api"),
+    _login("ip-blocked login", "address-refused", "ip-blocked", scope="login"),
+    _login("short-token-lifetime", "token-expired", seconds=1),
     _api("clock-skew behind", "clock-skew token-expired", "clock-skew"),
     _api("clock-skew ahead", "clock-skew token-expired", "clock-skew", seconds=7200),
-    _login("suspend", "waking", pattern=CUT),
-    _login("suspend for long", "waking", "suspend", pattern=CUT, wake=60),
-    _login("starting", "waking"),
-    _login("starting for long", "waking", "starting", seconds=0),
-    _login("endpoint-disabled", "endpoint-disabled", pattern=CUT),
-    _login("endpoint-moved", "wrong-host", pattern=CUT),
-    _login("role-missing", "role-missing"),
-    _login("role-unlabelled", "wrong-user"),
-    _login("no-grants", "permission-denied"),
+    _login("suspend", "waking", pattern=CONNECTION_LOST),
     _login(
-        "no-grants schema",
+        "suspend for long",
+        "waking",
+        "suspend",
+        pattern=CONNECTION_LOST,
+        wake_seconds=60,
+    ),
+    _login("server-starting", "waking"),
+    _login("server-starting for long", "waking", "server-starting", seconds=0),
+    _login("endpoint-disabled", "endpoint-disabled", pattern=CONNECTION_LOST),
+    _login("endpoint-moved", "wrong-host", pattern=CONNECTION_LOST),
+    _login("role-missing", "role-missing"),
+    _login("role-without-label", "wrong-user"),
+    _login("grants-revoked", "permission-denied"),
+    _login(
+        "grants-revoked schema",
         "",
-        "no-grants",
+        "grants-revoked",
         # Without USAGE on a schema, PostgreSQL does not find its tables by name.
         pattern=r"permission denied for (schema|table)|relation .* does not exist",
-        what="schema",
+        privilege="schema",
     ),
     _login("too-many-connections", "too-many-connections"),
-    _login("existing tokens refused", "", "refuse-logins", before=NOW),
+    _login("existing tokens refused", "", "refuse-logins", issued_before=NOW),
     *(
         _login(f"refuse {message}", failure_id, "refuse-logins", message=message)
         for message, failure_id in _MESSAGES.items()
     ),
-    _login("cut", "", pattern=CUT),
-    _login("cut idle", "", "cut", which="idle", pattern=CUT),
-    _login("cut busy", "", "cut", which="busy", pattern=CUT),
-    _login("stall", "pool-exhausted"),
+    _login("reset-connections", "", pattern=CONNECTION_LOST),
+    _login(
+        "reset-connections idle",
+        "",
+        "reset-connections",
+        state="idle",
+        pattern=CONNECTION_LOST,
+    ),
+    _login(
+        "reset-connections busy",
+        "",
+        "reset-connections",
+        state="busy",
+        pattern=CONNECTION_LOST,
+    ),
+    _login("freeze-connections", "pool-exhausted"),
     _login("latency", "", ms=40),
     _command(
         "fork during a refresh",

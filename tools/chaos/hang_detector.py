@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 # libpq accepts no connect_timeout below 2 s, so an attempt that starts at the end of
 # the budget may exceed it by that much; the rest is for a machine under load.
 MARGIN = 3.0
-# The stall fault delays statements for as long as it is active.
+# The fault freeze-connections delays statements for as long as it is active.
 LONGEST_STATEMENT = 30.0
 INTERVAL = 0.25
 CONNECTING, WORKING, COMMITTING = "connecting", "working", "committing"

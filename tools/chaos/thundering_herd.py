@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=200)
     parser.add_argument("--per-second", type=float, default=5.0, help="the API's limit")
     parser.add_argument(
-        "--path",
+        "--scope",
         choices=["credentials", "all"],
         default="credentials",
         help="the requests to limit",
@@ -48,7 +48,11 @@ def main() -> int:
     parser.add_argument("--token-ttl", type=float, default=60.0, help="seconds")
     options = parser.parse_args()
     with LocalLakebase.start("--token-ttl", str(options.token_ttl)) as local:
-        local.set_fault("api-429", per_second=options.per_second, path=options.path)
+        local.set_fault(
+            "api-429",
+            allowed_per_second=options.per_second,
+            scope=options.scope,
+        )
         os.environ.update(local.env)
         herd = ForkedProcesses(options.processes)
         try:

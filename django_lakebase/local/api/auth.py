@@ -57,7 +57,7 @@ class RequestAuthenticator:
             raise invalid_token from None
         if self._faults.get("secret-revoked") is not None:
             raise invalid_token
-        self._reject_dead_token(claims.issued_at)
+        self._reject_api_token(claims.issued_at)
         request["identity"] = claims.subject
         if self._faults.get("no-workspace-access") is not None:
             text = (
@@ -77,12 +77,12 @@ class RequestAuthenticator:
         except TokenError:
             return ""
 
-    def _reject_dead_token(self, issued_at: float) -> None:
-        """Raise ApiError if the fault dead-token rejects a token of *issued_at*."""
-        fault = self._faults.get("dead-token")
-        if fault is not None and not 0 < float(fault["before"]) <= issued_at:
+    def _reject_api_token(self, issued_at: float) -> None:
+        """Raise ApiError if api-token-rejected applies to a token of *issued_at*."""
+        fault = self._faults.get("api-token-rejected")
+        if fault is not None and not 0 < float(fault["issued_before"]) <= issued_at:
             # The service sends the status, as a number, in place of an error code.
-            text = login_errors.REJECTED_TOKEN_TEXTS[str(fault["text"])]
+            text = login_errors.REJECTED_TOKEN_MESSAGES[str(fault["message"])]
             raise ApiError(403, 403, text)
 
     async def _get_host_metadata(self, request: web.Request) -> web.Response:

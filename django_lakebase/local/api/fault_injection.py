@@ -16,8 +16,8 @@ MALFORMED = {
     "html": ("text/html", "<html><title>Sign in</title><body>Sign in</body></html>"),
     "text": ("text/plain", "upstream connect error or disconnect/reset"),
     "list": ("application/json", "[]"),
-    "cut-off": ("application/json", '{"token": "eyJ'),
-    "nothing": ("application/json", ""),
+    "truncated": ("application/json", '{"token": "eyJ'),
+    "empty": ("application/json", ""),
 }
 
 
@@ -40,10 +40,10 @@ class FaultInjector:
 
     async def respond(self, request: web.Request) -> web.Response | None:
         """Return the response of a fault, or None if none applies; raises ApiError."""
-        if await self._is_silent(request):
+        if await self._is_dropped(request):
             return reset(request)
         blocked = self._faults.get("ip-blocked")
-        if blocked is not None and blocked["where"] != "login":
+        if blocked is not None and blocked["scope"] != "login":
             text = login_errors.ip_blocked(self._workspace_id)
             raise ApiError(403, "PERMISSION_DENIED", text)
         for name, respond in _RESPONSES.items():
@@ -57,18 +57,18 @@ class FaultInjector:
     def _is_within_limit(
         self, options: Mapping[str, Value], request: web.Request
     ) -> bool:
-        rate = float(options.get("per_second", 0.0))
+        rate = float(options.get("allowed_per_second", 0.0))
         return rate > 0 and self._rate_limiter.allow(
             self._find_principal(request), rate
         )
 
-    async def _is_silent(self, request: web.Request) -> bool:
+    async def _is_dropped(self, request: web.Request) -> bool:
         """Delay the request if a fault says so; return whether to send no response."""
         slow = self._faults.get("api-slow")
         if slow is not None and _applies(slow, request):
             await asyncio.sleep(float(slow["ms"]) / 1000)
-        if self._faults.get("api-silent") is not None:
-            await self._faults.wait_until_cleared("api-silent")
+        if self._faults.get("api-hang") is not None:
+            await self._faults.wait_until_cleared("api-hang")
             return True
         return self._faults.get("api-down") is not None
 
@@ -98,7 +98,7 @@ def reset(request: web.Request) -> web.Response:
 
 
 def _applies(options: Mapping[str, Value], request: web.Request) -> bool:
-    return options["path"] == "all" or request.path == credentials.PATH
+    return options["scope"] == "all" or request.path == credentials.PATH
 
 
 def _throttle(options: Mapping[str, Value]) -> web.Response:
@@ -114,7 +114,7 @@ def _fail(options: Mapping[str, Value]) -> web.Response:
 
 
 def _respond_malformed(options: Mapping[str, Value]) -> web.Response:
-    content_type, text = MALFORMED[str(options["shape"])]
+    content_type, text = MALFORMED[str(options["body"])]
     return web.Response(text=text, content_type=content_type)
 
 

@@ -43,23 +43,23 @@ class FaultEffects:
         self._timer: asyncio.TimerHandle | None = None
         self._apply: dict[str, Callable[[Options], Awaitable[None]]] = {
             "suspend": self._suspend,
-            "cut": self._reset_connections,
-            "stall": self._stall,
-            "starting": self._set_starting,
+            "reset-connections": self._reset_connections,
+            "freeze-connections": self._freeze_connections,
+            "server-starting": self._schedule_server_start,
             "endpoint-disabled": self._disable,
             "endpoint-moved": self._move,
             "role-missing": self._hide_role,
-            "role-unlabelled": self._unlabel,
-            "no-grants": self._revoke,
+            "role-without-label": self._remove_label,
+            "grants-revoked": self._revoke_grants,
         }
         self._revert: dict[str, Callable[[], Awaitable[None]]] = {
             "suspend": self._resume,
-            "stall": self._end_stall,
+            "freeze-connections": self._unfreeze_connections,
             "endpoint-disabled": self._enable,
             "endpoint-moved": self._move_back,
             "role-missing": self._restore_role,
-            "role-unlabelled": self._label,
-            "no-grants": self._grant,
+            "role-without-label": self._restore_label,
+            "grants-revoked": self._restore_grants,
         }
 
     async def switch_on(self, name: str, given: Mapping[str, object]) -> None:
@@ -113,21 +113,23 @@ class FaultEffects:
             ref.endpoint.is_suspended = False
 
     async def _reset_connections(self, options: Options) -> None:
-        await self._gateway.reset_connections(str(options["which"]))
+        await self._gateway.reset_connections(str(options["state"]))
 
-    async def _stall(self, _: Options) -> None:
-        self._gateway.stall(on=True)
+    async def _freeze_connections(self, _: Options) -> None:
+        self._gateway.freeze_connections(on=True)
 
-    async def _end_stall(self) -> None:
-        self._gateway.stall(on=False)
+    async def _unfreeze_connections(self) -> None:
+        self._gateway.freeze_connections(on=False)
 
-    async def _set_starting(self, options: Options) -> None:
+    async def _schedule_server_start(self, options: Options) -> None:
         if self._timer is not None:
             self._timer.cancel()
         seconds = float(options["seconds"])
         if seconds:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(seconds, self._faults.clear, "starting")
+            self._timer = loop.call_later(
+                seconds, self._faults.clear, "server-starting"
+            )
 
     async def _disable(self, _: Options) -> None:
         self._endpoint.is_disabled = True
@@ -177,22 +179,22 @@ class FaultEffects:
         old, new = quote_identifier(hidden), quote_identifier(role)
         await self._admin.query(f"ALTER ROLE {old} RENAME TO {new}")
 
-    async def _unlabel(self, _: Options) -> None:
+    async def _remove_label(self, _: Options) -> None:
         await self._admin.query(sql.label_statement(self._state.client_id, None))
 
-    async def _label(self) -> None:
+    async def _restore_label(self) -> None:
         role = self._state.client_id
         if await self._has_role(role):
             await self._admin.query(sql.label_statement(role, "SERVICE_PRINCIPAL"))
 
-    async def _revoke(self, options: Options) -> None:
+    async def _revoke_grants(self, options: Options) -> None:
         role = quote_identifier(self._state.client_id)
         privilege = f"CONNECT ON DATABASE {quote_identifier(DATABASE)}"
-        if options["what"] == "schema":
+        if options["privilege"] == "schema":
             privilege = "ALL ON SCHEMA public"
         await self._run_in_database(f"REVOKE {privilege} FROM PUBLIC, {role}")
 
-    async def _grant(self) -> None:
+    async def _restore_grants(self) -> None:
         grants = provision.grant_statements(self._grants, self._state.client_id)
         database = quote_identifier(DATABASE)
         await self._run_in_database(

@@ -1,11 +1,11 @@
 """The table of all faults, and the registry of the faults that are on."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from django_lakebase.local.gateway.login_errors import MESSAGES, REJECTED_TOKEN_TEXTS
+from django_lakebase.local.gateway.login_errors import MESSAGES, REJECTED_TOKEN_MESSAGES
 from django_lakebase.local.gateway.wire import ErrorResponse
 
 Value: TypeAlias = str | float | bool
@@ -20,69 +20,72 @@ class Fault:
     """
     A fault, and its options with their defaults.
 
-    The *summary* says what happens, and explains each option after a colon.
+    The *summary* says what happens, and explains each option after a colon. *choices*
+    has the valid values of each option that is a text.
     """
 
     summary: str
     options: Mapping[str, Value] = field(default_factory=dict)
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-CHOICES = {
-    "path": ("credentials", "all"),
-    "shape": ("html", "text", "list", "cut-off", "nothing"),
-    "where": ("both", "api", "login"),
-    "what": ("connect", "schema"),
-    "which": ("all", "idle", "busy"),
-    "message": tuple(MESSAGES),
-    "text": tuple(REJECTED_TOKEN_TEXTS),
-}
+# The requests to which a fault of the API applies.
+_REQUESTS = {"scope": ("credentials", "all")}
 
 FAULTS = {
     "api-down": Fault("the API resets every connection"),
-    "api-silent": Fault("the API accepts requests and never responds"),
+    "api-hang": Fault("the API accepts requests and never responds"),
     "api-slow": Fault(
-        "the API responds slowly: ms (milliseconds), path=credentials or all",
-        {"ms": 150.0, "path": "credentials"},
+        "the API responds slowly: ms (milliseconds), scope=credentials or all "
+        "(requests)",
+        {"ms": 150.0, "scope": "credentials"},
+        _REQUESTS,
     ),
     "api-429": Fault(
         "the API responds with 429 and Retry-After: retry_after (seconds), count "
-        "(number of these responses; 0: no limit), per_second (requests of each "
-        "principal that succeed; 0: none), path=credentials or all",
+        "(number of these responses; 0: no limit), allowed_per_second (requests of "
+        "each principal that succeed; 0: none), scope=credentials or all (requests)",
         {
             "retry_after": 1.0,
             "count": 0.0,
-            "per_second": 0.0,
-            "path": "credentials",
+            "allowed_per_second": 0.0,
+            "scope": "credentials",
         },
+        _REQUESTS,
     ),
     "api-5xx": Fault(
         "the API responds with an error: status, count (number of these responses; "
-        "0: no limit), path=credentials or all",
-        {"status": 503.0, "count": 0.0, "path": "all"},
+        "0: no limit), scope=credentials or all (requests)",
+        {"status": 503.0, "count": 0.0, "scope": "all"},
+        _REQUESTS,
     ),
     "api-malformed": Fault(
-        "the API responds with 200 and an invalid body: shape=html, text, list, "
-        "cut-off or nothing, path=credentials or all",
-        {"shape": "html", "path": "credentials"},
+        "the API responds with 200 and an invalid body: body=html, text, list (valid "
+        "JSON, but no object), truncated (JSON) or empty, scope=credentials or all "
+        "(requests)",
+        {"body": "html", "scope": "credentials"},
+        {"body": ("html", "text", "list", "truncated", "empty"), **_REQUESTS},
     ),
     "empty-credential": Fault("the API issues credentials without a token"),
     "no-workspace-access": Fault(
         "the API responds with 403, because the identity lacks workspace access"
     ),
-    "dead-token": Fault(
-        "the API rejects its own tokens with 403: before (only tokens issued before "
-        "this time, in seconds since 1970, so that a new login helps; 0: all), "
-        "text=invalid or expired",
-        {"before": 0.0, "text": "invalid"},
+    "api-token-rejected": Fault(
+        "the API rejects its own tokens with 403: issued_before (only tokens issued "
+        "before this time, in seconds since 1970, so that a new login helps; 0: all), "
+        "message=invalid or expired",
+        {"issued_before": 0.0, "message": "invalid"},
+        {"message": tuple(REJECTED_TOKEN_MESSAGES)},
     ),
     "secret-revoked": Fault(
         "the API rejects the client secret and all tokens issued for it"
     ),
     "ip-blocked": Fault(
-        "the workspace blocks the client's IP address: where=both, api or login",
-        {"where": "both"},
+        "the workspace blocks the client's IP address: scope=both, api or login",
+        {"scope": "both"},
+        {"scope": ("both", "api", "login")},
     ),
-    "token-life": Fault(
+    "short-token-lifetime": Fault(
         "database tokens expire early, whatever their expire_time: seconds (lifetime)",
         {"seconds": 5.0},
     ),
@@ -91,11 +94,11 @@ FAULTS = {
         {"seconds": -7200.0},
     ),
     "suspend": Fault(
-        "all endpoints scale to zero and end their sessions: wake (seconds that the "
-        "next login waits)",
-        {"wake": 1.0},
+        "all endpoints scale to zero and end their sessions: wake_seconds (how long "
+        "the next login waits)",
+        {"wake_seconds": 1.0},
     ),
-    "starting": Fault(
+    "server-starting": Fault(
         "logins are refused because the server is starting: seconds (0: until the "
         "fault is cleared)",
         {"seconds": 1.0},
@@ -103,35 +106,39 @@ FAULTS = {
     "endpoint-disabled": Fault("the endpoint is disabled"),
     "endpoint-moved": Fault("the endpoint gets a new host name"),
     "role-missing": Fault("the service principal's role does not exist"),
-    "role-unlabelled": Fault(
+    "role-without-label": Fault(
         "the role does not accept tokens, as after a plain CREATE ROLE"
     ),
-    "no-grants": Fault(
-        "privileges of the role are revoked: what=connect (database) or schema",
-        {"what": "connect"},
+    "grants-revoked": Fault(
+        "privileges of the role are revoked: privilege=connect (to the database) or "
+        "schema (all on the schema public)",
+        {"privilege": "connect"},
+        {"privilege": ("connect", "schema")},
     ),
     "too-many-connections": Fault(
         "logins are refused at the connection limit: limit (open connections)",
         {"limit": 0.0},
     ),
     "refuse-logins": Fault(
-        "logins are refused: count (number of logins; 0: no limit), before (only "
-        "tokens issued before this time, in seconds since 1970; 0: all), message ("
-        + ", ".join(MESSAGES)
-        + ")",
-        {"count": 0.0, "before": 0.0, "message": "jwt"},
+        "logins are refused: count (number of logins; 0: no limit), issued_before "
+        "(only tokens issued before this time, in seconds since 1970; 0: all), message "
+        "(" + ", ".join(MESSAGES) + ")",
+        {"count": 0.0, "issued_before": 0.0, "message": "jwt"},
+        {"message": tuple(MESSAGES)},
     ),
-    "cut": Fault(
-        "open connections are reset once: which=all, idle or busy", {"which": "all"}
+    "reset-connections": Fault(
+        "open connections are reset once: state=all, idle or busy",
+        {"state": "all"},
+        {"state": ("all", "idle", "busy")},
     ),
-    "stall": Fault("open connections stop transferring data"),
+    "freeze-connections": Fault("open connections stop transferring data"),
     "latency": Fault(
         "each round trip on a new connection takes longer: ms (milliseconds)",
         {"ms": 10.0},
     ),
 }
 # Faults that act once and do not stay on.
-ONE_SHOT = ("cut",)
+ONE_SHOT = ("reset-connections",)
 
 
 def parse_fault(text: str) -> tuple[str, dict[str, Value]]:
@@ -165,11 +172,13 @@ def validate_options(name: str, given: Mapping[str, object]) -> dict[str, Value]
             raise FaultError(
                 f'The fault "{name}" has no option "{key}". Its options: {known}.'
             )
-        options[key] = _convert(key, value, options[key])
+        options[key] = _convert(key, value, options[key], fault.choices)
     return options
 
 
-def _convert(key: str, value: object, default: Value) -> Value:
+def _convert(
+    key: str, value: object, default: Value, choices: Mapping[str, Sequence[str]]
+) -> Value:
     if isinstance(default, bool):
         return str(value).lower() in ("1", "true", "yes", "on")
     if isinstance(default, float):
@@ -179,8 +188,8 @@ def _convert(key: str, value: object, default: Value) -> Value:
             raise FaultError(
                 f'The option "{key}" is "{value}", which is not a number.'
             ) from None
-    if str(value) not in CHOICES[key]:
-        known = ", ".join(CHOICES[key])
+    if str(value) not in choices[key]:
+        known = ", ".join(choices[key])
         raise FaultError(
             f'The option "{key}" cannot be "{value}". Choose one of: {known}.'
         )
@@ -256,8 +265,8 @@ class FaultRegistry:
         *issued_at* is the time of the login's token, in seconds since 1970. Returns
         None if the login is not refused.
         """
-        before = self.get_number("refuse-logins", "before")
-        if before and issued_at >= before:
+        issued_before = self.get_number("refuse-logins", "issued_before")
+        if issued_before and issued_at >= issued_before:
             return None
         options = self.consume("refuse-logins")
         if options is None:

@@ -58,7 +58,7 @@ class LoginAuthenticator:
         *session_count* is the number of open sessions. Raises LoginRefusedError.
         """
         ip_blocked = self._faults.get("ip-blocked")
-        if ip_blocked is not None and ip_blocked["where"] != "api":
+        if ip_blocked is not None and ip_blocked["scope"] != "api":
             detail = login_errors.ip_blocked(self._state.workspace_id)
             raise LoginRefusedError(login_errors.not_authorized(detail))
         if not _accepts_logins(ref):
@@ -67,7 +67,7 @@ class LoginAuthenticator:
             raise LoginRefusedError(login_errors.endpoint_disabled())
         if ref.endpoint.is_suspended:
             await self._wake(ref)
-        if self._faults.get("starting") is not None:
+        if self._faults.get("server-starting") is not None:
             raise LoginRefusedError(login_errors.starting_up())
         fault = self._faults.get("too-many-connections")
         if fault is not None and session_count >= float(fault["limit"]):
@@ -88,7 +88,7 @@ class LoginAuthenticator:
         except TokenError as exc:
             raise LoginRefusedError(dialect.bad_token(user, str(exc))) from None
         refusal = self._faults.refuse_login(user, claims.issued_at)
-        lifetime = self._faults.get_number("token-life", "seconds")
+        lifetime = self._faults.get_number("short-token-lifetime", "seconds")
         if refusal is None and lifetime and time.time() > claims.issued_at + lifetime:
             text = f"{EXPIRED} (exp={int(claims.issued_at + lifetime)})"
             refusal = dialect.bad_token(user, text)
@@ -115,7 +115,7 @@ class LoginAuthenticator:
         """
         endpoint, loop = ref.endpoint, asyncio.get_running_loop()
         options = self._faults.get("suspend")
-        seconds = WAKE_TIME if options is None else float(options["wake"])
+        seconds = WAKE_TIME if options is None else float(options["wake_seconds"])
         wakes_at = self._wakes_at.setdefault(endpoint.uid, loop.time() + seconds)
         remaining = wakes_at - loop.time()
         if options is None:

@@ -144,7 +144,7 @@ class Dialect(StrEnum):
 
 
 # The API's messages for tokens that it no longer accepts.
-REJECTED_TOKEN_TEXTS = {
+REJECTED_TOKEN_MESSAGES = {
     "invalid": "Invalid access token.",
     "expired": "JWT has expired",
 }

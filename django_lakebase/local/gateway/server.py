@@ -94,16 +94,16 @@ class Gateway:
 
     # Called by the faults and the reaper.
 
-    async def reset_connections(self, which: str) -> None:
-        """Reset connections; *which* is all, idle or busy."""
+    async def reset_connections(self, state: str) -> None:
+        """Reset connections; *state* is all, idle or busy."""
         connections = [
-            connection for connection in self.connections if _matches(which, connection)
+            connection for connection in self.connections if _matches(state, connection)
         ]
         for connection in connections:
             connection.abort()
         await _wait_closed(connections)
 
-    def stall(self, *, on: bool) -> None:
+    def freeze_connections(self, *, on: bool) -> None:
         """Stop forwarding on the open connections if *on*, else resume."""
         for connection in self.connections:
             connection.pause(on=on and connection.is_paired)
@@ -289,10 +289,10 @@ async def _forward_cancel(body: bytes, compute: Compute) -> None:
         writer.close()
 
 
-def _matches(which: str, connection: RelayConnection) -> bool:
-    if which == "all":
+def _matches(state: str, connection: RelayConnection) -> bool:
+    if state == "all":
         return True
-    return connection.is_paired and connection.is_idle == (which == "idle")
+    return connection.is_paired and connection.is_idle == (state == "idle")
 
 
 async def _wait_closed(connections: list[RelayConnection]) -> None:

@@ -58,7 +58,7 @@ def test_warm_without_arguments_covers_each_alias_with_a_token(aliases, local):
 
 
 def test_warm_retries_after_a_brief_outage(aliases, local):
-    with local.fault("api-5xx", status=503, count=1, path="credentials"):
+    with local.fault("api-5xx", status=503, count=1, scope="credentials"):
         warm("default")
 
     assert cache_of(connections["default"]).issued == 1

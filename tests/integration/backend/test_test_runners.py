@@ -59,7 +59,7 @@ def test_forkserver_workers_use_clones(shop):
 
 
 def test_forked_workers_replace_the_rejected_credential_of_their_parent(shop, local):
-    with local.fault("token-life", seconds=SHORT_LIFE):
+    with local.fault("short-token-lifetime", seconds=SHORT_LIFE):
         run = shop.run(
             *PARALLEL,
             SHOP_START_METHOD="fork",

@@ -268,7 +268,7 @@ def test_native_login_skips_the_steps_about_the_workspace(check, settings_dict, 
 
 def test_missing_create_grant_is_a_warning(check, settings_dict, local):
     """An application that never migrates works without it."""
-    with local.fault("no-grants", what="schema"):
+    with local.fault("grants-revoked", privilege="schema"):
         status, out = check("--format", "json")
     database = steps_of(out)["database"]
 

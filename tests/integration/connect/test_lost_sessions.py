@@ -47,7 +47,7 @@ def atomic(wrapper):
 
 def lose(wrapper, local, fault="suspend"):
     """Let the server end the session of *wrapper*, and wait for the closed socket."""
-    settings = {"wake": 0} if fault == "suspend" else {}
+    settings = {"wake_seconds": 0} if fault == "suspend" else {}
     local.set_fault(fault, **settings)
     wait_for_data(wrapper.connection)
 
@@ -82,7 +82,7 @@ def at_connect():
         connection_created.disconnect(receiver)
 
 
-@pytest.mark.parametrize("fault", ["suspend", "cut"])
+@pytest.mark.parametrize("fault", ["suspend", "reset-connections"])
 @POOLS
 def test_session_lost_while_idle_is_reopened(new_wrapper, local, reopened, pool, fault):
     """For commands that never call close_old_connections()."""

@@ -243,7 +243,10 @@ def test_connection_passed_to_another_thread_stays_checked_out(per_thread, keep)
 def test_pool_timeout_during_the_first_login_names_the_endpoint(new_wrapper, local):
     wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "timeout": 0.3}})
 
-    with local.fault("suspend", wake=60), pytest.raises(LakebaseError) as caught:
+    with (
+        local.fault("suspend", wake_seconds=60),
+        pytest.raises(LakebaseError) as caught,
+    ):
         fetch_value(wrapper, "SELECT 1")
 
     assert caught.value.failure_id == "waking"
@@ -293,7 +296,7 @@ def test_connection_that_the_server_closed_is_not_returned(new_wrapper, local):
     connection = wrapper.connection
     wrapper.close()
 
-    local.set_fault("suspend", wake=0)
+    local.set_fault("suspend", wake_seconds=0)
     wait_for_data(connection)
 
     assert session_pid(wrapper) != first

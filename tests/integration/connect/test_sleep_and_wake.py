@@ -18,13 +18,13 @@ def session_pid(wrapper):
 
 
 def test_login_waits_for_a_waking_endpoint(new_wrapper, local):
-    local.set_fault("suspend", wake=0.3)
+    local.set_fault("suspend", wake_seconds=0.3)
 
     assert fetch_value(new_wrapper(), "SELECT 1") == 1
 
 
 def test_rejections_while_the_server_starts_are_retried(new_wrapper, local):
-    local.set_fault("starting", seconds=0)
+    local.set_fault("server-starting", seconds=0)
     is_over = threading.Event()
 
     def start_after_a_refusal():
@@ -63,7 +63,7 @@ def test_persistent_connection_is_replaced_after_scale_to_zero(new_wrapper, loca
     wrapper = new_wrapper(CONN_MAX_AGE=None)
     first = session_pid(wrapper)
 
-    local.set_fault("suspend", wake=0)
+    local.set_fault("suspend", wake_seconds=0)
     wait_for_data(wrapper.connection)
     wrapper.close_if_unusable_or_obsolete()
 
@@ -74,7 +74,7 @@ def test_reset_connection_is_replaced_at_the_next_request(new_wrapper, local):
     wrapper = new_wrapper(CONN_MAX_AGE=None)
     first = session_pid(wrapper)
 
-    local.set_fault("cut")
+    local.set_fault("reset-connections")
     wait_for_data(wrapper.connection)
     wrapper.close_if_unusable_or_obsolete()
 
@@ -113,7 +113,7 @@ def test_lost_connection_in_a_transaction_is_an_error(new_wrapper, local):
 
     wrapper.set_autocommit(False)
     fetch_value(wrapper, "SELECT 1")
-    local.set_fault("cut")
+    local.set_fault("reset-connections")
 
     with pytest.raises(OperationalError):
         fetch_value(wrapper, "SELECT 1")

@@ -48,7 +48,7 @@ def test_handshake_reports_what_libpq_verifies(local, sslmode, has_file, verifie
 
 
 def test_handshake_succeeds_if_the_server_rejects_only_the_login(local):
-    with local.fault("ip-blocked", where="login"):
+    with local.fault("ip-blocked", scope="login"):
         found = shake_hands_with(local.facts["host"], local.facts["port"])
 
     assert found.version == "TLSv1.3"

@@ -169,7 +169,7 @@ def test_unreachable_workspace_raises_within_the_budget(
     new_wrapper, local, monkeypatch
 ):
     """And not after the five minutes of the SDK."""
-    with local.fault("api-silent"):
+    with local.fault("api-hang"):
         error = failure_of(new_wrapper(OPTIONS={"connect_budget": 0.5}))
 
     assert error.failure_id == "api-unreachable"
@@ -258,7 +258,7 @@ def test_login_is_attempted_twice_if_each_token_is_rejected(new_wrapper, local):
     ("fault", "settings"),
     [
         ("api-429", {"retry_after": 1}),
-        ("api-429", {"retry_after": 1, "path": "all"}),
+        ("api-429", {"retry_after": 1, "scope": "all"}),
         ("api-5xx", {"status": 503}),
     ],
 )
@@ -295,8 +295,10 @@ def requests_for(local, path):
     return local.counters()["requests"].get(path, 0)
 
 
-@pytest.mark.parametrize("text", ["invalid", "expired"])
-def test_token_rejected_with_403_is_replaced_by_a_new_login(new_wrapper, local, text):
+@pytest.mark.parametrize("message", ["invalid", "expired"])
+def test_token_rejected_with_403_is_replaced_by_a_new_login(
+    new_wrapper, local, message
+):
     """The service answers 403 as well as 401 for a token that is no longer valid."""
     wrapper = new_wrapper()
     fetch_value(wrapper, "SELECT 1")
@@ -304,7 +306,7 @@ def test_token_rejected_with_403_is_replaced_by_a_new_login(new_wrapper, local, 
     cache_of(wrapper).drop(cached_credential(wrapper))
     local.reset_counters()
 
-    with local.fault("dead-token", before=time.time(), text=text):
+    with local.fault("api-token-rejected", issued_before=time.time(), message=message):
         assert fetch_value(wrapper, "SELECT 1") == 1
 
     assert requests_for(local, "/oidc/v1/token") == 1
@@ -312,7 +314,7 @@ def test_token_rejected_with_403_is_replaced_by_a_new_login(new_wrapper, local, 
 
 def test_token_rejected_with_403_after_a_new_login_is_an_error(new_wrapper, local):
     """The hint is about the login, and not about permissions."""
-    with local.fault("dead-token"):
+    with local.fault("api-token-rejected"):
         error = failure_of(new_wrapper(OPTIONS={"connect_budget": 2}))
 
     assert error.failure_id == "token-unaccepted"

@@ -94,41 +94,41 @@ def wait_for_recovery(broken, error):
 FAULTS: list[tuple[Any, ...]] = [
     # Faults of the API.
     ("api-down", {}, "api-unreachable", "sdk-login", wait_for_recovery),
-    ("api-silent", {}, "api-unreachable", "sdk-login", wait_for_recovery),
+    ("api-hang", {}, "api-unreachable", "sdk-login", wait_for_recovery),
     ("api-5xx", {}, "api-unreachable", "sdk-login", wait_for_recovery),
     ("api-5xx", {"status": 500}, "api-unreachable", "sdk-login", wait_for_recovery),
     ("api-429", {"retry_after": 0}, "api-throttled", "credential", wait_for_recovery),
     (
         "api-malformed",
-        {"shape": "html"},
+        {"body": "html"},
         "answer-unusable",
         "credential",
         wait_for_recovery,
     ),
     (
         "api-malformed",
-        {"shape": "text"},
+        {"body": "text"},
         "answer-unusable",
         "credential",
         wait_for_recovery,
     ),
     (
         "api-malformed",
-        {"shape": "cut-off"},
+        {"body": "truncated"},
         "answer-unusable",
         "credential",
         wait_for_recovery,
     ),
     (
         "api-malformed",
-        {"shape": "list"},
+        {"body": "list"},
         "answer-unusable",
         "credential",
         wait_for_recovery,
     ),
     (
         "api-malformed",
-        {"shape": "nothing"},
+        {"body": "empty"},
         "empty-credential",
         "credential",
         wait_for_recovery,
@@ -141,19 +141,19 @@ FAULTS: list[tuple[Any, ...]] = [
         "identity",
         wait_for_recovery,
     ),
-    ("dead-token", {}, "token-unaccepted", "identity", wait_for_recovery),
+    ("api-token-rejected", {}, "token-unaccepted", "identity", wait_for_recovery),
     ("secret-revoked", {}, "bad-client-secret", "sdk-login", wait_for_recovery),
-    ("ip-blocked", {"where": "api"}, "ip-blocked", "sdk-login", wait_for_recovery),
+    ("ip-blocked", {"scope": "api"}, "ip-blocked", "sdk-login", wait_for_recovery),
     # Faults of the gateway and the endpoint.
-    ("ip-blocked", {"where": "login"}, "address-refused", "login", wait_for_recovery),
-    ("suspend", {"wake": 60}, "waking", "login", wait_for_recovery),
-    ("starting", {"seconds": 0}, "waking", "login", wait_for_recovery),
+    ("ip-blocked", {"scope": "login"}, "address-refused", "login", wait_for_recovery),
+    ("suspend", {"wake_seconds": 60}, "waking", "login", wait_for_recovery),
+    ("server-starting", {"seconds": 0}, "waking", "login", wait_for_recovery),
     ("endpoint-disabled", {}, "endpoint-disabled", "endpoint", enable_endpoint),
     ("too-many-connections", {}, "too-many-connections", "login", wait_for_recovery),
     # Faults of the role.
     ("role-missing", {}, "role-missing", "login", create_role),
-    ("role-unlabelled", {}, "wrong-user", "login", replace_role),
-    ("no-grants", {}, "permission-denied", "login", run_grant),
+    ("role-without-label", {}, "wrong-user", "login", replace_role),
+    ("grants-revoked", {}, "permission-denied", "login", run_grant),
 ]
 
 
@@ -208,7 +208,7 @@ def test_moved_endpoint_is_found_without_host(connect, broken):
 
 def test_token_that_expires_early_is_replaced_after_one_rejection(connect, broken):
     wrapper = connect()
-    with broken.fault("token-life", seconds=1):
+    with broken.fault("short-token-lifetime", seconds=1):
         fetch_value(wrapper, "SELECT pg_sleep(1.1)")
         wrapper.close()
         broken.reset_counters()
@@ -250,11 +250,11 @@ def test_each_dialect_of_the_service_is_recognised(new_wrapper, local, dialect):
             return new_wrapper("dialect", **settings)
 
         wrapper = connect()
-        with own.fault("token-life", seconds=1):
+        with own.fault("short-token-lifetime", seconds=1):
             fetch_value(wrapper, "SELECT pg_sleep(1.1)")
             wrapper.close()
             assert fetch_value(wrapper, "SELECT 1") == 1
-        for fault in ("role-missing", "role-unlabelled"):
+        for fault in ("role-missing", "role-without-label"):
             with own.fault(fault), pytest.raises(LakebaseError) as caught:
                 fetch_value(connect(), "SELECT 1")
             assert "databricks_create_role" in str(caught.value)
@@ -263,7 +263,7 @@ def test_each_dialect_of_the_service_is_recognised(new_wrapper, local, dialect):
 def test_hint_to_replace_a_role_keeps_its_tables(connect, broken):
     with connect().cursor() as cursor:
         cursor.execute("CREATE TABLE kept AS SELECT 7 AS seven")
-    broken.set_fault("role-unlabelled")
+    broken.set_fault("role-without-label")
 
     with pytest.raises(LakebaseError) as caught:
         fetch_value(connect(), "SELECT 1")

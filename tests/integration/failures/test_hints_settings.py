@@ -699,9 +699,9 @@ def test_hint_of_pool_exhausted_works(new_wrapper, local):
 def test_hint_of_waking_works(new_wrapper, local):
     """It is to raise OPTIONS["connect_budget"]."""
     fetch_value(new_wrapper("hint"), "SELECT 1")  # The budget is for the login alone.
-    with local.fault("starting", seconds=0):
+    with local.fault("server-starting", seconds=0):
         error = failure_of(new_wrapper("hint", OPTIONS={"connect_budget": 0.3}))
-    local.set_fault("starting", seconds=0.5)
+    local.set_fault("server-starting", seconds=0.5)
 
     assert error.failure_id == "waking"
     assert 'raise OPTIONS["connect_budget"]' in error.hint
@@ -759,7 +759,7 @@ def test_identity_is_fetched_within_the_budget(new_wrapper, local, monkeypatch):
     wrapper = new_wrapper("hint", OPTIONS={"connect_budget": 1})
     cache_token(wrapper, local.issue(local.facts["service_principal"]))
 
-    with local.fault("api-silent"):
+    with local.fault("api-hang"):
         error = failure_of(wrapper)
 
     assert error.failure_id == "role-missing"

@@ -139,7 +139,7 @@ def test_silent_workspace_does_not_block_other_greenlets(busy, gevent_server):
             get(gevent_server, "/facts/")
 
     waiting = threading.Thread(target=ask)
-    with busy.fault("api-silent"):
+    with busy.fault("api-hang"):
         waiting.start()
         wait_until(lambda: busy.counters()["requests"])
 
