@@ -146,7 +146,7 @@ def _compare_opening(local: LocalLakebase, rounds: int) -> Iterator[Measurement]
     for name in (SAMPLE, BRIDGE):
         yield compare(
             f"opening {CONNECTIONS} connections ({fetched[LAKEBASE]} and "
-            f"{fetched[name]} credentials fetched), ours / {name}",
+            f"{fetched[name]} credentials fetched), engine / {name}",
             (seconds[LAKEBASE][1:], seconds[name][1:]),
         )
 
@@ -174,7 +174,7 @@ def _compare_queries(times: int, rounds: int) -> Iterator[Measurement]:
                 seconds[name].append(measure_in_threads(query, times, THREADS))
     for name in (SAMPLE, BRIDGE):
         yield compare(
-            f"{times:,} queries through the pool, {THREADS} threads, ours / {name}",
+            f"{times:,} queries through the pool, {THREADS} threads, engine / {name}",
             (seconds[LAKEBASE][1:], seconds[name][1:]),
         )
 
@@ -196,7 +196,7 @@ def _measure_expiry(local: LocalLakebase) -> Iterator[Measurement]:
             local.set_fault("reset-connections", state="all")
             # A pool notices a reset connection when the first query fails.
             outcomes = [_try_query(pool) for _ in range(3)]
-            refused = local.counters()["refusals"]
+            rejected = local.counters()["refusals"]
         finally:
             pool.close()
         texts = [
@@ -206,7 +206,7 @@ def _measure_expiry(local: LocalLakebase) -> Iterator[Measurement]:
         yield Measurement(
             name="three requests after a connection reset, with the token of "
             f"{SHORT_LIFETIME} s expired: {name}",
-            value=f"{', '.join(texts)}; {refused} logins refused",
+            value=f"{', '.join(texts)}; {rejected} logins rejected",
             goal="all served" if name == LAKEBASE else "",
             is_met=(
                 all(is_served for is_served, _ in outcomes)

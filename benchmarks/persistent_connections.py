@@ -88,7 +88,9 @@ def _compare_checks(
         [client.request_round for client in clients], rounds // (4 if latency else 1)
     )
     local.clear_faults()
-    name = f"a query on a persistent connection, {latency} ms round trip, ours / stock"
+    name = (
+        f"a query on a persistent connection, {latency} ms round trip, engine / stock"
+    )
     yield compare(name, seconds[:2])
     yield compare(f"{name} with CONN_HEALTH_CHECKS", (seconds[0], seconds[2]))
 

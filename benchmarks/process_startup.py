@@ -145,7 +145,7 @@ def _compare_memory(
     ours, theirs = (children.megabytes(mode) for children in pair)
     medians = statistics.median(ours), statistics.median(theirs)
     return Measurement(
-        name=f"memory (PSS) of {description}, ours / stock",
+        name=f"memory (PSS) of {description}, engine / stock",
         value=f"{medians[0] - medians[1]:+.0f} MB: {medians[0]:.0f} and "
         f"{medians[1]:.0f} MB",
         ratio=ratio_of(ours, theirs),

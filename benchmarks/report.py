@@ -25,13 +25,13 @@ This page shows what the engine costs compared with Django's own PostgreSQL back
 and with other connection pools.
 
 `make bench` measured the results and wrote this page: {machine}.
-Everything ran on one machine over the loopback interface, against \
-[the local Lakebase](reference/local.md), so the ratios mean more than the absolute \
-times. Each ratio compares two alternatives that took turns in the same run: it is the \
-ratio of their medians, with the interquartile range of the ratios per round in \
-parentheses, followed by the two medians. Below 1 the engine is faster. *Stock* is \
-Django's own PostgreSQL backend with a newly issued token as its `PASSWORD`, so that \
-both log in the same way.
+Everything ran on one machine over the loopback interface, against [the local \
+Lakebase](reference/local.md), so the ratios mean more than the absolute times. Each \
+ratio compares two alternatives that took turns in the same run: it is the ratio of \
+their medians, with the interquartile range of the ratios per round in parentheses, \
+followed by the two medians. A ratio below 1 means that the engine is faster. *Stock* \
+is Django's own PostgreSQL backend with a newly issued token as its `PASSWORD`, so \
+that both log in the same way.
 
 ![Each ratio as a dot on a logarithmic axis, with its spread and its goal]\
 (charts/ratios.svg)
@@ -45,9 +45,9 @@ SECTIONS = {
         "Connecting with a cached credential",
         "The engine sends the time zone in the startup packet, while stock sets it "
         "with a query, so the engine needs one round trip fewer. A relay between "
-        "client and gateway counts the round trips: each begins when the client sends "
-        "something after it has received something. The Terminate message that closes "
-        "the connection counts as one.",
+        "client and gateway counts the round trips: a round trip begins whenever the "
+        "client sends data after it has received data. The Terminate message that "
+        "closes the connection counts as a round trip.",
     ),
     "token-lifetimes": Section(
         "Many connections, few credentials",
@@ -63,10 +63,11 @@ SECTIONS = {
     ),
     "rotation": Section(
         "Tail latency during a refresh",
-        "Connections are opened in blocks of 1,000. In every second block a refresh "
-        "starts half-way, for which the workspace takes 150 ms. No connection waits "
-        "for it, because a background thread fetches the credential. The p99.9 of a "
-        "block is its slowest connection out of a thousand, so the spread is wide.",
+        "Connections are opened in blocks of 1,000. In every second block, a refresh "
+        "starts half-way through, for which the workspace takes 150 ms. No connection "
+        "waits for the refresh, because a background thread fetches the credential. "
+        "The p99.9 of a block is the slowest of its 1,000 connections, so the spread "
+        "is wide.",
     ),
     "pool": Section(
         "Requests through a pool",
@@ -82,27 +83,27 @@ SECTIONS = {
         "samples, or the `LakebasePool` of databricks-ai-bridge, which caches its "
         "token for 15 minutes. All pools have the same size and run the same queries. "
         "The time that `LakebasePool` takes to open includes looking up its host and "
-        "user. The workspace takes 150 ms for a credential. In the last rows all three "
-        "pools get tokens that live for 5 seconds. The service never issues such "
-        "tokens: its own live for an hour, four times as long as that cache. These "
-        "rows show what each pool does when a token expires earlier than the pool "
-        "expects.",
+        "user. The workspace takes 150 ms for a credential. In the last rows, all "
+        "three pools get tokens that live for 5 seconds. The service never issues such "
+        "tokens: its tokens live for an hour, four times as long as `LakebasePool` "
+        "caches one. These rows show what each pool does when a token expires earlier "
+        "than the pool expects.",
     ),
     "idle": Section(
         "A persistent connection that was closed by a suspend",
         "All connections have `CONN_MAX_AGE=None`. When Django decides whether to keep "
-        "a connection, the engine polls its socket, which takes no round trip. Stock "
-        "checks a connection only with `CONN_HEALTH_CHECKS`, which runs a query in "
-        "each request.",
+        "a connection, the engine polls the connection's socket, which takes no round "
+        "trip. Stock checks a connection only with `CONN_HEALTH_CHECKS`, which runs a "
+        "query in each request.",
     ),
     "startup": Section(
         "The first query of a new process, and its memory",
         "The engine imports the SDK for the first credential, and this import takes "
         "most of the time and memory. The SDK cannot be imported in part: it loads the "
         "modules of all services of the platform, although the engine uses only the "
-        "login and one service. A parent can do this work for its workers: with "
-        "gunicorn's `preload_app`, one query before the fork gives the SDK and the "
-        "credential to all workers. Memory is the proportional set size (PSS), for "
+        "login and one service. A parent process can do this work for its workers: "
+        "with gunicorn's `preload_app`, one query before the fork gives the SDK and "
+        "the credential to all workers. Memory is the proportional set size (PSS), for "
         "which shared pages are divided among the processes; for forked processes it "
         "is the mean of four workers.",
     ),
@@ -123,7 +124,8 @@ CHECK = """\
 ## Check that it works
 
 Run `make bench`, which takes ten minutes and uses a separate environment. It prints \
-the same results. `make bench ARGS='--only connect'` measures only one section.
+the results and rewrites this page. `make bench ARGS='--only connect'` measures only \
+one section and writes nothing.
 """
 
 STEPS_ALTERNATIVE = (

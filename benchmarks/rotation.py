@@ -53,7 +53,7 @@ def _measure_block(
         connection.close()
     if credentials.issued - issued != refreshes:
         raise RuntimeError(
-            f"expected {refreshes:d} credential(s) to be fetched during the block, "
+            f"expected {refreshes:d} credential fetches during the block, "
             f"got {credentials.issued - issued}"
         )
     return seconds
