@@ -13,8 +13,8 @@ SEED =
 WORKERS = -n auto --maxprocesses 4 --dist loadfile
 TTL = $(if $(ONCE),6,20)
 
-# For make django-suite: a release, POOL=1, and labels. The label "database" stands for
-# the tests that depend most on the database.
+# For make django-suite: a release of Django, 1 to use a pool, and labels. The label
+# "database" selects the tests that depend most on the database.
 DJANGO = 5.2
 POOL =
 LABELS =
@@ -23,13 +23,13 @@ LABELS =
 .PHONY: chaos soak thundering-herd bench run-benchmarks lint docs clean always
 
 help:
-	@echo "make demo             run the example site on a local Lakebase until Ctrl-C;"
-	@echo "                      tokens live for 20 seconds; PORT=8000 sets the port"
-	@echo "make demo ONCE=1      exit after three token rotations; tokens live for 6 seconds"
+	@echo "make demo             run the example site on a local Lakebase until Ctrl-C,"
+	@echo "                      with tokens that live for 20 seconds; PORT=8000 sets the port"
+	@echo "make demo ONCE=1      exit after three rotations of tokens that live for 6 seconds"
 	@echo "make test             run all tests; ARGS='...' is passed to pytest"
 	@echo "make django-suite     run Django's test suite on this engine and on Django's own"
-	@echo "                      backend, and compare the results; DJANGO=6.1 POOL=1"
-	@echo "                      LABELS='database' select the release and the tests"
+	@echo "                      backend, and compare the results; DJANGO=6.1, POOL=1 and"
+	@echo "                      LABELS='database' select the release, a pool and the tests"
 	@echo "make chaos            inject every fault while rows are written, and check the"
 	@echo "                      rows; SECONDS=600 SEED=7 set the duration and the schedule"
 	@echo "make soak             write for an hour with short-lived credentials, and check"
@@ -70,7 +70,7 @@ thundering-herd: $(VENV)/local
 
 packages: packages-newest packages-lts
 
-# Tokens are so short-lived that they expire during each test.
+# Tokens expire during each test, because they live for only 5 seconds.
 packages-newest packages-lts:
 	@$(MAKE) --no-print-directory VENV=.venv-$@ .venv-$@/local,test,$@
 	@.venv-$@/bin/lakebase-local run --token-ttl 5 -- \
@@ -105,8 +105,9 @@ $(VENV)/local $(VENV)/local,test $(VENV)/local,test,lint $(VENV)/local,docs \
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(@F)]"
 	@touch $@
 
-# Checked each time: an environment that is incomplete, or whose Python was removed, is
-# created again. It is then newer than every stamp, so its extras are installed again.
+# Runs each time: creates an environment again if it is incomplete or its Python was
+# removed. The environment is then newer than every stamp, so make installs its extras
+# again.
 $(VENV)/pyvenv.cfg: always
 	@$(BIN)/python -c "import pip" 2>/dev/null || { \
 		python=$$(sh .ci/find-python $(PYTHON)) && echo "creating $(VENV) with $$python" && \
