@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lakebase-local",
         description="Run a local Lakebase for development and tests: a workspace API, "
-        "a gateway that checks tokens, and a real PostgreSQL, on the loopback "
+        "a gateway that checks tokens, and a real PostgreSQL server, on the loopback "
         "interface.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -70,8 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="run | start | fault")
     run = commands.add_parser(
         "run",
-        help="start the emulator, run a command with its environment variables set, "
-        "then stop",
+        help="start the emulator, run a command with the emulator's environment "
+        "variables, then stop the emulator",
     )
     _add_server_options(run)
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD ...")
@@ -86,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     start.set_defaults(function=_start)
     fault = commands.add_parser(
         "fault",
-        help="set, clear or list the faults of a running emulator",
+        help="switch faults of a running emulator on or off, or list them",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -149,7 +149,7 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         "--api-tls",
         action="store_true",
         help="serve the API over TLS with a certificate that clients can verify only "
-        "with the file in REQUESTS_CA_BUNDLE, as behind a corporate certificate "
+        "with the file in REQUESTS_CA_BUNDLE, as behind a company's certificate "
         "authority",
     )
     add(
@@ -169,9 +169,9 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         "--dialect",
         choices=("likely", "proxy", "postgres"),
         default="likely",
-        help="which layer rejects an expired token, a missing role or another "
-        "identity's token, as the service's behaviour is unconfirmed: the most likely "
-        "layer for each (default), always the proxy, or always PostgreSQL",
+        help="which component rejects an expired token, a missing role or another "
+        "identity's token, because the service's behaviour is unconfirmed: the most "
+        "likely component for each (default), always the proxy, or always PostgreSQL",
     )
     add(
         "--suspend-after",
@@ -186,7 +186,7 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME[:key=value,...]",
-        help="start with this fault on; can be repeated",
+        help="switch this fault on at startup; can be repeated",
     )
 
 

@@ -15,8 +15,8 @@ from django.utils.connection import ConnectionDoesNotExist
 from django_lakebase.base import LakebaseMixin
 from django_lakebase.diagnosis.steps import Diagnosis, Status, Step
 
-# Seconds between attempts with --wait: the first pause, doubled after each up to the
-# longest.
+# Seconds between attempts with --wait: the first pause, doubled after each attempt up
+# to the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 
 
@@ -27,7 +27,7 @@ class Command(BaseCommand):
         "Verifies that Django can connect to Lakebase: the settings, the login to the "
         "workspace, the endpoint, a credential, TLS, the login to Postgres, and a "
         "second credential. If a step fails, prints the reason with a hint and exits "
-        "with 1."
+        "with status 1."
     )
     # The command has to run even if other parts of the project are broken.
     requires_system_checks = ()
@@ -45,15 +45,15 @@ class Command(BaseCommand):
             "--format",
             choices=("text", "json"),
             default="text",
-            help="text (default), or json with stable step ids.",
+            help="text for people (default), or json with stable step ids.",
         )
         parser.add_argument(
             "--wait",
             type=_seconds,
             default=0.0,
             metavar="SECONDS",
-            help="Retry for this long while the endpoint wakes or the workspace cannot "
-            "be reached; for container startup.",
+            help="Retry for this long after failures that may clear on their own, such "
+            "as an endpoint that is waking; for container startup.",
         )
 
     def handle(self, **options: Any) -> None:
