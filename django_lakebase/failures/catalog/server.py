@@ -133,7 +133,10 @@ SERVER_FAILURES = (
         id="pooled-host",
         pattern=r"SASL authentication failed",
         native=False,
-        summary='"{host}" rejected authentication with a token, as pooled hosts do.',
+        summary=(
+            '"{host}" rejected the login with a token, as the pooled hosts of the'
+            " service do."
+        ),
         hint=(
             "Set HOST (PGHOST) to the direct host of the endpoint (without -pooler), or"
             ' remove it: the pooler accepts only native passwords. OPTIONS["pool"]'
@@ -147,8 +150,8 @@ SERVER_FAILURES = (
         r"missing key id|invalid JWT token",
         native=False,
         summary=(
-            'the server rejected "{user}" twice, the second time with a newly issued'
-            " token."
+            'the server rejected the login of "{user}" twice, the second time with a'
+            " newly issued token."
         ),
         hint=(
             'If "{user}" is not the identity that logs in to the workspace, correct'
@@ -172,9 +175,9 @@ SERVER_FAILURES = (
         pattern=r"External authorization failed",
         summary="the gateway did not authorize the connection to {endpoint}.",
         hint=(
-            "There are three possible causes: the branch was created moments ago"
-            " (wait), the instance is paused (resume it), or an IP access list or"
-            " private link blocks this address (ask the workspace admin)."
+            "There are three possible causes: the branch was created moments ago (wait"
+            " a few seconds), the endpoint is paused (resume it), or an IP access list"
+            " or a private link blocks this address (ask a workspace admin)."
         ),
         action=Action.RETRY_BRIEFLY,
     ),
@@ -182,7 +185,7 @@ SERVER_FAILURES = (
         id="endpoint-disabled",
         pattern=r"endpoint is disabled",
         summary="{endpoint} is disabled, and a connection does not wake it.",
-        hint="Enable it in the Lakebase project (branch, Computes, Edit).",
+        hint="Enable the endpoint in the Lakebase project (branch, Computes, Edit).",
     ),
     _row(
         id="wrong-host",
@@ -193,9 +196,9 @@ SERVER_FAILURES = (
         r"address",
         summary='"{host}" is not the host of a Lakebase endpoint.',
         hint=(
-            "Correct HOST (PGHOST): the Connect dialog of the project shows it. For a"
-            " login with a token you can also remove it; the engine then gets the host"
-            " of the endpoint from the API."
+            "Correct HOST (PGHOST): the Connect dialog of the project shows the host."
+            " For a login with a token, you can also remove HOST; the engine then gets"
+            " the host of the endpoint from the API."
         ),
     ),
     _row(
@@ -213,8 +216,9 @@ SERVER_FAILURES = (
         r"remaining connection slots|Too many connections to this endpoint",
         summary="all connections of {endpoint} are in use.",
         hint=(
-            "Reduce the number of processes, threads or pool sizes (SELECT count(*)"
-            " FROM pg_stat_activity), or give the endpoint more compute."
+            "Reduce the number of processes or threads, or the sizes of pools (SELECT"
+            " count(*) FROM pg_stat_activity shows the connections), or give the"
+            " endpoint more compute."
         ),
     ),
     _row(
@@ -324,10 +328,10 @@ SERVER_FAILURES = (
             " new session would not have: {lost}."
         ),
         hint=(
-            "Call connection.close() (or close_old_connections()) and start the work"
-            " again: until then the connection is unusable. Set state that every"
-            " session needs in a receiver of connection_created, which runs for each"
-            " new session and avoids this error."
+            "The connection is unusable until you call connection.close() (or"
+            " close_old_connections()): call it, and start the work again. To avoid"
+            " this error for state that every session needs, set that state in a"
+            " receiver of connection_created, which runs for each new session."
         ),
     ),
     _row(
@@ -337,7 +341,7 @@ SERVER_FAILURES = (
             " recognise."
         ),
         hint=(
-            "The message of the server is quoted. Run manage.py lakebase_check to see"
+            "The error quotes the server's message. Run manage.py lakebase_check to see"
             " which step fails."
         ),
         action=Action.PROBE,

@@ -84,8 +84,8 @@ SETTINGS_FAILURES = (
         id="host-socket",
         summary='{name} is "{value}", a local socket; a token must not be sent to it.',
         hint=(
-            "Set it to the host that the Connect dialog of the project shows; or remove"
-            " it, and the engine gets the host from the API."
+            "Set it to the host that the Connect dialog of the project shows, or remove"
+            " it to let the engine get the host from the API."
         ),
     ),
     _row(
@@ -104,8 +104,8 @@ SETTINGS_FAILURES = (
         id="hostaddr-invalid",
         summary='{name} is "{value}", which is not an IP address.',
         hint=(
-            "Remove it, and the host name is resolved; or set it to the IP address to"
-            " connect to."
+            "Set it to the IP address to connect to, or remove it to have the host name"
+            " resolved."
         ),
     ),
     _row(

@@ -31,7 +31,7 @@ WORKSPACE_FAILURES = (
         summary="this process cannot read the SDK's configuration file {file}.",
         hint=(
             "Give the user that runs this process read access to the file and its"
-            " directory, or set DATABRICKS_CONFIG_FILE to a readable file. The path ~"
+            " directory, or set DATABRICKS_CONFIG_FILE to a readable file. In a path, ~"
             " is the HOME of that user."
         ),
     ),
@@ -60,8 +60,8 @@ WORKSPACE_FAILURES = (
         id="cli-login",
         summary="the {method} login to the workspace failed: {path} returned no token.",
         hint=(
-            "Log in again as the user that runs this process: {command}. The output of"
-            " the program is quoted."
+            "Log in again as the user that runs this process: {command}. The error"
+            " quotes the output of the program."
         ),
     ),
     _row(
@@ -181,7 +181,7 @@ WORKSPACE_FAILURES = (
     ),
     _row(
         id="token-unaccepted",
-        # The service answers 401 or 403 for a token that it no longer accepts.
+        # The service responds with 401 or 403 to a token that it no longer accepts.
         pattern=r"^Unauthenticated: |^PermissionDenied: .*(Invalid (access )?token|"
         r"(JWT|token) (has |is )?(expired|expiring)|token expired|ExpiredJwt)",
         summary="{workspace} rejected the login token as expired or revoked.",
@@ -244,8 +244,8 @@ WORKSPACE_FAILURES = (
         id="endpoint-read-only",
         summary="{endpoint} is a read-only endpoint, and HOST is not set.",
         hint=(
-            "Set {endpoint_setting} to the read-write endpoint of the branch; or set"
-            " HOST (PGHOST), to use the read-only endpoint on purpose."
+            "Set {endpoint_setting} to the read-write endpoint of the branch. If you"
+            " want to use the read-only endpoint, set HOST (PGHOST) to its host."
         ),
     ),
     _row(
@@ -303,7 +303,7 @@ WORKSPACE_FAILURES = (
             " recognise."
         ),
         hint=(
-            "The message of the workspace is quoted. Run manage.py lakebase_check to"
+            "The error quotes the workspace's message. Run manage.py lakebase_check to"
             " see which step fails."
         ),
     ),
