@@ -32,7 +32,7 @@ from .exceptions import SettingsError
 from .failures.classify import failures_by_id
 from .failures.render import summary_and_hint
 
-# Where the hint of each check leads; the page has an anchor for each id.
+# The page that each hint names; it has an anchor for each id.
 CHECKS_PAGE = "docs/reference/checks.md"
 # The keys of OPTIONS that Django and psycopg handle. Other keys are the engine's own or
 # libpq's.
@@ -175,7 +175,7 @@ def unknown_options(alias: Alias) -> Iterator[CheckMessage]:
             yield Warning(
                 f'{alias.label}: OPTIONS has the key "{key}", which Django, libpq and '
                 "django_lakebase do not know.",
-                hint=f'Did you mean "{matches[0]}"?' if matches else "Remove it.",
+                hint=f'Did you mean "{matches[0]}"?' if matches else "Remove the key.",
                 id="lakebase.W001",
             )
 
@@ -202,9 +202,9 @@ def age_above_cap(alias: Alias) -> Iterator[CheckMessage]:
     is_native = alias.target is not None and alias.target.is_native
     if is_long and not is_native and not alias.options.get("pool"):
         yield Warning(
-            f"{alias.label}: CONN_MAX_AGE is {age}, but a connection is replaced "
-            f"after at most {age_cap:g} seconds, because credentials expire after an "
-            "hour.",
+            f"{alias.label}: CONN_MAX_AGE is {age}, but the engine replaces a "
+            f"connection after at most {age_cap:g} seconds, because credentials expire "
+            "after an hour.",
             hint="Set it to 1800, for example, or silence this check.",
             id="lakebase.W004",
         )
@@ -269,7 +269,7 @@ def mixed_workspaces(alias: Alias) -> Iterator[CheckMessage]:
 
 
 def token_as_password(alias: Alias) -> Iterator[CheckMessage]:
-    """Yield W010 if the password is a token, which works until it expires."""
+    """Yield W010 if the password is a token, which works only until it expires."""
     if alias.target is not None and alias.target.is_password_token:
         failure = failures_by_id()["password-is-token"]
         summary, hint = summary_and_hint(failure, alias.target.facts())

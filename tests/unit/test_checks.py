@@ -61,7 +61,7 @@ def test_misspelled_option_gets_a_suggestion(configure):
 def test_unknown_option_without_a_similar_name_is_to_be_removed(configure):
     [finding] = configure({"zzzzzzzz": 5})
 
-    assert finding.hint == "Remove it. See docs/reference/checks.md#lakebase-w001."
+    assert finding.hint == "Remove the key. See docs/reference/checks.md#lakebase-w001."
 
 
 NATIVE = {"HOST": "h", "USER": "u"}
