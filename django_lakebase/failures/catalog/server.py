@@ -185,7 +185,7 @@ SERVER_FAILURES = (
         id="endpoint-disabled",
         pattern=r"endpoint is disabled",
         summary="{endpoint} is disabled, and a connection does not wake it.",
-        hint="Enable the endpoint in the Lakebase project (branch, Computes, Edit).",
+        hint="Enable it in the Lakebase project (branch, Computes, Edit).",
     ),
     _row(
         id="wrong-host",
@@ -196,9 +196,9 @@ SERVER_FAILURES = (
         r"address",
         summary='"{host}" is not the host of a Lakebase endpoint.',
         hint=(
-            "Correct HOST (PGHOST): the Connect dialog of the project shows the host."
-            " For a login with a token, you can also remove HOST; the engine then gets"
-            " the host of the endpoint from the API."
+            "Correct HOST (PGHOST): the Connect dialog of the project shows it. For a"
+            " login with a token you can also remove it; the engine then gets the host"
+            " of the endpoint from the API."
         ),
     ),
     _row(
@@ -216,8 +216,8 @@ SERVER_FAILURES = (
         r"remaining connection slots|Too many connections to this endpoint",
         summary="all connections of {endpoint} are in use.",
         hint=(
-            "Reduce the number of processes or threads, or the sizes of pools (SELECT"
-            " count(*) FROM pg_stat_activity shows the connections), or give the"
+            "Reduce the number of processes or threads, or the pool sizes (SELECT"
+            " count(*) FROM pg_stat_activity counts the connections), or give the"
             " endpoint more compute."
         ),
     ),
