@@ -24,12 +24,13 @@ from .auth.registry import access_to
 from .client import DatabaseClient
 from .config import libpq
 from .config.cache import TargetCache
-from .config.target import OWN_OPTIONS, Target, fill_settings
+from .config.resolve import OWN_OPTIONS, fill_settings
+from .config.target import Target
 from .connect import session_state
 from .connect.connector import TIMEZONE_OPTION, Connector, attempt, takes_timezone
 from .connect.errors import connect_error
+from .connect.lazy_params import LazyValue, Params, lazy_params
 from .connect.liveness import Connection, Lifetime, is_readable, lifetime_of
-from .connect.params import LazyValue, Params, lazy_params
 from .creation import DatabaseCreation
 from .exceptions import SettingsError, build_error
 from .failures.classify import failures_by_id

@@ -26,8 +26,9 @@ from django.db import connections
 from .auth.credentials import MAX_LIFETIME
 from .base import MAX_AGE_SHARE, LakebaseMixin
 from .config import libpq
-from .config.normalize import clean, split_url
-from .config.target import ENDPOINT_VARIABLES, OWN_OPTIONS, Target, read_variable
+from .config.pasted_values import clean, split_url
+from .config.resolve import ENDPOINT_VARIABLES, OWN_OPTIONS, read_variable
+from .config.target import Target
 from .exceptions import SettingsError
 from .failures.classify import failures_by_id
 from .failures.render import summary_and_hint

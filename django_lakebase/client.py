@@ -16,8 +16,8 @@ from django.db.backends.postgresql.client import (
 )
 
 from .config import libpq
-from .config.target import resolve_target
-from .connect.params import get_host, get_user, lazy_params
+from .config.resolve import resolve_target
+from .connect.lazy_params import get_host, get_user, lazy_params
 from .exceptions import LakebaseError
 
 

@@ -15,9 +15,10 @@ from django.db.backends.postgresql.creation import (
 from django.db.backends.utils import strip_quotes
 from django.utils.functional import SimpleLazyObject
 
-from .config.target import Target, fill_settings
+from .config.resolve import fill_settings
+from .config.target import Target
 from .connect.errors import connect_error
-from .connect.params import get_host, get_user
+from .connect.lazy_params import get_host, get_user
 from .failures.classify import classify
 from .failures.failure import Source
 

@@ -39,8 +39,8 @@ from .auth.sdk import import_sdk
 from .config.target import Target
 from .connect.connector import Connector
 from .connect.errors import connect_error
+from .connect.lazy_params import Params
 from .connect.liveness import Connection, is_readable, lifetime_of
-from .connect.params import Params
 from .exceptions import ExplainedError
 from .failures.classify import failures_by_id
 from .failures.failure import Action

@@ -12,8 +12,8 @@ from django.db.utils import load_backend
 from django_lakebase import pool
 from django_lakebase.base import DatabaseWrapper
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.background_threads import join_threads
 from tests.helpers.credential_cache import forget_credentials
+from tests.helpers.engine_threads import join_threads
 
 # Projects of users: they have their own tests and conftest.
 collect_ignore = ["projects"]

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 from django.utils.module_loading import import_string
 
 from django_lakebase import __version__
-from django_lakebase.config.normalize import clean, parse_workspace_host
-from django_lakebase.config.target import Login, read_variable
+from django_lakebase.config.pasted_values import clean, parse_workspace_host
+from django_lakebase.config.resolve import read_variable
+from django_lakebase.config.target import Login
 from django_lakebase.failures.classify import KnownFailure
 from django_lakebase.fork import run_in_child
 

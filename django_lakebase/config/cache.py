@@ -10,7 +10,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .target import Target, resolve_target
+from .resolve import resolve_target
+from .target import Target
 
 # The private attribute of os.environ in which CPython keeps the environment as bytes.
 # Comparing the bytes takes a twentieth of the time of comparing the decoded values,

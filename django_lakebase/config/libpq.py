@@ -24,7 +24,7 @@ from typing import Any
 import psycopg.pq
 from psycopg.conninfo import make_conninfo
 
-from .normalize import clean
+from .pasted_values import clean
 from .target import Target
 
 # A path that cannot exist, because its parent is not a directory; libpq treats the file

@@ -35,8 +35,8 @@ from django_lakebase.failures.classify import (
 from django_lakebase.failures.failure import Action, Failure, Source
 
 from .errors import connect_error
+from .lazy_params import Params
 from .liveness import Connection, record_lifetime
-from .params import Params
 from .retry import RetryPolicy
 
 ConnectFunction: TypeAlias = Callable[[Params], Connection]

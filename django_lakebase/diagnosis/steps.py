@@ -30,8 +30,8 @@ from django_lakebase.config import libpq
 from django_lakebase.config.target import Login, Target
 from django_lakebase.connect.connector import Connector
 from django_lakebase.connect.errors import call_workspace, connect_error
+from django_lakebase.connect.lazy_params import get_host, get_user
 from django_lakebase.connect.liveness import Connection, lifetime_of
-from django_lakebase.connect.params import get_host, get_user
 from django_lakebase.connect.retry import RetryPolicy
 from django_lakebase.exceptions import ExplainedError
 from django_lakebase.failures.classify import classify, failures_by_id, scrub

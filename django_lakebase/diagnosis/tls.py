@@ -21,7 +21,8 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_attempts, make_conninfo
 
 from django_lakebase.config.libpq import keywords
-from django_lakebase.config.target import VERIFYING_SSLMODES, Target
+from django_lakebase.config.resolve import VERIFYING_SSLMODES
+from django_lakebase.config.target import Target
 
 # https://www.postgresql.org/docs/current/protocol-message-formats.html: SSLRequest.
 SSL_REQUEST = bytes.fromhex("00000008 04d2162f")

@@ -15,7 +15,7 @@ from .api.admin import AdminApi
 from .api.app import WorkspaceApi
 from .api.auth import RequestAuthenticator
 from .api.credentials import CredentialHandlers
-from .api.fault_injection import FaultInjector
+from .api.fault_responses import FaultInjector
 from .api.operations import Operations
 from .api.resources import Resources
 from .api.urls import Router

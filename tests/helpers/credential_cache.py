@@ -8,7 +8,7 @@ from django_lakebase.auth import registry
 from django_lakebase.auth.credentials import Credential, CredentialCache, utc_now
 from django_lakebase.base import DatabaseWrapper
 from django_lakebase.local.client import call
-from tests.helpers.background_threads import join_threads
+from tests.helpers.engine_threads import join_threads
 
 
 def forget_credentials() -> None:

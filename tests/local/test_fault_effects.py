@@ -14,7 +14,7 @@ from databricks.sdk.errors.base import DatabricksError
 from psycopg import errors
 
 from django_lakebase.local.faults.registry import FAULTS
-from tests.helpers.server_processes import wait_until_disconnected
+from tests.helpers.app_servers import wait_until_disconnected
 from tests.local.rest_api import RestApi
 
 

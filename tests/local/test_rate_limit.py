@@ -1,6 +1,6 @@
 """The limit on requests per second that the API applies to each principal."""
 
-from django_lakebase.local.api.fault_injection import RateLimiter
+from django_lakebase.local.api.fault_responses import RateLimiter
 
 
 def test_unused_requests_are_saved_for_one_second_at_most():

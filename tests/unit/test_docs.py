@@ -12,7 +12,7 @@ import django_lakebase
 from django_lakebase import signals
 from django_lakebase.checks import CHECKS_PAGE
 from django_lakebase.config import libpq
-from django_lakebase.config.target import OWN_OPTIONS
+from django_lakebase.config.resolve import OWN_OPTIONS
 from django_lakebase.failures.catalog import FAILURES
 from django_lakebase.local.__main__ import main
 from django_lakebase.local.faults.registry import FAULTS
@@ -25,7 +25,7 @@ PAGES = [page for page in PAGES if "_made" not in page.parts]
 VARIABLES = set(
     re.findall(
         r'"((?:DATABRICKS|PG|LAKEBASE|ENDPOINT)_?[A-Z_]+)"',
-        (TOP / "django_lakebase/config/target.py").read_text(),
+        (TOP / "django_lakebase/config/resolve.py").read_text(),
     )
 )
 

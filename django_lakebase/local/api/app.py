@@ -13,13 +13,13 @@ from typing import TypeAlias
 from aiohttp import web
 
 from django_lakebase.local.faults.registry import FaultError
-from django_lakebase.local.postgres.admin import SqlError
+from django_lakebase.local.postgres.admin_connection import SqlError
 
 from . import credentials
 from .auth import RequestAuthenticator
 from .credentials import CredentialHandlers
 from .errors import ApiError, invalid, no_such_api
-from .fault_injection import FaultInjector, reset
+from .fault_responses import FaultInjector, reset
 from .urls import PREFIX, Router
 
 # Prefixes of paths that need no token.

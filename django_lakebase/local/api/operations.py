@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Coroutine
 from typing import Any
 
-from django_lakebase.local.postgres.admin import SqlError
+from django_lakebase.local.postgres.admin_connection import SqlError
 
 from .errors import ApiError, not_found
 

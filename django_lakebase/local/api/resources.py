@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from django_lakebase.local.gateway.server import Gateway
-from django_lakebase.local.postgres.admin import AdminConnection
+from django_lakebase.local.postgres.admin_connection import AdminConnection
 from django_lakebase.local.postgres.computes import Computes
 from django_lakebase.local.state.model import (
     Branch,

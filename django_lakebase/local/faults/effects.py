@@ -10,7 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from django_lakebase.local.gateway.server import Gateway
 from django_lakebase.local.postgres import provision, sql
-from django_lakebase.local.postgres.admin import AdminConnection, quote_identifier
+from django_lakebase.local.postgres.admin_connection import (
+    AdminConnection,
+    quote_identifier,
+)
 from django_lakebase.local.postgres.computes import Computes
 from django_lakebase.local.state.model import (
     DATABASE,

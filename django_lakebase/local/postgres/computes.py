@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from django_lakebase.local.state.model import Branch, Endpoint, Project, WorkspaceState
 
 from . import provision
-from .admin import AdminConnection
+from .admin_connection import AdminConnection
 from .copy import copy_cluster
 from .launcher import Launcher
 from .server import Server

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from django_lakebase.local.errors import LocalError
 
-from .admin import AdminConnection, quote_literal
+from .admin_connection import AdminConnection, quote_literal
 from .launcher import Launcher
 from .server import Server
 

@@ -7,7 +7,7 @@ EXTENSION IF NOT EXISTS`` to a notice, and the emulator defines the function.
 
 from django_lakebase.local.state.model import DATABASE, WorkspaceState
 
-from .admin import AdminConnection, quote_identifier, quote_literal
+from .admin_connection import AdminConnection, quote_identifier, quote_literal
 from .server import SUPERUSER
 from .sql import IDENTITY_LABEL
 

@@ -9,7 +9,7 @@ instead, which needs a C library.
 import secrets
 from dataclasses import dataclass
 
-from .admin import AdminConnection, quote_identifier, quote_literal
+from .admin_connection import AdminConnection, quote_identifier, quote_literal
 from .server import SUPERUSER
 
 # The prefix of the comment on a role that accepts tokens. The identity type follows.

@@ -6,8 +6,8 @@ import pytest
 
 from django_lakebase.auth.credentials import CredentialError
 from django_lakebase.exceptions import LakebaseError
-from tests.helpers.connections import fetch_value
 from tests.helpers.credential_cache import cache_of, cache_token
+from tests.helpers.queries import fetch_value
 
 pytestmark = pytest.mark.every_environment
 

@@ -12,12 +12,12 @@ from django.db import OperationalError
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
-from tests.helpers.connections import fetch_value
 from tests.helpers.credential_cache import (
     cache_of,
     cached_credential,
     forget_credentials,
 )
+from tests.helpers.queries import fetch_value
 
 
 def secrets_of(local, wrapper):

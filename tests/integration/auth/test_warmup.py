@@ -6,8 +6,9 @@ from django.utils.connection import ConnectionDoesNotExist
 
 from django_lakebase import warm
 from django_lakebase.exceptions import LakebaseError, SettingsError
-from tests.helpers.connections import fetch_value, settings_for
 from tests.helpers.credential_cache import cache_of
+from tests.helpers.local_settings import settings_for
+from tests.helpers.queries import fetch_value
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
 

@@ -6,7 +6,7 @@ from django_lakebase.auth.sdk import new_client
 from django_lakebase.auth.workspace import fetch_groups
 from django_lakebase.config.target import Login
 from django_lakebase.local.state.model import GROUP
-from tests.helpers.connections import settings_for
+from tests.helpers.local_settings import settings_for
 
 
 @pytest.mark.parametrize("quote", ["", '"'])

@@ -17,12 +17,13 @@ import pytest
 from django_lakebase.diagnosis.steps import Diagnosis
 from django_lakebase.exceptions import LakebaseError
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.connections import fetch_value, settings_for
 from tests.helpers.credential_cache import (
     cache_of,
     cached_credential,
     forget_credentials,
 )
+from tests.helpers.local_settings import settings_for
+from tests.helpers.queries import fetch_value
 
 # The SDK ignores smaller programs as the Python package of the same name.
 CLI_SIZE = 1024 * 1024

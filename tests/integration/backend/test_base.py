@@ -16,7 +16,7 @@ from django_lakebase.base import KEEPALIVES
 from django_lakebase.connect.connector import takes_timezone
 from django_lakebase.connect.liveness import is_readable
 from django_lakebase.exceptions import LakebaseError
-from tests.helpers.connections import fetch_value
+from tests.helpers.queries import fetch_value
 
 
 def test_connection_params_send_no_request(new_wrapper, local):

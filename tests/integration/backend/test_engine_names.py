@@ -12,8 +12,8 @@ from django.db import connections
 from django.db.utils import load_backend
 
 from django_lakebase.checks import check_databases
-from tests.helpers.connections import fetch_value
 from tests.helpers.credential_cache import cache_of, cache_token
+from tests.helpers.queries import fetch_value
 
 POOL = {"min_size": 1, "max_size": 1, "timeout": 10}
 # Run in a separate process.

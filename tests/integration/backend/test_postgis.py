@@ -9,7 +9,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db.utils import load_backend
 
-from tests.helpers.connections import fetch_value
+from tests.helpers.queries import fetch_value
 
 TOP = Path(__file__).parents[3]
 DATABASE = "geo"
@@ -23,7 +23,7 @@ from django.contrib.gis.measure import D
 from django.db import connections
 from tests.projects.geo.models import Place
 from tests.helpers.credential_cache import cache_token
-from tests.helpers.connections import fetch_value
+from tests.helpers.queries import fetch_value
 
 def near(alias):
     places = Place.objects.using(alias).filter(

@@ -4,7 +4,8 @@ import pytest
 
 from django_lakebase.exceptions import LakebaseError
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.connections import fetch_value, settings_for
+from tests.helpers.local_settings import settings_for
+from tests.helpers.queries import fetch_value
 
 pytestmark = pytest.mark.every_environment
 

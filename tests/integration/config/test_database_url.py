@@ -9,7 +9,7 @@ import environ
 import pytest
 
 import django_lakebase
-from tests.helpers.connections import fetch_value
+from tests.helpers.queries import fetch_value
 
 PAGE = Path(django_lakebase.__file__).parents[1] / "docs/howto/urls.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

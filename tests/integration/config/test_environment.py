@@ -23,7 +23,7 @@ from django_lakebase.config import libpq
 from django_lakebase.diagnosis.steps import Diagnosis, Status
 from django_lakebase.exceptions import LakebaseError, SettingsError
 from django_lakebase.local.gateway import wire
-from tests.helpers.connections import fetch_value
+from tests.helpers.queries import fetch_value
 
 TOP = Path(__file__).parents[3]
 ELSEWHERE = "127.0.0.2"

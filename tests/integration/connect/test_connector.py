@@ -18,8 +18,8 @@ from django_lakebase.connect.connector import Connector
 from django_lakebase.connect.liveness import is_readable
 from django_lakebase.connect.retry import RetryPolicy
 from django_lakebase.exceptions import LakebaseError
-from tests.helpers.connections import fetch_value
 from tests.helpers.credential_cache import cache_of, cache_token, forget_credentials
+from tests.helpers.queries import fetch_value
 
 
 def test_copy_of_a_lazy_password_is_the_same_object(new_wrapper):

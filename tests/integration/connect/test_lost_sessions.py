@@ -16,7 +16,7 @@ from django_lakebase import events, signals
 from django_lakebase.connect import session_state
 from django_lakebase.exceptions import LakebaseError
 from django_lakebase.stats import get_stats
-from tests.helpers.connections import fetch_value, wait_for_data
+from tests.helpers.queries import fetch_value, wait_for_data
 from tests.projects.app.models import Note
 
 POOLS = pytest.mark.parametrize("pool", [False, {"min_size": 1, "max_size": 1}])

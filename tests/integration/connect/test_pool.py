@@ -20,10 +20,10 @@ from psycopg_pool import PoolTimeout
 from django_lakebase import pool
 from django_lakebase.auth.credentials import Credential, utc_now
 from django_lakebase.exceptions import LakebaseError
-from tests.helpers.background_threads import join_threads
-from tests.helpers.connections import fetch_value, wait_for_data
 from tests.helpers.credential_cache import cache_of, cache_token
+from tests.helpers.engine_threads import join_threads
 from tests.helpers.pool_lifetime import end_lifetime, lifetime_end
+from tests.helpers.queries import fetch_value, wait_for_data
 
 pytestmark = pytest.mark.every_environment
 

@@ -7,7 +7,7 @@ import pytest
 from django.db import OperationalError
 
 from django_lakebase.exceptions import LakebaseError
-from tests.helpers.connections import fetch_value, wait_for_data
+from tests.helpers.queries import fetch_value, wait_for_data
 
 pytestmark = pytest.mark.every_environment
 

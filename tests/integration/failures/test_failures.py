@@ -10,13 +10,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
 
 from django_lakebase.exceptions import LakebaseError
-from tests.helpers.connections import fetch_value
 from tests.helpers.credential_cache import (
     cache_of,
     cache_token,
     cached_credential,
     forget_credentials,
 )
+from tests.helpers.queries import fetch_value
 
 
 def failure_of(wrapper):

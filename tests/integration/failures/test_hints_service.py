@@ -16,9 +16,10 @@ from django.db import OperationalError
 from django_lakebase.diagnosis.steps import Diagnosis, Status
 from django_lakebase.exceptions import LakebaseError
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.connections import fetch_value, settings_for
 from tests.helpers.credential_cache import forget_credentials
+from tests.helpers.local_settings import settings_for
 from tests.helpers.plain_psycopg import open_session
+from tests.helpers.queries import fetch_value
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,10 @@ from django_lakebase.failures.catalog import FAILURES
 from django_lakebase.failures.classify import failures_by_id
 from django_lakebase.failures.render import summary_and_hint
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.connections import fetch_value, settings_for
 from tests.helpers.credential_cache import cache_token, forget_credentials
+from tests.helpers.local_settings import settings_for
 from tests.helpers.plain_psycopg import open_session
+from tests.helpers.queries import fetch_value
 from tests.integration.failures.test_hints_service import FAULTS, run_as_owner
 
 REMOVED = None

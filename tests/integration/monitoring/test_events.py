@@ -9,8 +9,8 @@ from django.db import OperationalError
 
 from django_lakebase import events, signals
 from django_lakebase.exceptions import LakebaseError
-from tests.helpers.connections import fetch_value
 from tests.helpers.credential_cache import cache_token
+from tests.helpers.queries import fetch_value
 
 ANOTHER = "projects/a/branches/b/endpoints/c"
 NAMES = (

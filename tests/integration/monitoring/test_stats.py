@@ -4,7 +4,7 @@ import pytest
 from django.db import OperationalError, connections
 
 from django_lakebase.stats import get_stats
-from tests.helpers.connections import fetch_value
+from tests.helpers.queries import fetch_value
 
 
 @pytest.fixture

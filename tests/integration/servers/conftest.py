@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from django_lakebase.local.client import LocalLakebase
-from tests.helpers.server_processes import SITE, TOP, TTL, wait_until_disconnected
+from tests.helpers.app_servers import SITE, TOP, TTL, wait_until_disconnected
 
 
 @pytest.fixture(scope="session")

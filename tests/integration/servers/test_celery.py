@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.helpers.server_processes import (
+from tests.helpers.app_servers import (
     BIN,
     Load,
     assert_no_stampede,

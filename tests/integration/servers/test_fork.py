@@ -11,8 +11,8 @@ from django.db import ProgrammingError
 
 from django_lakebase import signals
 from django_lakebase.auth import registry, sdk
-from tests.helpers.connections import fetch_value
 from tests.helpers.credential_cache import cache_of, cache_token, cached_credential
+from tests.helpers.queries import fetch_value
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
 

@@ -8,8 +8,7 @@ import threading
 
 import pytest
 
-from tests.helpers.plain_psycopg import open_session
-from tests.helpers.server_processes import (
+from tests.helpers.app_servers import (
     BIN,
     Load,
     assert_no_stampede,
@@ -20,6 +19,7 @@ from tests.helpers.server_processes import (
     wait_until,
     wait_until_disconnected,
 )
+from tests.helpers.plain_psycopg import open_session
 
 pytest.importorskip("gunicorn")
 

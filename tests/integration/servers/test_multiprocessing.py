@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 
-from tests.helpers.server_processes import (
+from tests.helpers.app_servers import (
     ROTATES_WITHIN,
     shared_sessions,
     started,

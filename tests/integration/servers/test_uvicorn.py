@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.helpers.server_processes import (
+from tests.helpers.app_servers import (
     BIN,
     Load,
     assert_no_stampede,

@@ -6,7 +6,7 @@ import pytest
 
 from django_lakebase.auth import singleflight
 from django_lakebase.auth.singleflight import CallError, SingleFlight
-from tests.helpers.background_threads import join_threads
+from tests.helpers.engine_threads import join_threads
 
 
 def no_preparation():

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from django_lakebase.config.cache import TargetCache
-from django_lakebase.config.target import Filled, resolve_target
+from django_lakebase.config.resolve import Filled, resolve_target
 from django_lakebase.exceptions import SettingsError
 
 SETTINGS = {

@@ -9,7 +9,7 @@ import environ
 import pytest
 
 import django_lakebase
-from django_lakebase.config import target as config
+from django_lakebase.config import resolve as config
 
 PAGE = Path(django_lakebase.__file__).parents[1] / "docs/howto/urls.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

@@ -8,8 +8,8 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
 
-from django_lakebase.config import target as config
-from django_lakebase.config.target import Filled, fill_settings, resolve_target
+from django_lakebase.config import resolve as config
+from django_lakebase.config.resolve import Filled, fill_settings, resolve_target
 
 ENDPOINT = "projects/p/branches/b/endpoints/e"
 ENVIRONMENT = {

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from django_lakebase.base import DatabaseWrapper
-from django_lakebase.config import target as config
+from django_lakebase.config import resolve as config
 from django_lakebase.exceptions import SettingsError
 
 ENDPOINT = "projects/p/branches/b/endpoints/e"

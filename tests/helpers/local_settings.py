@@ -1,9 +1,7 @@
-"""Connections of Django to a local Lakebase."""
+"""Django settings for a connection to the local Lakebase."""
 
-import select
 from typing import Any
 
-from django_lakebase.base import DatabaseWrapper
 from django_lakebase.local.client import LocalLakebase
 
 
@@ -23,15 +21,3 @@ def settings_for(local: LocalLakebase) -> dict[str, Any]:
             "sslrootcert": env["PGSSLROOTCERT"],
         },
     }
-
-
-def fetch_value(wrapper: DatabaseWrapper, sql: str) -> Any:
-    """Run *sql* and return the first column of its first row."""
-    with wrapper.cursor() as cursor:
-        cursor.execute(sql)
-        return cursor.fetchone()[0]
-
-
-def wait_for_data(connection: Any) -> None:
-    """Wait until the server has sent something to the idle *connection*."""
-    assert select.select([connection.fileno()], [], [], 60)[0]
