@@ -158,7 +158,7 @@ def token_lifetimes(*, quick: bool) -> Iterator[Measurement]:
         local.reset_counters()
         seconds = _connect_in_threads(local, times)
         counters = local.counters()
-    issued, rejected = counters["credentials_issued"], counters["refusals"]
+    issued, rejected = counters["credentials_issued"], counters["rejections"]
     yield Measurement(
         name=f"{times:,} connections from {LIFETIME_THREADS} threads during "
         f"{seconds / lifetime:.1f} token lifetimes ({lifetime:.0f} s each)",

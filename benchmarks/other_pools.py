@@ -196,7 +196,7 @@ def _measure_expiry(local: LocalLakebase) -> Iterator[Measurement]:
             local.set_fault("reset-connections", state="all")
             # A pool notices a reset connection when the first query fails.
             outcomes = [_try_query(pool) for _ in range(3)]
-            rejected = local.counters()["refusals"]
+            rejected = local.counters()["rejections"]
         finally:
             pool.close()
         texts = [

@@ -86,7 +86,7 @@ class DatabaseCreation(PostgreSQLDatabaseCreation):
             self.log(str(connect_error(target, cause, failure, **facts)))
 
     def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
-        # PostgreSQL refuses to drop a database that is in use, and the mirrors of this
+        # PostgreSQL does not drop a database that is in use, and the mirrors of this
         # alias are still connected to it, as are their pools.
         for other in connections.all(initialized_only=True):
             is_connected = other.settings_dict["NAME"] == test_database_name

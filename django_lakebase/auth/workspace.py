@@ -126,7 +126,7 @@ def _request(login: Login, send: Callable[["WorkspaceClient"], T]) -> T:
     try:
         return send(client)
     except Exception as exc:
-        is_rejected = classify(exc, Source.WORKSPACE).id == "token-unaccepted"
+        is_rejected = classify(exc, Source.WORKSPACE).id == "login-token-rejected"
         if not is_rejected or _clients.get(login) is not client:
             # Some login methods run a program for every token, so a login can fail here
             # too.

@@ -47,7 +47,7 @@ TIMEZONE_OPTION = "-c TimeZone="
 _TIMEZONE_REJECTED = ("unsupported startup parameter", 'for parameter "TimeZone"')
 
 # Failures that may mean that the user is not the identity of the login.
-_USER_FAILURES = ("role-missing", "wrong-user", "token-refused")
+_USER_FAILURES = ("role-missing", "wrong-user", "token-rejected")
 
 # Targets whose server or proxy has rejected the time zone in the startup packet.
 _without_timezone: set[Target] = set()
@@ -292,7 +292,7 @@ class Connector:
         target, access, credential = self._target, self._access, self._credential
         failure = classify(error, source, native=target.is_native)
         facts: dict[str, object] = {"seen": error}
-        if failure.id == "password-refused" and target.is_password_token:
+        if failure.id == "password-rejected" and target.is_password_token:
             failure = failures_by_id()["password-is-token"]
         if access is not None:
             facts["host"] = target.host or access.host.value

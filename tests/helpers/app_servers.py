@@ -216,7 +216,7 @@ def assert_no_stampede(local: LocalLakebase, load: Load, processes: int) -> None
     assert counted["requests"]["/oidc/v1/token"] == processes, counted
     # No process refreshes before half of the lifetime, unless a token was rejected.
     each = 2 + load.seconds / (TTL / 2)
-    most = processes * each + counted["refusals"]
+    most = processes * each + counted["rejections"]
     assert processes < counted["credentials_issued"] <= most, counted
 
 

@@ -242,6 +242,6 @@ def test_client_error_explains_invalid_faults_and_a_missing_emulator(local):
     with pytest.raises(ClientError, match="no option"):
         local.set_fault("latency", sm=1)
     with pytest.raises(ClientError, match='"message" cannot be'):
-        local.set_fault("refuse-logins", message="loud")
+        local.set_fault("reject-logins", message="loud")
     with pytest.raises(ClientError, match="Is it still running"):
         call("http://127.0.0.1:9", "GET", "faults")

@@ -85,7 +85,7 @@ def test_sdk_waits_for_the_operation_that_creates_a_branch(owner_client, local):
     assert branch.status.expire_time is not None
 
 
-def test_new_branch_refuses_logins_at_first(api, create_branch, login_error):
+def test_new_branch_rejects_logins_at_first(api, create_branch, login_error):
     """On the service the roles of a new branch take a short time to propagate."""
     host = get_host(api, create_branch("fresh")["name"])
 

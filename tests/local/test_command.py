@@ -349,7 +349,7 @@ def test_help_lists_the_faults():
     result = run("--help")
 
     assert result.returncode == 0
-    assert "refuse-logins" in result.stdout
+    assert "reject-logins" in result.stdout
 
 
 def test_api_tls_option_serves_the_api_with_a_private_certificate_authority():

@@ -23,7 +23,7 @@ def test_every_command_of_the_guide_succeeds():
     blocks = re.findall(r"```console\n(.*?)```", PAGE.read_text(), re.DOTALL)
     start, *steps = [block.removeprefix("$ ").replace("\n$ ", "\n") for block in blocks]
     # The page tells its reader to poll the operation until it is done. After that a
-    # new branch still refuses logins for a short time.
+    # new branch still rejects logins for a short time.
     wait = (
         'until curl -sf -H "Authorization: Bearer $TOKEN" '
         "$API/postgres/$PROJECT/branches/try | grep -q READY; do :; done\n"

@@ -160,7 +160,7 @@ def test_password_is_checked_as_a_token_while_native_login_is_disabled(
     connect(**native_login).close()
 
 
-def test_disabling_an_endpoint_ends_its_sessions_and_refuses_logins(
+def test_disabling_an_endpoint_ends_its_sessions_and_rejects_logins(
     api, local, connect, login_error
 ):
     """Only the API enables it again; a login does not."""

@@ -109,10 +109,10 @@ def test_api_hang_raises_timeout_error_in_the_sdk(local):
 
 
 @pytest.mark.parametrize("scope", ["api", "login", "both"])
-def test_ip_blocked_refuses_api_requests_and_logins(
+def test_ip_blocked_rejects_api_requests_and_logins(
     api, principal_client, login_error, local, scope
 ):
-    """The API also refuses the requests with which the SDK discovers the workspace."""
+    """The API also rejects the requests with which the SDK discovers the workspace."""
     principal_client.current_user.me()
 
     with local.fault("ip-blocked", scope=scope):
@@ -186,7 +186,7 @@ def test_endpoint_disabled_can_be_enabled_through_the_api(
         connect().close()
 
 
-def test_endpoint_moved_refuses_the_old_host_and_accepts_the_new_one(
+def test_endpoint_moved_rejects_the_old_host_and_accepts_the_new_one(
     api, connect, login_error, local
 ):
     """It ends open sessions, and the API returns the new host."""
@@ -204,7 +204,7 @@ def test_endpoint_moved_refuses_the_old_host_and_accepts_the_new_one(
     connect().close()
 
 
-def test_too_many_connections_refuses_logins_above_the_limit(
+def test_too_many_connections_rejects_logins_above_the_limit(
     connect, login_error, local
 ):
     # Connections of earlier tests may still be closing.
@@ -284,7 +284,7 @@ def test_role_missing_can_be_fixed_and_clearing_restores_the_original_role(
     assert original == restored != created
 
 
-def test_role_without_label_refuses_tokens(connect, login_error, local):
+def test_role_without_label_rejects_tokens(connect, login_error, local):
     with local.fault("role-without-label"):
         assert "no role security label was configured" in login_error()
     connect().close()
@@ -332,7 +332,7 @@ def test_status_page_shows_endpoint_faults_and_counters_but_no_secrets(local):
     assert local.facts["endpoint"] in text.replace("<wbr>", "")
     assert local.facts["host"] in text
     assert "<dt>api-slow</dt><dd>ms=1.0, scope=credentials" in text
-    assert "<dt>refusals</dt><dd>0</dd>" in text
+    assert "<dt>rejections</dt><dd>0</dd>" in text
     assert "&#x27;" not in text.partition("Counters")[2].partition("Available")[0]
     for name in FAULTS:
         assert name in text

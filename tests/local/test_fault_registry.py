@@ -60,29 +60,29 @@ def test_clearing_an_unknown_fault_is_rejected():
         FaultRegistry().clear("no-such")
 
 
-def test_logins_succeed_after_the_counted_refusals():
+def test_logins_succeed_after_the_counted_rejections():
     faults = FaultRegistry()
-    faults.set("refuse-logins", {"count": 2})
+    faults.set("reject-logins", {"count": 2})
 
-    refused = [faults.refuse_login("me", 0) is not None for _ in range(3)]
+    rejected = [faults.reject_login("me", 0) is not None for _ in range(3)]
 
-    assert refused == [True, True, False]
+    assert rejected == [True, True, False]
 
 
-def test_option_before_refuses_only_tokens_issued_earlier():
+def test_option_before_rejects_only_tokens_issued_earlier():
     """The option simulates a signing key that was replaced."""
     faults = FaultRegistry()
-    faults.set("refuse-logins", {"issued_before": 100})
+    faults.set("reject-logins", {"issued_before": 100})
 
-    assert faults.refuse_login("me", 99) is not None
-    assert faults.refuse_login("me", 100) is None
+    assert faults.reject_login("me", 99) is not None
+    assert faults.reject_login("me", 100) is None
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_engine_recognizes_every_refusal_message_except_two(name):
+def test_engine_recognizes_every_rejection_message_except_two(name):
     """The German message and the one called "unknown" are deliberate exceptions."""
-    refusal = MESSAGES[name]("me")
-    error = Exception(f"{refusal.severity}:  {refusal.message}")
+    rejection = MESSAGES[name]("me")
+    error = Exception(f"{rejection.severity}:  {rejection.message}")
 
     is_known = classify(error, Source.SERVER).id != "unexplained"
     assert is_known == (name not in ("german", "unknown"))
@@ -91,7 +91,7 @@ def test_engine_recognizes_every_refusal_message_except_two(name):
 @pytest.mark.parametrize(
     ("text", "known"),
     [
-        ("refuse-logins:message=loud", "jwt, expired"),
+        ("reject-logins:message=loud", "jwt, expired"),
         ("api-malformed:body=round", "html, text"),
         ("api-slow:scope=none", "credentials, all"),
         ("reset-connections:state=some", "all, idle, busy"),

@@ -9,7 +9,7 @@ def test_processes_that_start_together_do_not_refresh_together():
     # 500 refreshes in a quarter of an hour are 0.6 per second. With a jitter of only a
     # tenth of the lifetime, the peak was 8.
     assert summary.peak <= 6
-    assert (summary.refused, summary.errors) == (0, 0)
+    assert (summary.rejected, summary.errors) == (0, 0)
 
 
 def test_all_processes_are_served_despite_a_rate_limit():

@@ -81,12 +81,12 @@ def _command(name: str, ids: str, command: str, **attributes: Any) -> Fault:
     )
 
 
-# The texts of a refused login, and the failures they are recognised as.
+# The texts of a rejected login, and the failures they are recognised as.
 _MESSAGES = {
-    "jwt": "token-refused",
+    "jwt": "token-rejected",
     "expired": "token-expired",
     "not-yet": "token-early",
-    "password": "token-refused",
+    "password": "token-rejected",
     "authorization": "external-authorization",
     "control-plane": "waking",
     "quota": "endpoint-unavailable",
@@ -104,20 +104,23 @@ FAULTS = (
     _api("api-429 everywhere", "api-throttled", "api-429", scope="all"),
     _api("api-5xx 503", "api-unreachable", "api-5xx"),
     _api("api-5xx 500", "api-unreachable", "api-5xx", status=500),
-    _api("api-malformed html", "answer-unusable", "api-malformed"),
-    _api("api-malformed text", "answer-unusable", "api-malformed", body="text"),
-    _api("api-malformed list", "answer-unusable", "api-malformed", body="list"),
+    _api("api-malformed html", "response-unusable", "api-malformed"),
+    _api("api-malformed text", "response-unusable", "api-malformed", body="text"),
+    _api("api-malformed list", "response-unusable", "api-malformed", body="list"),
     _api(
-        "api-malformed truncated", "answer-unusable", "api-malformed", body="truncated"
+        "api-malformed truncated",
+        "response-unusable",
+        "api-malformed",
+        body="truncated",
     ),
     _api("api-malformed empty", "empty-credential", "api-malformed", body="empty"),
-    _api("api-malformed everywhere", "answer-unusable", "api-malformed", scope="all"),
+    _api("api-malformed everywhere", "response-unusable", "api-malformed", scope="all"),
     _api("empty-credential", "empty-credential"),
     _api("no-workspace-access", "workspace-access-missing"),
     _api("secret-revoked", "bad-client-secret"),
-    _api("ip-blocked", "ip-blocked address-refused"),
+    _api("ip-blocked", "ip-blocked address-rejected"),
     _api("ip-blocked api", "ip-blocked", "ip-blocked", scope="api"),
-    _login("ip-blocked login", "address-refused", "ip-blocked", scope="login"),
+    _login("ip-blocked login", "address-rejected", "ip-blocked", scope="login"),
     _login("short-token-lifetime", "token-expired", seconds=1),
     _api("clock-skew behind", "clock-skew token-expired", "clock-skew"),
     _api("clock-skew ahead", "clock-skew token-expired", "clock-skew", seconds=7200),
@@ -145,9 +148,9 @@ FAULTS = (
         privilege="schema",
     ),
     _login("too-many-connections", "too-many-connections"),
-    _login("existing tokens refused", "", "refuse-logins", issued_before=NOW),
+    _login("existing tokens rejected", "", "reject-logins", issued_before=NOW),
     *(
-        _login(f"refuse {message}", failure_id, "refuse-logins", message=message)
+        _login(f"reject {message}", failure_id, "reject-logins", message=message)
         for message, failure_id in _MESSAGES.items()
     ),
     _login("reset-connections", "", pattern=CONNECTION_LOST),

@@ -56,7 +56,7 @@ class Workspace:
         self._per_second = per_second
         self._available, self._filled_at = max(1.0, per_second), 0.0
         self.requests: Counter[int] = Counter()
-        self.refused = 0
+        self.rejected = 0
 
     def now(self) -> datetime:
         """Return the simulated time."""
@@ -66,7 +66,7 @@ class Workspace:
         """Return a credential; raises TooManyRequests over the limit."""
         self.requests[int(self.seconds)] += 1
         if self._per_second and not self._take_token():
-            self.refused += 1
+            self.rejected += 1
             raise TooManyRequests
         return Credential(
             token="t",  # noqa: S106
@@ -143,7 +143,7 @@ class Summary:
     peak: int
     mean: float
     last_peak: int
-    refused: int
+    rejected: int
     longest_wait: float
     errors: int
 
@@ -188,7 +188,7 @@ def _summarize(
         peak=max(later.values(), default=0),
         mean=sum(later.values()) / (hours * 3600 - START_SECONDS),
         last_peak=max(last, default=0),
-        refused=workspace.refused,
+        rejected=workspace.rejected,
         longest_wait=max(process.longest_wait for process in processes),
         errors=sum(process.errors for process in processes),
     )
@@ -216,7 +216,7 @@ def main() -> int:
     options = parser.parse_args()
     print(
         "| limit | busiest second of the start | later | last 6 hours | mean "
-        "| refused | longest wait | errors |"
+        "| rejected | longest wait | errors |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for limit in options.limits:
@@ -230,7 +230,7 @@ def main() -> int:
         label = f"{limit:g}/s" if limit else "none"
         print(
             f"| {label} | {summary.start_peak} | {summary.peak} | {summary.last_peak} "
-            f"| {summary.mean:.1f} | {summary.refused} | {summary.longest_wait:.0f} s "
+            f"| {summary.mean:.1f} | {summary.rejected} | {summary.longest_wait:.0f} s "
             f"| {summary.errors} |",
             flush=True,
         )

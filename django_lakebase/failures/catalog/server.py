@@ -115,7 +115,7 @@ SERVER_FAILURES = (
         ),
     ),
     _row(
-        id="password-refused",
+        id="password-rejected",
         pattern=r"password authentication failed|not a valid JWT|"
         r"Failed to decode token|SASL authentication failed|password supplied|"
         r'role "[^"]*" does not exist',
@@ -144,7 +144,7 @@ SERVER_FAILURES = (
         ),
     ),
     _row(
-        id="token-refused",
+        id="token-rejected",
         pattern=r"not a valid JWT|password authentication failed|"
         r"Failed to decode token|signature error|signature algorithm|jwk not found|"
         r"missing key id|invalid JWT token",
@@ -162,7 +162,7 @@ SERVER_FAILURES = (
         action=Action.REFRESH,
     ),
     _row(
-        id="address-refused",
+        id="address-rejected",
         pattern=r"blocked by Databricks IP ACL|IP address .* is not allowed",
         summary="the gateway does not accept connections from this IP address.",
         hint=(
@@ -258,7 +258,7 @@ SERVER_FAILURES = (
         ),
     ),
     _row(
-        id="tls-refused",
+        id="tls-failed",
         pattern=r"certificate verify failed|server certificate for|"
         r"root certificate file|certificate (file|present)|does not support SSL|"
         r"SSL was required|Invalid protocol version|Insecure connection|"

@@ -180,7 +180,7 @@ WORKSPACE_FAILURES = (
         ),
     ),
     _row(
-        id="token-unaccepted",
+        id="login-token-rejected",
         # The service responds with 401 or 403 to a token that it no longer accepts.
         pattern=r"^Unauthenticated: |^PermissionDenied: .*(Invalid (access )?token|"
         r"(JWT|token) (has |is )?(expired|expiring)|token expired|ExpiredJwt)",
@@ -257,7 +257,7 @@ WORKSPACE_FAILURES = (
         ),
     ),
     _row(
-        id="answer-unusable",
+        id="response-unusable",
         pattern=r"^(JSONDecodeError|AttributeError|TypeError|KeyError): |"
         r"^InvalidJSONError|unable to parse response",
         summary="the server at {workspace} is not the workspace API.",

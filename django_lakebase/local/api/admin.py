@@ -130,7 +130,7 @@ class AdminApi:
             "requests": dict(self._api.requests),
             "credentials_issued": self._credentials.issued,
             "logins": counters.logins,
-            "refusals": counters.refusals,
+            "rejections": counters.rejections,
             "open_connections": len(self._gateway.connections),
         }
 

@@ -99,7 +99,7 @@ FAULTS = {
         {"wake_seconds": 1.0},
     ),
     "server-starting": Fault(
-        "logins are refused because the server is starting: seconds (0: until the "
+        "logins are rejected because the server is starting: seconds (0: until the "
         "fault is cleared)",
         {"seconds": 1.0},
     ),
@@ -116,11 +116,11 @@ FAULTS = {
         {"privilege": ("connect", "schema")},
     ),
     "too-many-connections": Fault(
-        "logins are refused at the connection limit: limit (open connections)",
+        "logins are rejected at the connection limit: limit (open connections)",
         {"limit": 0.0},
     ),
-    "refuse-logins": Fault(
-        "logins are refused: count (number of logins; 0: no limit), issued_before "
+    "reject-logins": Fault(
+        "logins are rejected: count (number of logins; 0: no limit), issued_before "
         "(only tokens issued before this time, in seconds since 1970; 0: all), message "
         "(" + ", ".join(MESSAGES) + ")",
         {"count": 0.0, "issued_before": 0.0, "message": "jwt"},
@@ -258,17 +258,17 @@ class FaultRegistry:
                 self.clear(name)
         return options
 
-    def refuse_login(self, user: str, issued_at: float) -> ErrorResponse | None:
+    def reject_login(self, user: str, issued_at: float) -> ErrorResponse | None:
         """
-        Return the error for a login, and count the refusal.
+        Return the error for a login, and count the rejection.
 
         *issued_at* is the time of the login's token, in seconds since 1970. Returns
-        None if the login is not refused.
+        None if the login is not rejected.
         """
-        issued_before = self.get_number("refuse-logins", "issued_before")
+        issued_before = self.get_number("reject-logins", "issued_before")
         if issued_before and issued_at >= issued_before:
             return None
-        options = self.consume("refuse-logins")
+        options = self.consume("reject-logins")
         if options is None:
             return None
         return MESSAGES[str(options["message"])](user)

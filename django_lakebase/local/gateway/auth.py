@@ -1,7 +1,7 @@
 """
 The checks that a login must pass, in the order of the service's layers.
 
-The checks do no I/O. A failed check raises LoginRefusedError.
+The checks do no I/O. A failed check raises LoginRejectedError.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from .wire import ErrorResponse
 WAKE_TIME = 0.2
 
 
-class LoginRefusedError(Exception):
-    """A refused login; *refusal* is the message for the client."""
+class LoginRejectedError(Exception):
+    """A rejected login; *rejection* is the message for the client."""
 
-    def __init__(self, refusal: ErrorResponse) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
+    def __init__(self, rejection: ErrorResponse) -> None:
+        super().__init__(rejection.message)
+        self.rejection = rejection
 
 
 class LoginAuthenticator:
@@ -43,35 +43,35 @@ class LoginAuthenticator:
         self._wakes_at: dict[str, float] = {}
 
     def find_endpoint(self, host: str) -> EndpointRef:
-        """Return the endpoint with the host name *host*. Raises LoginRefusedError."""
+        """Return the endpoint with the host name *host*. Raises LoginRejectedError."""
         if not host:
-            raise LoginRefusedError(login_errors.no_sni())
+            raise LoginRejectedError(login_errors.no_sni())
         ref = self._state.resolve_host(host)
         if ref is None:
-            raise LoginRefusedError(login_errors.endpoint_not_found())
+            raise LoginRejectedError(login_errors.endpoint_not_found())
         return ref
 
     async def authorize(self, ref: EndpointRef, session_count: int) -> None:
         """
         Check that *ref* accepts one more login, and wake it if it is suspended.
 
-        *session_count* is the number of open sessions. Raises LoginRefusedError.
+        *session_count* is the number of open sessions. Raises LoginRejectedError.
         """
         ip_blocked = self._faults.get("ip-blocked")
         if ip_blocked is not None and ip_blocked["scope"] != "api":
             detail = login_errors.ip_blocked(self._state.workspace_id)
-            raise LoginRefusedError(login_errors.not_authorized(detail))
+            raise LoginRejectedError(login_errors.not_authorized(detail))
         if not _accepts_logins(ref):
-            raise LoginRefusedError(login_errors.not_authorized())
+            raise LoginRejectedError(login_errors.not_authorized())
         if ref.endpoint.is_disabled:
-            raise LoginRefusedError(login_errors.endpoint_disabled())
+            raise LoginRejectedError(login_errors.endpoint_disabled())
         if ref.endpoint.is_suspended:
             await self._wake(ref)
         if self._faults.get("server-starting") is not None:
-            raise LoginRefusedError(login_errors.starting_up())
+            raise LoginRejectedError(login_errors.starting_up())
         fault = self._faults.get("too-many-connections")
         if fault is not None and session_count >= float(fault["limit"]):
-            raise LoginRefusedError(login_errors.too_many_connections())
+            raise LoginRejectedError(login_errors.too_many_connections())
 
     def check_token(
         self, user: str, token: str, *, role_exists: bool, identity_type: str
@@ -80,27 +80,27 @@ class LoginAuthenticator:
         Check that *token* permits a login as the role *user*.
 
         *identity_type* is empty for a role that does not accept tokens. A group's role
-        accepts the tokens of the group's members. Raises LoginRefusedError.
+        accepts the tokens of the group's members. Raises LoginRejectedError.
         """
         dialect = self._dialect
         try:
             claims = self._signer.verify(Audience.DATABASE, token)
         except TokenError as exc:
-            raise LoginRefusedError(dialect.bad_token(user, str(exc))) from None
-        refusal = self._faults.refuse_login(user, claims.issued_at)
+            raise LoginRejectedError(dialect.bad_token(user, str(exc))) from None
+        rejection = self._faults.reject_login(user, claims.issued_at)
         lifetime = self._faults.get_number("short-token-lifetime", "seconds")
-        if refusal is None and lifetime and time.time() > claims.issued_at + lifetime:
+        if rejection is None and lifetime and time.time() > claims.issued_at + lifetime:
             text = f"{EXPIRED} (exp={int(claims.issued_at + lifetime)})"
-            refusal = dialect.bad_token(user, text)
-        if refusal is None and not role_exists:
-            refusal = dialect.no_role(user)
+            rejection = dialect.bad_token(user, text)
+        if rejection is None and not role_exists:
+            rejection = dialect.no_role(user)
         permitted_roles = [claims.subject]
         if identity_type == "GROUP":
             permitted_roles = self._state.groups_of(claims.subject)
-        if refusal is None and (user not in permitted_roles or not identity_type):
-            refusal = dialect.wrong_identity(user)
-        if refusal is not None:
-            raise LoginRefusedError(refusal)
+        if rejection is None and (user not in permitted_roles or not identity_type):
+            rejection = dialect.wrong_identity(user)
+        if rejection is not None:
+            raise LoginRejectedError(rejection)
 
     def suspend(self, ref: EndpointRef) -> None:
         """Suspend the endpoint of *ref*. The next login wakes it."""

@@ -1,9 +1,9 @@
 """
-The error messages for refused logins, grouped by the service's three layers.
+The error messages for rejected logins, grouped by the service's three layers.
 
 A login passes the front gateway, then a proxy, then PostgreSQL with the service's own
 extension. Each layer has different texts, severities and SQLSTATEs. For cases in which
-the layer that refuses the login could not be confirmed, a *dialect* selects it.
+the layer that rejects the login could not be confirmed, a *dialect* selects it.
 """
 
 import time
@@ -120,7 +120,7 @@ def _wrong_password(user: str) -> ErrorResponse:
 
 class Dialect(StrEnum):
     """
-    The layer that refuses a login in the cases that could not be confirmed.
+    The layer that rejects a login in the cases that could not be confirmed.
 
     LIKELY uses the most likely layer for each case. PROXY and POSTGRES use one layer
     for all cases.
@@ -149,7 +149,7 @@ REJECTED_TOKEN_MESSAGES = {
     "expired": "JWT has expired",
 }
 NOT_A_JWT = "Provided authentication token is not a valid JWT encoding"
-# The messages of the fault refuse-logins. Each function takes the name of the user.
+# The messages of the fault reject-logins. Each function takes the name of the user.
 MESSAGES: dict[str, Callable[[str], ErrorResponse]] = {
     "jwt": lambda _: ErrorResponse(NOT_A_JWT),
     "expired": lambda _: ErrorResponse(

@@ -27,7 +27,7 @@ from django_lakebase.local.state.model import EndpointRef, WorkspaceState
 from django_lakebase.local.tokens import Signer
 
 from . import login_errors, wire
-from .auth import LoginAuthenticator, LoginRefusedError
+from .auth import LoginAuthenticator, LoginRejectedError
 from .latency import LatencyProxy
 from .login_errors import Dialect
 from .pgbouncer import PgBouncers
@@ -41,14 +41,14 @@ CLOSE_TIMEOUT = 5.0
 
 
 class Counters:
-    """The number of logins and refusals since the last reset."""
+    """The number of logins and rejections since the last reset."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """Set all counters to 0."""
-        self.logins = self.refusals = 0
+        self.logins = self.rejections = 0
 
 
 class Gateway:
@@ -151,13 +151,13 @@ class Gateway:
         try:
             async with asyncio.timeout(LOGIN_TIMEOUT):
                 await self._log_in(connection)
-        except LoginRefusedError as exc:
-            self.counters.refusals += 1
-            self._refuse(connection, exc.refusal)
+        except LoginRejectedError as exc:
+            self.counters.rejections += 1
+            self._reject(connection, exc.rejection)
         except wire.ProtocolError as exc:
-            self._refuse(connection, ErrorResponse(str(exc), "08P01", "FATAL"))
+            self._reject(connection, ErrorResponse(str(exc), "08P01", "FATAL"))
         except TimeoutError:
-            self._refuse(connection, login_errors.handshake_timeout())
+            self._reject(connection, login_errors.handshake_timeout())
         except (OSError, EOFError):
             connection.abort()
         except Exception:
@@ -165,8 +165,8 @@ class Gateway:
             connection.abort()
             raise
 
-    def _refuse(self, connection: RelayConnection, refusal: ErrorResponse) -> None:
-        connection.write(refusal.encode())
+    def _reject(self, connection: RelayConnection, rejection: ErrorResponse) -> None:
+        connection.write(rejection.encode())
         connection.close()
 
     async def _log_in(self, connection: RelayConnection) -> None:
@@ -176,14 +176,14 @@ class Gateway:
         parameters = wire.parse_startup(body)
         user = parameters.get("user", "")
         if not user:
-            raise LoginRefusedError(
+            raise LoginRejectedError(
                 ErrorResponse("Parameter 'user' is missing in startup packet.")
             )
         ref = self._auth.find_endpoint(connection.server_name)
         await self._auth.authorize(ref, self._count_sessions())
         compute = self._computes.find(ref.folder)
         if compute is None:
-            raise LoginRefusedError(ErrorResponse("Couldn't connect to compute node"))
+            raise LoginRejectedError(ErrorResponse("Couldn't connect to compute node"))
         connection.folder = ref.folder
         rows = await compute.admin.query(sql.login_query(user))
         comment, has_scram = rows[0] if rows else (None, "f")
@@ -196,7 +196,7 @@ class Gateway:
             )
             return
         if ref.is_pooled:
-            await self._refuse_pooled(connection)
+            await self._reject_pooled(connection)
         connection.write(wire.PASSWORD_REQUEST)
         token = await self._read_password(connection)
         self._auth.check_token(
@@ -217,13 +217,13 @@ class Gateway:
                 connection.write(b"N")
             elif code == wire.SSL_REQUEST and not connection.is_secure:
                 if connection.has_unread:
-                    raise LoginRefusedError(login_errors.unencrypted_data())
+                    raise LoginRejectedError(login_errors.unencrypted_data())
                 connection.write(b"S")
                 await connection.start_tls(self._context)
             elif connection.is_secure:
                 return body
             else:
-                raise LoginRefusedError(login_errors.no_tls(code))
+                raise LoginRejectedError(login_errors.no_tls(code))
 
     async def _read_packet(self, connection: RelayConnection) -> bytes:
         length = wire.packet_length(await connection.read(wire.LENGTH_SIZE))
@@ -236,11 +236,11 @@ class Gateway:
         body = await connection.read(wire.packet_length(header, wire.MAX_PASSWORD))
         return body.rstrip(b"\0").decode(errors="replace")
 
-    async def _refuse_pooled(self, connection: RelayConnection) -> None:
+    async def _reject_pooled(self, connection: RelayConnection) -> None:
         # The pooler accepts only native passwords, so it requests SCRAM first.
         connection.write(wire.SCRAM_REQUEST)
         await self._read_password(connection)
-        raise LoginRefusedError(login_errors.token_at_pooled_host())
+        raise LoginRejectedError(login_errors.token_at_pooled_host())
 
     async def _get_native_address(self, ref: EndpointRef, compute: Compute) -> Any:
         """Return the address for a SCRAM login: a TCP port or a socket path."""

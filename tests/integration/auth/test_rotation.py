@@ -41,7 +41,7 @@ def test_expired_token_costs_one_retry_and_no_error(new_wrapper, local):
     cache_token(wrapper, local.issue(local.facts["service_principal"], ttl=-5))
 
     assert fetch_value(wrapper, "SELECT 1") == 1
-    assert local.counters()["refusals"] == 1
+    assert local.counters()["rejections"] == 1
 
 
 @pytest.mark.parametrize("message", ["jwt", "expired", "password", "decode"])
@@ -50,7 +50,7 @@ def test_rejected_token_is_replaced_for_each_message_of_the_service(
 ):
     wrapper = new_wrapper()
 
-    with local.fault("refuse-logins", count=1, message=message):
+    with local.fault("reject-logins", count=1, message=message):
         assert fetch_value(wrapper, "SELECT 1") == 1
 
     assert local.counters()["credentials_issued"] == 2
@@ -60,7 +60,7 @@ def test_unknown_rejection_is_probed_with_a_new_token(new_wrapper, local):
     """The new token is kept if its login succeeds."""
     wrapper = new_wrapper()
 
-    with local.fault("refuse-logins", count=1, message="unknown"):
+    with local.fault("reject-logins", count=1, message="unknown"):
         assert fetch_value(wrapper, "SELECT 1") == 1
 
     assert cache_of(wrapper).expires_at == wrapper.lifetime.expires_at
@@ -71,7 +71,7 @@ def test_failed_probe_keeps_the_cached_credential(new_wrapper, local):
     wrapper = new_wrapper(OPTIONS={"connect_budget": 1.5})
     kept = cache_token(wrapper, local.issue(local.facts["service_principal"]))
 
-    with local.fault("refuse-logins", message="unknown"):
+    with local.fault("reject-logins", message="unknown"):
         with pytest.raises(LakebaseError, match="does not recognise"):
             fetch_value(wrapper, "SELECT 1")
         with pytest.raises(LakebaseError):

@@ -56,7 +56,7 @@ def test_logs_at_debug_contain_no_secret(new_wrapper, local, all_logs):
     plain = new_wrapper(**settings_with_secrets(local))
     fetch_value(plain, "SELECT 1")
     pooled = new_wrapper("pooled", OPTIONS={"pool": True})
-    with local.fault("refuse-logins", count=1):
+    with local.fault("reject-logins", count=1):
         fetch_value(pooled, "SELECT 1")
     for fault in ("secret-revoked", "no-workspace-access", "api-down"):
         forget_credentials()

@@ -100,7 +100,7 @@ def test_options_of_the_project_precede_the_time_zone(new_wrapper, monkeypatch):
 
 def test_rejected_time_zone_option_is_set_by_django_instead(new_wrapper, monkeypatch):
     """The next attempt omits it, and so does every later connection."""
-    # The engine remembers the refusal for these settings, which no other test has.
+    # The engine remembers the rejection for these settings, which no other test has.
     wrapper = new_wrapper(OPTIONS={"application_name": "without a time zone"})
     params = wrapper.get_connection_params()
     params["options"] = params["options"].replace("UTC", "No/Where")

@@ -96,10 +96,10 @@ def python(geo, *arguments):
 def test_geodjango_project_works_without_superuser(geo, database, local):
     """Migrations, spatial queries before and after a rotation, and inspectdb."""
     python(geo, "-m", "django", "migrate", "--verbosity=0")
-    refused = local.issue(local.facts["service_principal"], ttl=-10)
+    rejected = local.issue(local.facts["service_principal"], ttl=-10)
 
     near = '{"Basel": [7.59, 47.56], "Bern": [7.45, 46.95]}'
-    assert python(geo, "-c", QUERIES, refused) == f"[{', '.join([near] * 4)}]\n"
+    assert python(geo, "-c", QUERIES, rejected) == f"[{', '.join([near] * 4)}]\n"
 
     model = python(geo, "-m", "django", "inspectdb", "geo_place")
     assert "point = models.PointField(geography=True)" in model

@@ -96,13 +96,13 @@ def test_test_database_uses_name_and_template_of_settings(shop, prepared):
     test = {"NAME": name, "TEMPLATE": prepared}
     databases = {"default": {"ENGINE": "django_lakebase", "TEST": test}}
 
-    refused = shop.run(*MANAGE, databases=databases)
-    hint = sql_in_output(refused, r"ALTER DATABASE .*? IS_TEMPLATE true;")
+    rejected = shop.run(*MANAGE, databases=databases)
+    hint = sql_in_output(rejected, r"ALTER DATABASE .*? IS_TEMPLATE true;")
     shop.sql(hint, user=shop.local.facts["owner"])
     run = shop.run(*MANAGE, databases=databases)
 
-    assert refused.status == 2
-    assert f'is not allowed to copy the database "{prepared}"' in refused.output
+    assert rejected.status == 2
+    assert f'is not allowed to copy the database "{prepared}"' in rejected.output
     assert run.status == 0, run.output
     assert run.each("database") == {name}
     assert all("from_the_template" in note["tables"] for note in run.notes)
@@ -156,17 +156,17 @@ def test_error_without_createdb_has_sql_that_fixes_it(shop, branch_without_creat
     """The owner runs it, and the tests pass."""
     databases = {"default": branch_without_createdb.settings}
 
-    refused = shop.run(*MANAGE, databases=databases)
+    rejected = shop.run(*MANAGE, databases=databases)
     shop.sql(
-        sql_in_output(refused, r"ALTER ROLE .*? CREATEDB;"),
+        sql_in_output(rejected, r"ALTER ROLE .*? CREATEDB;"),
         **branch_without_createdb.owner,
     )
     run = shop.run(*MANAGE, databases=databases)
 
-    assert refused.status == 2
-    assert "Traceback" not in refused.output
-    assert 'DATABASES["default"]: ' in refused.output
-    assert f'the test database "test_{shop.name}"' in refused.output
+    assert rejected.status == 2
+    assert "Traceback" not in rejected.output
+    assert 'DATABASES["default"]: ' in rejected.output
+    assert f'the test database "test_{shop.name}"' in rejected.output
     assert run.status == 0, run.output
     shop.assert_nothing_is_left(host=branch_without_createdb.host)
 
@@ -178,17 +178,18 @@ def test_role_without_createdb_can_use_a_prepared_database(
     databases = {"default": branch_without_createdb.settings}
     name = f"test_{shop.name}"
 
-    refused = shop.run(*PYTEST, databases=databases)
+    rejected = shop.run(*PYTEST, databases=databases)
     shop.sql(
-        sql_in_output(refused, r"CREATE DATABASE .*?;"), **branch_without_createdb.owner
+        sql_in_output(rejected, r"CREATE DATABASE .*?;"),
+        **branch_without_createdb.owner,
     )
-    grant = sql_in_output(refused, r"GRANT USAGE, CREATE .*?;")
+    grant = sql_in_output(rejected, r"GRANT USAGE, CREATE .*?;")
     shop.sql(grant, **branch_without_createdb.owner, dbname=name)
     kept = shop.test_databases(**branch_without_createdb.owner)
     run = shop.run(*PYTEST, "--reuse-db", databases=databases)
 
-    assert refused.status == 1
-    assert "--reuse-db" in refused.output
+    assert rejected.status == 1
+    assert "--reuse-db" in rejected.output
     assert run.status == 0, run.output
     assert run.each("database") == {name}
     assert shop.test_databases(**branch_without_createdb.owner) == kept

@@ -68,7 +68,7 @@ def test_forked_workers_replace_the_rejected_credential_of_their_parent(shop, lo
 
     assert run.status == 0, run.output
     assert_each_worker_had_its_own(run, [f"test_{shop.name}_{n}" for n in (1, 2)])
-    assert local.counters()["refusals"] >= 1
+    assert local.counters()["rejections"] >= 1
     shop.assert_nothing_is_left()
 
 

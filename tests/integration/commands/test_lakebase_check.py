@@ -99,9 +99,9 @@ def test_output_has_no_colour_without_a_terminal(check):
         ("no-workspace-access", {}, "identity", "Workspace access|workspace admin"),
         ("empty-credential", {}, "credential", "support"),
         ("role-missing", {}, "login", "databricks_create_role"),
-        ("refuse-logins", {"message": "jwt"}, "login", "databricks_create_role"),
-        ("refuse-logins", {"message": "label"}, "login", "PGUSER"),
-        ("refuse-logins", {"message": "disabled"}, "login", "Enable"),
+        ("reject-logins", {"message": "jwt"}, "login", "databricks_create_role"),
+        ("reject-logins", {"message": "label"}, "login", "PGUSER"),
+        ("reject-logins", {"message": "disabled"}, "login", "Enable"),
     ],
 )
 def test_fault_fails_its_step_and_skips_the_later_ones(

@@ -101,7 +101,7 @@ def test_wrong_native_password_error_names_the_setting(new_wrapper, local):
     with pytest.raises(LakebaseError, match="PASSWORD") as caught:
         fetch_value(wrapper, "SELECT 1")
 
-    assert caught.value.failure_id == "password-refused"
+    assert caught.value.failure_id == "password-rejected"
     assert local.counters()["requests"] == {}
 
 

@@ -63,7 +63,7 @@ def test_failed_probe_raises_the_unknown_rejection(new_wrapper, local):
     kept = cache_token(wrapper, local.issue(local.facts["service_principal"]))
 
     with (
-        local.fault("refuse-logins", message="unknown"),
+        local.fault("reject-logins", message="unknown"),
         local.fault("api-down"),
         pytest.raises(LakebaseError) as caught,
     ):
@@ -171,11 +171,11 @@ def test_rejected_native_login_requests_no_credential(new_wrapper, local, messag
         OPTIONS={"connect_budget": 0.5},
     )
 
-    def refuse(_):
+    def reject(_):
         raise RejectedLogin(f"connection to server failed: FATAL:  {message}")
 
     with pytest.raises(LakebaseError):
-        Connector(wrapper.get_target(), {}, refuse).run()
+        Connector(wrapper.get_target(), {}, reject).run()
 
     assert local.counters()["requests"] == {}
 

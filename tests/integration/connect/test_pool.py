@@ -78,7 +78,7 @@ def test_open_pool_is_kept_if_conn_max_age_is_changed(new_wrapper):
 def test_pool_worker_replaces_a_rejected_token(new_wrapper, local):
     wrapper = pooled(new_wrapper)
 
-    with local.fault("refuse-logins", count=1, message="expired"):
+    with local.fault("reject-logins", count=1, message="expired"):
         assert fetch_value(wrapper, "SELECT 1") == 1
 
 
@@ -141,7 +141,7 @@ def test_pool_timeout_raises_the_last_connect_error(new_wrapper, local):
     wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "timeout": 2}})
 
     with (
-        local.fault("refuse-logins", message="starting"),
+        local.fault("reject-logins", message="starting"),
         pytest.raises(LakebaseError, match="is still starting"),
     ):
         fetch_value(wrapper, "SELECT 1")

@@ -27,12 +27,12 @@ def test_rejections_while_the_server_starts_are_retried(new_wrapper, local):
     local.set_fault("server-starting", seconds=0)
     is_over = threading.Event()
 
-    def start_after_a_refusal():
-        while not local.counters()["refusals"] and not is_over.is_set():
+    def start_after_a_rejection():
+        while not local.counters()["rejections"] and not is_over.is_set():
             pass
         local.clear_faults()
 
-    starting = threading.Thread(target=start_after_a_refusal)
+    starting = threading.Thread(target=start_after_a_rejection)
     starting.start()
     try:
         assert fetch_value(new_wrapper(), "SELECT 1") == 1
@@ -40,7 +40,7 @@ def test_rejections_while_the_server_starts_are_retried(new_wrapper, local):
         is_over.set()
         starting.join()
 
-    assert local.counters()["refusals"] >= 1
+    assert local.counters()["rejections"] >= 1
     assert local.counters()["credentials_issued"] == 1
 
 
@@ -49,7 +49,7 @@ def test_budget_error_names_reason_and_setting(new_wrapper, local):
     wrapper = new_wrapper(OPTIONS={"connect_budget": 1})
 
     with (
-        local.fault("refuse-logins", message="starting"),
+        local.fault("reject-logins", message="starting"),
         pytest.raises(LakebaseError, match="connect_budget") as caught,
     ):
         fetch_value(wrapper, "SELECT 1")
@@ -120,7 +120,7 @@ def test_lost_connection_in_a_transaction_is_an_error(new_wrapper, local):
 
 
 def test_external_authorization_failure_of_a_new_branch_is_retried(new_wrapper, local):
-    with local.fault("refuse-logins", count=2, message="authorization"):
+    with local.fault("reject-logins", count=2, message="authorization"):
         assert fetch_value(new_wrapper(), "SELECT 1") == 1
 
 
@@ -129,8 +129,8 @@ def test_permanent_failure_raises_after_one_attempt(new_wrapper, local):
     for message in ("too-many", "disabled"):
         local.reset_counters()
         with (
-            local.fault("refuse-logins", message=message),
+            local.fault("reject-logins", message=message),
             pytest.raises(LakebaseError),
         ):
             fetch_value(new_wrapper(), "SELECT 1")
-        assert local.counters()["refusals"] == 1
+        assert local.counters()["rejections"] == 1

@@ -40,29 +40,29 @@ def failure_of(wrapper):
         ("empty-credential", {}, "empty-credential", "Databricks support"),
         ("role-missing", {}, "role-missing", "databricks_create_role"),
         (
-            "refuse-logins",
+            "reject-logins",
             {"message": "jwt"},
-            "token-refused",
+            "token-rejected",
             "databricks_create_role",
         ),
-        ("refuse-logins", {"message": "expired"}, "token-expired", "timedatectl"),
+        ("reject-logins", {"message": "expired"}, "token-expired", "timedatectl"),
         (
-            "refuse-logins",
+            "reject-logins",
             {"message": "password"},
-            "token-refused",
+            "token-rejected",
             "databricks_create",
         ),
-        ("refuse-logins", {"message": "label"}, "wrong-user", "PGUSER"),
-        ("refuse-logins", {"message": "decode"}, "token-refused", "databricks_create"),
-        ("refuse-logins", {"message": "sasl"}, "pooled-host", "-pooler"),
-        ("refuse-logins", {"message": "disabled"}, "endpoint-disabled", "Enable it"),
+        ("reject-logins", {"message": "label"}, "wrong-user", "PGUSER"),
+        ("reject-logins", {"message": "decode"}, "token-rejected", "databricks_create"),
+        ("reject-logins", {"message": "sasl"}, "pooled-host", "-pooler"),
+        ("reject-logins", {"message": "disabled"}, "endpoint-disabled", "Enable it"),
         (
-            "refuse-logins",
+            "reject-logins",
             {"message": "too-many"},
             "too-many-connections",
             "pool sizes",
         ),
-        ("refuse-logins", {"message": "unknown"}, "unexplained", "lakebase_check"),
+        ("reject-logins", {"message": "unknown"}, "unexplained", "lakebase_check"),
     ],
 )
 def test_fault_of_the_service_raises_its_failure_and_hint(
@@ -81,10 +81,10 @@ def test_fault_of_the_service_raises_its_failure_and_hint(
         ({"NAME": "nowhere"}, "database-missing", "PGDATABASE"),
         ({"HOST": "ep-none.database.local-1.lakebase.test"}, "wrong-host", "PGHOST"),
         ({"USER": "somebody"}, "user-not-identity", '"somebody" (from USER)'),
-        ({"OPTIONS": {"sslrootcert": "/none.pem"}}, "tls-refused", "PGSSLROOTCERT"),
+        ({"OPTIONS": {"sslrootcert": "/none.pem"}}, "tls-failed", "PGSSLROOTCERT"),
         (
             {"OPTIONS": {"sslrootcert": "system", "sslmode": "verify-full"}},
-            "tls-refused",
+            "tls-failed",
             "PGSSLROOTCERT",
         ),
         ({"OPTIONS": {"no_such_key": 1}}, "option-unknown", "no_such_key"),
@@ -181,7 +181,7 @@ def test_rejected_token_that_arrived_expired_is_reported_as_clock_skew(
 ):
     with (
         local.fault("clock-skew", seconds=-7200),
-        local.fault("refuse-logins", message="expired"),
+        local.fault("reject-logins", message="expired"),
     ):
         error = failure_of(new_wrapper())
 
@@ -238,20 +238,20 @@ def test_error_of_driver_or_sdk_is_the_cause(new_wrapper, local):
     missing = failure_of(new_wrapper(NAME="nowhere"))
     forget_credentials()
     with local.fault("no-workspace-access"):
-        refused = failure_of(new_wrapper())
+        rejected = failure_of(new_wrapper())
 
     assert isinstance(missing.__cause__, psycopg.OperationalError)
-    assert isinstance(refused.__cause__, PermissionDenied)
+    assert isinstance(rejected.__cause__, PermissionDenied)
 
 
 def test_login_is_attempted_twice_if_each_token_is_rejected(new_wrapper, local):
     wrapper = new_wrapper()
     cache_token(wrapper, local.issue("somebody else"))
 
-    with local.fault("refuse-logins", message="jwt"):
+    with local.fault("reject-logins", message="jwt"):
         failure_of(wrapper)
 
-    assert local.counters()["refusals"] == 2
+    assert local.counters()["rejections"] == 2
 
 
 @pytest.mark.parametrize(
@@ -317,6 +317,6 @@ def test_token_rejected_with_403_after_a_new_login_is_an_error(new_wrapper, loca
     with local.fault("api-token-rejected"):
         error = failure_of(new_wrapper(OPTIONS={"connect_budget": 2}))
 
-    assert error.failure_id == "token-unaccepted"
+    assert error.failure_id == "login-token-rejected"
     assert "CAN USE" not in str(error)
     assert requests_for(local, "/oidc/v1/token") == 2

@@ -102,28 +102,28 @@ FAULTS: list[tuple[Any, ...]] = [
     (
         "api-malformed",
         {"body": "html"},
-        "answer-unusable",
+        "response-unusable",
         "credential",
         wait_for_recovery,
     ),
     (
         "api-malformed",
         {"body": "text"},
-        "answer-unusable",
+        "response-unusable",
         "credential",
         wait_for_recovery,
     ),
     (
         "api-malformed",
         {"body": "truncated"},
-        "answer-unusable",
+        "response-unusable",
         "credential",
         wait_for_recovery,
     ),
     (
         "api-malformed",
         {"body": "list"},
-        "answer-unusable",
+        "response-unusable",
         "credential",
         wait_for_recovery,
     ),
@@ -142,11 +142,11 @@ FAULTS: list[tuple[Any, ...]] = [
         "identity",
         wait_for_recovery,
     ),
-    ("api-token-rejected", {}, "token-unaccepted", "identity", wait_for_recovery),
+    ("api-token-rejected", {}, "login-token-rejected", "identity", wait_for_recovery),
     ("secret-revoked", {}, "bad-client-secret", "sdk-login", wait_for_recovery),
     ("ip-blocked", {"scope": "api"}, "ip-blocked", "sdk-login", wait_for_recovery),
     # Faults of the gateway and the endpoint.
-    ("ip-blocked", {"scope": "login"}, "address-refused", "login", wait_for_recovery),
+    ("ip-blocked", {"scope": "login"}, "address-rejected", "login", wait_for_recovery),
     ("suspend", {"wake_seconds": 60}, "waking", "login", wait_for_recovery),
     ("server-starting", {"seconds": 0}, "waking", "login", wait_for_recovery),
     ("endpoint-disabled", {}, "endpoint-disabled", "endpoint", enable_endpoint),
@@ -216,7 +216,7 @@ def test_token_that_expires_early_is_replaced_after_one_rejection(connect, broke
 
         assert fetch_value(wrapper, "SELECT 1") == 1
 
-    assert broken.counters()["refusals"] == 1
+    assert broken.counters()["rejections"] == 1
     assert broken.counters()["credentials_issued"] == 1
 
 
@@ -224,15 +224,15 @@ def test_messages_in_another_language_are_retried_after_one_probe(connect, broke
     """A server that starts may send messages in its own language."""
     broken.reset_counters()
 
-    with broken.fault("refuse-logins", message="german", count=3):
+    with broken.fault("reject-logins", message="german", count=3):
         assert fetch_value(connect(), "SELECT 1") == 1
 
-    assert broken.counters()["refusals"] == 3
+    assert broken.counters()["rejections"] == 3
 
 
 def test_message_in_another_language_is_quoted_after_the_budget(connect, broken):
     with (
-        broken.fault("refuse-logins", message="german"),
+        broken.fault("reject-logins", message="german"),
         pytest.raises(LakebaseError) as caught,
     ):
         fetch_value(connect(), "SELECT 1")

@@ -289,12 +289,12 @@ CASES = [
     ),
     Case(
         id="api-unreachable",
-        older="answer-unusable",
+        older="response-unusable",
         variables={"DATABRICKS_HOST": "{page}"},
         followed={"DATABRICKS_HOST": "{DATABRICKS_HOST}"},
     ),
     Case(
-        id="answer-unusable",
+        id="response-unusable",
         variables={**OWNER, "PGUSER": "{owner}", "DATABRICKS_HOST": "{page}"},
         followed={"DATABRICKS_HOST": "{DATABRICKS_HOST}"},
     ),
@@ -358,17 +358,17 @@ CASES = [
         },
     ),
     Case(
-        id="password-refused",
+        id="password-rejected",
         settings={**NATIVE, "PASSWORD": "wrong"},
         followed={"PASSWORD": "{native_password}"},
     ),
     Case(
-        id="password-refused",
+        id="password-rejected",
         settings={**NATIVE, "USER": "wrong"},
         followed={"USER": "{native_user}"},
     ),
     Case(
-        id="password-refused",
+        id="password-rejected",
         settings={**NATIVE, "PASSWORD": "wrong"},
         followed={"PASSWORD": REMOVED},
         next_failure="user-not-identity",
@@ -419,12 +419,12 @@ CASES = [
         followed={'OPTIONS["channel_binding"]': REMOVED},
     ),
     Case(
-        id="tls-refused",
+        id="tls-failed",
         variables={"PGSSLROOTCERT": "/none.pem"},
         followed={"PGSSLROOTCERT": "{ca_file}"},
     ),
     Case(
-        id="tls-refused",
+        id="tls-failed",
         settings={"OPTIONS": {"sslrootcert": "/none.pem"}},
         followed={'OPTIONS["sslrootcert"]': "{ca_file}"},
     ),
@@ -443,9 +443,9 @@ CASES = [
 ELSEWHERE = {
     "endpoint-read-only": "test_hint_for_a_read_only_endpoint",
     "options-invalid": "test_hint_for_options_that_are_not_a_dict",
-    "token-refused": "test_hints_work_in_each_dialect_of_the_service",
+    "token-rejected": "test_hints_work_in_each_dialect_of_the_service",
     "no-login": "tests of the login to the workspace",
-    "token-unaccepted": "tests of the login to the workspace",
+    "login-token-rejected": "tests of the login to the workspace",
     "api-ca-unknown": "test_authority_that_requests_does_not_know",
     "api-certificate": "test_certificate_of_another_host",
     "ca-bundle-unusable": "test_file_of_authorities_that_cannot_be_used",
@@ -462,7 +462,7 @@ ELSEWHERE = {
 
 # Hints that no test can follow here, and why.
 CANNOT = {
-    "channel-binding": "libpq-variable refuses the same setting before a login",
+    "channel-binding": "libpq-variable rejects the same setting before a login",
     "pool-package-missing": "it installs a package",
     "session-lost": "test_lost_sessions.py closes the connection and goes on",
     "sdk-missing": "it installs a package",
@@ -723,7 +723,7 @@ def test_rejection_of_a_user_that_is_not_the_identity_names_both(
     identity = local.facts["service_principal"]
     monkeypatch.setenv("PGUSER", identity.upper())
 
-    with local.fault("refuse-logins", message=message):
+    with local.fault("reject-logins", message=message):
         error = failure_of(new_wrapper("hint"))
 
     assert error.failure_id == "user-not-identity"
@@ -734,10 +734,10 @@ def test_rejection_of_a_user_that_is_not_the_identity_names_both(
 
 @pytest.mark.parametrize("message", ["role", "label", "password"])
 def test_rejection_of_the_identity_is_about_its_role(new_wrapper, local, message):
-    with local.fault("refuse-logins", message=message):
+    with local.fault("reject-logins", message=message):
         error = failure_of(new_wrapper("hint"))
 
-    assert error.failure_id in ("role-missing", "wrong-user", "token-refused")
+    assert error.failure_id in ("role-missing", "wrong-user", "token-rejected")
     assert ROLE in error.hint
 
 
@@ -796,7 +796,7 @@ def test_hint_creates_the_role_of_a_group(broken, local, new_wrapper, message):
     group = broken.facts["group"]
     settings = {"HOST": broken.facts["host"], **settings_for(broken), "USER": group}
     if message:
-        broken.set_fault("refuse-logins", message=message)
+        broken.set_fault("reject-logins", message=message)
 
     error = failure_of(new_wrapper("hint", **settings))
     broken.clear_faults()
@@ -806,7 +806,7 @@ def test_hint_creates_the_role_of_a_group(broken, local, new_wrapper, message):
     user = fetch_value(new_wrapper("hint", **settings), "SELECT current_user")
     run_as_owner(broken, f'DROP ROLE "{group}"')
 
-    assert error.failure_id in ("role-missing", "wrong-user", "token-refused")
+    assert error.failure_id in ("role-missing", "wrong-user", "token-rejected")
     assert f"databricks_create_role('{group}', 'GROUP')" in sql
     assert user == group
 
@@ -845,7 +845,7 @@ def test_hints_create_a_native_role_and_its_grants(broken, native):
     [alter] = re.findall("ALTER ROLE .* LOGIN", denied.hint)
     run_as_owner(broken, alter)
 
-    assert missing.failure_id == "password-refused"
+    assert missing.failure_id == "password-rejected"
     assert denied.failure_id == "permission-denied"
     assert user == fetch_value(native(), "SELECT current_user") == NAMED
 
@@ -887,8 +887,8 @@ def test_hints_work_in_each_dialect_of_the_service(new_wrapper, local, dialect):
 
     assert {error.failure_id for error in wrong} == {"user-not-identity"}
     assert pasted.failure_id == "password-is-token"
-    refused = {"proxy": "token-refused", "postgres": "role-missing"}
-    assert missing.failure_id == refused[dialect]
+    rejected = {"proxy": "token-rejected", "postgres": "role-missing"}
+    assert missing.failure_id == rejected[dialect]
     assert row == 1
 
 

@@ -97,11 +97,11 @@ def test_metrics_and_spans_follow_the_semantic_conventions(recorded, local):
 
 
 def test_retry_is_counted_with_its_failure_id_as_error_type(recorded, local):
-    with local.fault("refuse-logins", count=1, message="jwt"):
+    with local.fault("reject-logins", count=1, message="jwt"):
         points = recorded()["points"]
 
     [retried] = points["lakebase.connection.retries"]
-    assert (retried["error.type"], retried["value"]) == ("token-refused", 1)
+    assert (retried["error.type"], retried["value"]) == ("token-rejected", 1)
 
 
 LOSE_SESSION = """

@@ -22,10 +22,10 @@ SERVER = [
     ("no role security label was configured in postgres for role", "wrong-user"),
     ("ERROR:  JWT token has expired (exp=1764000000)", "token-expired"),
     ("SASL authentication failed", "pooled-host"),
-    ("Provided authentication token is not a valid JWT encoding", "token-refused"),
-    ("password authentication failed for user 'x'", "token-refused"),
-    ('Failed to decode token for role "x" and native postgres', "token-refused"),
-    ("jwk not found", "token-refused"),
+    ("Provided authentication token is not a valid JWT encoding", "token-rejected"),
+    ("password authentication failed for user 'x'", "token-rejected"),
+    ('Failed to decode token for role "x" and native postgres', "token-rejected"),
+    ("jwk not found", "token-rejected"),
     ("FATAL:  External authorization failed.", "external-authorization"),
     ("Control plane request failed: endpoint is disabled", "endpoint-disabled"),
     ("Control plane request failed: endpoint cannot be found", "wrong-host"),
@@ -36,10 +36,10 @@ SERVER = [
     ("remaining connection slots are reserved", "too-many-connections"),
     ('permission denied for database "x"', "permission-denied"),
     ('role "x" is not permitted to log in', "permission-denied"),
-    ("SSL error: certificate verify failed", "tls-refused"),
-    ('root certificate file "/none" does not exist', "tls-refused"),
-    ("Invalid protocol version. Protocol version: 196608", "tls-refused"),
-    ("server does not support SSL, but SSL was required", "tls-refused"),
+    ("SSL error: certificate verify failed", "tls-failed"),
+    ('root certificate file "/none" does not exist', "tls-failed"),
+    ("Invalid protocol version. Protocol version: 196608", "tls-failed"),
+    ("server does not support SSL, but SSL was required", "tls-failed"),
     ('invalid connection option "nosuch"', "option-unknown"),
     ("the database system is starting up", "waking"),
     ("Connection refused", "waking"),
@@ -54,8 +54,8 @@ SERVER = [
     ("terminating connection due to administrator command", "waking"),
     ("JWT token is not yet ready to use (nbf=1764000000)", "token-early"),
     ("endpoint is temporarily unavailable. Check your quotas", "endpoint-unavailable"),
-    ("External authorization failed. blocked by Databricks IP ACL", "address-refused"),
-    ("This IP address 1.2.3.4 is not allowed to connect", "address-refused"),
+    ("External authorization failed. blocked by Databricks IP ACL", "address-rejected"),
+    ("This IP address 1.2.3.4 is not allowed to connect", "address-rejected"),
     (
         "channel binding required but not supported by server's authentication request",
         "channel-binding",
@@ -80,8 +80,8 @@ WORKSPACE = [
         ),
         "scopes-missing",
     ),
-    (named_error("JSONDecodeError", "Expecting value: line 1"), "answer-unusable"),
-    (AttributeError("'list' object has no attribute 'get'"), "answer-unusable"),
+    (named_error("JSONDecodeError", "Expecting value: line 1"), "response-unusable"),
+    (AttributeError("'list' object has no attribute 'get'"), "response-unusable"),
     (ImportError("No module named_error 'databricks'"), "sdk-missing"),
     (ValueError("/x has no prod profile configured"), "unknown-profile"),
     (ValueError("more than one authorization method configured"), "ambiguous-login"),
@@ -94,15 +94,15 @@ WORKSPACE = [
     ),
     (OSError("1.2.3.4 is blocked by Databricks IP ACL for workspace"), "ip-blocked"),
     (type("NotFound", (OSError,), {})("endpoint id not found"), "endpoint-not-found"),
-    (type("Unauthenticated", (OSError,), {})("Invalid token"), "token-unaccepted"),
+    (type("Unauthenticated", (OSError,), {})("Invalid token"), "login-token-rejected"),
     (
         named_error("PermissionDenied", "Invalid access token. [ReqId: 1]"),
-        "token-unaccepted",
+        "login-token-rejected",
     ),
-    (named_error("PermissionDenied", "JWT has expired"), "token-unaccepted"),
+    (named_error("PermissionDenied", "JWT has expired"), "login-token-rejected"),
     (
         named_error("PermissionDenied", "Token is expiring within 30 seconds."),
-        "token-unaccepted",
+        "login-token-rejected",
     ),
     (type("PermissionDenied", (OSError,), {})("no"), "permission-missing"),
     (type("TooManyRequests", (OSError,), {})("slow down"), "api-throttled"),
@@ -149,12 +149,12 @@ def test_cause_of_an_sdk_error_is_recognised():
 
 
 NATIVE = [
-    ('password authentication failed for user "x"', "password-refused"),
-    ("Provided authentication token is not a valid JWT encoding", "password-refused"),
-    ('Failed to decode token for role "x" and native postgres', "password-refused"),
-    ("SASL authentication failed", "password-refused"),
-    ("fe_sendauth: no password supplied", "password-refused"),
-    ('FATAL:  role "x" does not exist', "password-refused"),
+    ('password authentication failed for user "x"', "password-rejected"),
+    ("Provided authentication token is not a valid JWT encoding", "password-rejected"),
+    ('Failed to decode token for role "x" and native postgres', "password-rejected"),
+    ("SASL authentication failed", "password-rejected"),
+    ("fe_sendauth: no password supplied", "password-rejected"),
+    ('FATAL:  role "x" does not exist', "password-rejected"),
     ("JWT token has expired (exp=1764000000)", "password-is-token"),
     ("signature error: signature mismatch", "password-is-token"),
     ("jwk not found", "password-is-token"),
@@ -243,7 +243,7 @@ def test_failures_that_lakebase_check_wait_repeats():
     passing = {failure.id for failure in FAILURES if failure.is_transient}
 
     assert passing == {
-        "answer-unusable",
+        "response-unusable",
         "api-throttled",
         "api-unreachable",
         "endpoint-unavailable",
@@ -258,7 +258,7 @@ def test_failures_that_lakebase_check_wait_repeats():
 def test_only_rejected_tokens_are_refreshed():
     refreshed = {failure.id for failure in FAILURES if failure.action is Action.REFRESH}
 
-    assert refreshed == {"token-expired", "token-refused"}
+    assert refreshed == {"token-expired", "token-rejected"}
 
 
 @pytest.mark.parametrize(
