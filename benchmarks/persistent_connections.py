@@ -89,10 +89,10 @@ def _compare_checks(
     )
     local.clear_faults()
     name = (
-        f"a query on a persistent connection, {latency} ms round trip, engine / stock"
+        f"persistent connection, one query, {latency} ms round trip, engine / stock"
     )
     yield compare(name, seconds[:2])
-    yield compare(f"{name} with CONN_HEALTH_CHECKS", (seconds[0], seconds[2]))
+    yield compare(f"{name} with health checks", (seconds[0], seconds[2]))
 
 
 def _measure_suspends(
