@@ -25,7 +25,10 @@ PAGES = [page for page in PAGES if "_made" not in page.parts]
 VARIABLES = set(
     re.findall(
         r'"((?:DATABRICKS|PG|LAKEBASE|ENDPOINT)_?[A-Z_]+)"',
-        (TOP / "django_lakebase/config/resolve.py").read_text(),
+        "".join(
+            (TOP / f"django_lakebase/config/{name}.py").read_text()
+            for name in ("resolve", "target")
+        ),
     )
 )
 
