@@ -88,9 +88,7 @@ def _compare_checks(
         [client.request_round for client in clients], rounds // (4 if latency else 1)
     )
     local.clear_faults()
-    name = (
-        f"persistent connection, one query, {latency} ms round trip, engine / stock"
-    )
+    name = f"persistent connection, one query, {latency} ms round trip, engine / stock"
     yield compare(name, seconds[:2])
     yield compare(f"{name} with health checks", (seconds[0], seconds[2]))
 
