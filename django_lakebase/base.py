@@ -329,7 +329,7 @@ class LakebaseMixin(Base):
             return False
         credentials.refresh_soon()
         # After an idle hour the refresh has only just started: there is no error yet.
-        if credentials.last_error and not self._has_warned:
+        if credentials.last_exception is not None and not self._has_warned:
             self._has_warned = True
             logger.warning(
                 "%s: no new credential is available (%s), so a connection is kept "

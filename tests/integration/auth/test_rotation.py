@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 
+from django_lakebase.auth import workspace
 from django_lakebase.auth.credentials import CredentialError
 from django_lakebase.exceptions import LakebaseError
 from tests.helpers.credential_cache import cache_of, cache_token
@@ -124,6 +125,25 @@ def test_connection_is_kept_beyond_the_cap_while_the_workspace_is_down(
 
     [warning] = warnings(caplog)
     assert "other" in warning
+
+
+def test_kept_connection_logs_a_warning_for_an_error_without_a_text(
+    new_wrapper, caplog, monkeypatch
+):
+    def fail(login, endpoint):
+        raise TimeoutError
+
+    wrapper = new_wrapper(CONN_MAX_AGE=None)
+    fetch_value(wrapper, "SELECT 1")
+    cache_token(wrapper, "ending", left=1)
+    wrapper.close_at = 0.0
+    monkeypatch.setattr(workspace, "fetch_credential", fail)
+    with contextlib.suppress(CredentialError):
+        cache_of(wrapper).get()
+
+    wrapper.close_if_unusable_or_obsolete()
+
+    assert len(warnings(caplog)) == 1
 
 
 def test_connection_kept_after_an_idle_hour_logs_no_warning(new_wrapper, caplog):
