@@ -3,25 +3,11 @@
 import django
 import pytest
 
-from tests.helpers.shop_test_runs import EARLY, MANAGE, POOLED, PYTEST, opened
+from tests.helpers.shop_test_runs import EARLY, MANAGE, POOLED, PYTEST
 
 PARALLEL = (*MANAGE, "--parallel=2")
 # Seconds in which a new credential must have logged in, also on a slow machine.
 SHORT_LIFE = 8
-
-
-@pytest.fixture(scope="module")
-def opened_shop(lakebase, tmp_path_factory):
-    """Yield the project with its real database."""
-    with opened(lakebase, tmp_path_factory.mktemp("shop")) as shop:
-        yield shop
-
-
-@pytest.fixture
-def shop(opened_shop, local):
-    """Return the project without test databases of earlier tests."""
-    yield opened_shop
-    opened_shop.drop_test_databases()
 
 
 def assert_each_worker_had_its_own(run, databases):
