@@ -50,14 +50,15 @@ def run_first_query(connection: Any) -> None:
 
 def fetch_credential(connection: Any) -> None:
     """Fetch the credential in separate steps, which connect() takes in one."""
-    from django_lakebase.auth import registry, sdk, workspace
+    from django_lakebase.auth import registry, sdk
 
     sdk.import_sdk()
     mark("SDK import")
     target = connection.get_target()
-    workspace.log_in(target.login)
+    access = registry.access_to(target)
+    access.workspace.log_in()
     mark("workspace login")
-    registry.access_to(target).credentials.get()
+    access.credentials.get()
     mark("credential")
 
 

@@ -24,11 +24,13 @@ from django.core.checks import (
 from django.db import connections
 
 from .auth.credentials import MAX_LIFETIME
-from .base import MAX_AGE_SHARE, LakebaseMixin
+from .base import LakebaseMixin
 from .config import libpq
 from .config.pasted_values import clean, split_url
 from .config.resolve import ENDPOINT_VARIABLES, OWN_OPTIONS, read_variable
 from .config.target import Target
+from .connect.errors import facts_of
+from .connect.liveness import MAX_AGE_SHARE
 from .exceptions import SettingsError
 from .failures.classify import failures_by_id
 from .failures.render import summary_and_hint
@@ -156,7 +158,7 @@ def unusable_pool(alias: Alias) -> Iterator[CheckMessage]:
 
 def pooled_host(alias: Alias) -> Iterator[CheckMessage]:
     """Yield E010 for logins with a token at a pooler, which accepts only passwords."""
-    if alias.target and not alias.target.is_native and alias.is_pooled_host:
+    if alias.target and alias.target.login and alias.is_pooled_host:
         yield Error(
             f'{alias.label}: the host "{alias.target.host}" is a pooler, and poolers '
             "do not accept tokens.",
@@ -200,8 +202,8 @@ def age_above_cap(alias: Alias) -> Iterator[CheckMessage]:
     age = alias.settings.get("CONN_MAX_AGE", 0)
     age_cap = MAX_LIFETIME.total_seconds() * MAX_AGE_SHARE
     is_long = age is None or (isinstance(age, (int, float)) and age > age_cap)
-    is_native = alias.target is not None and alias.target.is_native
-    if is_long and not is_native and not alias.options.get("pool"):
+    has_password = alias.target is not None and alias.target.login is None
+    if is_long and not has_password and not alias.options.get("pool"):
         yield Warning(
             f"{alias.label}: CONN_MAX_AGE is {age}, but the engine replaces a "
             f"connection after at most {age_cap:g} seconds, because credentials expire "
@@ -273,7 +275,7 @@ def token_as_password(alias: Alias) -> Iterator[CheckMessage]:
     """Yield W010 if the password is a token, which works only until it expires."""
     if alias.target is not None and alias.target.is_password_token:
         failure = failures_by_id()["password-is-token"]
-        summary, hint = summary_and_hint(failure, alias.target.facts())
+        summary, hint = summary_and_hint(failure, facts_of(alias.target))
         yield Warning(f"{alias.label}: {summary}", hint=hint, id="lakebase.W010")
 
 

@@ -15,9 +15,9 @@ from django.db.backends.postgresql.client import (
     DatabaseClient as PostgreSQLDatabaseClient,
 )
 
-from .config import libpq
+from .config.libpq import psql_environment
 from .config.resolve import resolve_target
-from .connect.lazy_params import get_host, get_user, lazy_params
+from .connect.params import psql_settings
 from .exceptions import LakebaseError
 
 
@@ -41,21 +41,11 @@ class DatabaseClient(PostgreSQLDatabaseClient):
         Raises LakebaseError or ImproperlyConfigured.
         """
         target = resolve_target(settings_dict, _alias_of(settings_dict))
-        options = settings_dict["OPTIONS"]
-        native_password = settings_dict.get("PASSWORD") or options.get("password")
-        password = lazy_params(target).get("password", native_password)
         arguments, environment = super().settings_to_cmd_args_env(
-            {
-                **settings_dict,
-                "HOST": get_host(target),
-                "USER": get_user(target),
-                "PORT": target.port,
-                "PASSWORD": str(password or ""),
-                "NAME": libpq.psql_conninfo(target, options),
-            },
-            parameters,
+            psql_settings(target, settings_dict), parameters
         )
-        return arguments, {**(environment or {}), **libpq.psql_environment(options)}
+        overrides = psql_environment(settings_dict["OPTIONS"])
+        return arguments, {**(environment or {}), **overrides}
 
 
 def _alias_of(settings_dict: dict[str, Any]) -> str:

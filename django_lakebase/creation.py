@@ -18,7 +18,7 @@ from django.utils.functional import SimpleLazyObject
 from .config.resolve import fill_settings
 from .config.target import Target
 from .connect.errors import connect_error
-from .connect.lazy_params import get_host, get_user
+from .connect.params import get_host, get_user
 from .failures.classify import classify
 from .failures.failure import Source
 

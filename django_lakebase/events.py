@@ -1,50 +1,52 @@
 """
-Events of connections and credentials, sent as signals.
+The events of connections and credentials: each is counted, logged and sent as a signal.
 
-The events of connections are also counted and logged here. The credential cache counts
-and logs its events itself.
-
-`_lock` is held only while a counter is updated. Readers need no lock, because the
-counters of an alias are replaced as a whole.
+This is the only module that reports them. The class that calls a function here passes
+itself as the *sender* of the signal.
 """
 
 import logging
-import threading
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass
 from datetime import datetime
 
-from . import signals
-from .failures.failure import Action
-from .fork import run_in_child
+from . import process, signals
+from .failures.classify import classify, scrub
+from .failures.failure import Action, Source
 
 logger = logging.getLogger("django_lakebase")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionCounts:
-    """Counters of one alias in this process, since it started or was forked."""
-
-    opened: int = 0
-    failed: int = 0
-    retried: int = 0
-    reopened: int = 0
+# By what was counted (an alias, a credential cache) and the name of the event.
+_counts: Counter[tuple[Hashable, str]] = Counter()
+process.run_in_child(_counts.clear)
 
 
-_lock = threading.Lock()
-_counts: dict[str, ConnectionCounts] = {}
-
-
-def connection_counts(alias: str) -> ConnectionCounts:
-    """Return the counters of *alias*."""
-    return _counts.get(alias, ConnectionCounts())
+def get_count(subject: Hashable, event: str) -> int:
+    """Return how often *event* happened in this process, such as ``"opened"``."""
+    return _counts[subject, event]
 
 
 def credential_issued(
-    endpoint: str, *, issued_at: datetime, expires_at: datetime, seconds: float
+    sender: type,
+    cache: Hashable,
+    endpoint: str,
+    *,
+    issued_at: datetime,
+    expires_at: datetime,
+    seconds: float,
 ) -> None:
-    """Report that the workspace issued a credential, which took *seconds*."""
+    """Report that *cache* received a credential, *seconds* after it asked for one."""
+    _count(cache, "issued")
+    left = round((expires_at - issued_at).total_seconds())
+    logger.info(
+        "new credential for %s, valid for %d s",
+        endpoint,
+        left,
+        extra={"lakebase_endpoint": endpoint, "lakebase_left": left},
+    )
     signals.credential_issued.send_robust(
-        sender=None,
+        sender,
         endpoint=endpoint,
         issued_at=issued_at,
         expires_at=expires_at,
@@ -53,15 +55,39 @@ def credential_issued(
 
 
 def credential_failed(
-    endpoint: str, *, failure_id: str, reason: str, seconds: float
+    sender: type, endpoint: str, error: BaseException, *, seconds: float, left: float
 ) -> None:
-    """Report that a request for a credential failed; *reason* contains no secret."""
+    """
+    Report that a request for a credential failed with *error*.
+
+    *left* is how long the current credential is still valid, in seconds.
+    """
+    reason = scrub(str(error))
+    if left > 0:
+        logger.warning(
+            "could not refresh the credential for %s: %s; the current one is valid for "
+            "%d s",
+            endpoint,
+            reason,
+            left,
+            extra={"lakebase_endpoint": endpoint, "lakebase_left": round(left)},
+        )
     signals.credential_failed.send_robust(
-        sender=None,
+        sender,
         endpoint=endpoint,
-        failure_id=failure_id,
+        failure_id=classify(error, Source.WORKSPACE).id,
         reason=reason,
         seconds=seconds,
+    )
+
+
+def clock_is_off(endpoint: str, skew: str) -> None:
+    """Report that the newest credential for *endpoint* reveals a clock *skew*."""
+    logger.warning(
+        "clock skew with the credential for %s: %s",
+        endpoint,
+        skew,
+        extra={"lakebase_endpoint": endpoint},
     )
 
 
@@ -78,9 +104,11 @@ class ConnectEvent:
     seconds: float
 
 
-def connection_opened(connect: ConnectEvent, *, expires_at: datetime | None) -> None:
+def connection_opened(
+    sender: type, connect: ConnectEvent, *, expires_at: datetime | None
+) -> None:
     """Report an open connection; *expires_at* (UTC) is the end of its credential."""
-    _count(connect.alias, opened=1)
+    _count(connect.alias, "opened")
     logger.debug(
         "%s: opened a connection in %.3f s, attempt %d",
         connect.alias,
@@ -89,15 +117,20 @@ def connection_opened(connect: ConnectEvent, *, expires_at: datetime | None) -> 
         extra=_extra(connect),
     )
     signals.connection_opened.send_robust(
-        sender=None, connect=connect, expires_at=expires_at
+        sender, connect=connect, expires_at=expires_at
     )
 
 
 def connection_retried(
-    connect: ConnectEvent, *, failure_id: str, action: Action, pause: float
+    sender: type,
+    connect: ConnectEvent,
+    *,
+    failure_id: str,
+    action: Action,
+    pause: float,
 ) -> None:
     """Report a failed attempt; the next attempt follows after *pause* seconds."""
-    _count(connect.alias, retried=1)
+    _count(connect.alias, "retried")
     logger.debug(
         "%s: attempt %d failed (%s); next action: %s, after %.2f s",
         connect.alias,
@@ -105,10 +138,10 @@ def connection_retried(
         failure_id,
         action,
         pause,
-        extra=_extra(connect, failure=failure_id),
+        extra=_extra(connect, failure_id),
     )
     signals.connection_retried.send_robust(
-        sender=None,
+        sender,
         connect=connect,
         failure_id=failure_id,
         action=str(action),
@@ -116,24 +149,26 @@ def connection_retried(
     )
 
 
-def connection_failed(connect: ConnectEvent, *, failure_id: str) -> None:
+def connection_failed(sender: type, connect: ConnectEvent, *, failure_id: str) -> None:
     """Report that opening the connection failed; the caller gets the error."""
-    _count(connect.alias, failed=1)
+    _count(connect.alias, "failed")
     logger.debug(
         "%s: connecting failed after %.3f s: %s",
         connect.alias,
         connect.seconds,
         failure_id,
-        extra=_extra(connect, failure=failure_id),
+        extra=_extra(connect, failure_id),
     )
     signals.connection_failed.send_robust(
-        sender=None, connect=connect, failure_id=failure_id
+        sender, connect=connect, failure_id=failure_id
     )
 
 
-def session_reopened(alias: str, endpoint: str, *, seconds: float) -> None:
+def session_reopened(
+    sender: type, alias: str, endpoint: str, *, seconds: float
+) -> None:
     """Report that a session lost while idle was replaced within *seconds*."""
-    _count(alias, reopened=1)
+    _count(alias, "reopened")
     logger.info(
         "%s: the server ended an idle session; opened a new one in %.3f s",
         alias,
@@ -145,41 +180,20 @@ def session_reopened(alias: str, endpoint: str, *, seconds: float) -> None:
         },
     )
     signals.session_reopened.send_robust(
-        sender=None, alias=alias, endpoint=endpoint, seconds=seconds
+        sender, alias=alias, endpoint=endpoint, seconds=seconds
     )
 
 
-def _count(
-    alias: str,
-    *,
-    opened: int = 0,
-    failed: int = 0,
-    retried: int = 0,
-    reopened: int = 0,
-) -> None:
-    with _lock:
-        counts = connection_counts(alias)
-        _counts[alias] = replace(
-            counts,
-            opened=counts.opened + opened,
-            failed=counts.failed + failed,
-            retried=counts.retried + retried,
-            reopened=counts.reopened + reopened,
-        )
+def _count(subject: Hashable, event: str) -> None:
+    with process.lock:
+        _counts[subject, event] += 1
 
 
-def _extra(connect: ConnectEvent, *, failure: str = "") -> dict[str, object]:
+def _extra(connect: ConnectEvent, failure_id: str = "") -> dict[str, object]:
     return {
         "lakebase_alias": connect.alias,
         "lakebase_endpoint": connect.endpoint,
         "lakebase_attempts": connect.attempts,
         "lakebase_seconds": round(connect.seconds, 3),
-        "lakebase_failure": failure,
+        "lakebase_failure": failure_id,
     }
-
-
-@run_in_child
-def _reset_counts_after_fork() -> None:
-    global _lock  # noqa: PLW0603 - a thread of the parent may have held it.
-    _lock = threading.Lock()
-    _counts.clear()

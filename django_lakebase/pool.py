@@ -3,122 +3,71 @@ Connection pools of psycopg_pool whose connections log in with current tokens.
 
 Imported only if OPTIONS["pool"] is set.
 
-How it works. The workers of a `LakebasePool` open each connection through a
-`PoolConnector`, which pins a credential and keeps the last error. While the pool has no
-connection at all, callers check for that error every `POLL_INTERVAL` seconds, so they
-get the actual reason instead of a bare PoolTimeout. Before a connection is handed out,
-its socket is polled, so callers never get a connection that the server has closed.
-There is one pool for each process, alias and Target. If the settings change, the old
-pool is retired: it closes when its last connection has been returned.
+How it works. The workers of a `LakebasePool` open each connection with a `Connector`,
+which makes all retries; psycopg_pool adds none. If connecting fails for good, the
+waiting callers get that error at once, instead of a bare PoolTimeout at the end. Before
+a connection is handed out, its socket is polled, so callers never get a connection that
+the server has closed. There is one pool for each process, alias and Target. If the
+settings change, the old pool is retired: it closes when its last connection has been
+returned.
 
-Invariants. `_lock` guards changes to `_pools`; no pool is opened or closed under it.
-psycopg_pool's own lock guards the queue and the idle connections. `_checked_out` has
-no lock: each change is one operation on a dict, which is atomic. The garbage collector
-may run `LakebaseConnectionMixin.__del__` while this thread holds psycopg_pool's lock,
-so ``__del__`` only appends to `leaked`; the next `getconn` returns those connections to
-the pool. A child process neither uses nor closes the pools of its parent.
+Invariants. `process.lock` guards changes to `_pools`; no pool is opened or closed under
+it. psycopg_pool's own lock guards the queue and the idle connections. `_checked_out`
+has no lock: each change is one operation on a dict, which is atomic. The garbage
+collector may run `LakebaseConnectionMixin.__del__` while this thread holds
+psycopg_pool's lock, so ``__del__`` only appends to `leaked`; the next `getconn` returns
+those connections to the pool. A child process neither uses nor closes the pools of its
+parent.
 """
 
-import contextlib
 import copy
 import gc
 import os
 import threading
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
-from datetime import timedelta
 from typing import Any, TypeAlias
 
 import psycopg
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
-from .auth.registry import access_to
-from .auth.sdk import import_sdk
+from . import process
+from .auth.strategies import auth_for
 from .config.target import Target
 from .connect.connector import Connector
 from .connect.errors import connect_error
-from .connect.lazy_params import Params
-from .connect.liveness import Connection, is_readable, lifetime_of
-from .exceptions import ExplainedError
+from .connect.liveness import (
+    Connection,
+    has_ended,
+    lifetime_of,
+    must_be_kept,
+)
+from .connect.params import Params
+from .exceptions import ExplainedError, SettingsError
 from .failures.classify import failures_by_id
-from .failures.failure import Action
-from .fork import run_in_child
+from .failures.render import build_error
 
 # All in seconds. Databricks' own examples replace pooled connections after 45 minutes.
 MAX_LIFETIME = 2700.0
-# How long the pool tries to reconnect before it waits for the next caller. psycopg_pool
-# doubles its pauses, so with its default of five minutes callers would still wait long
-# after an outage has ended.
-RECONNECT_TIMEOUT = 10.0
-# How often a caller checks for an error while the pool has no connection.
-POLL_INTERVAL = 0.25
-# How long a caller waits before it reports an error that is older than its call.
-OLD_ERROR_DELAY = 2.0
 # The longest extension of a connection's lifetime while no credential is available.
 MAX_EXTENSION = 60.0
 
+# The process, the alias, and its settings.
 Key: TypeAlias = tuple[int, str, Hashable]
 
 
-class PoolConnector:
-    """
-    Opens the connections of a pool and keeps the last error.
-
-    *failed_at* is the time of *error*, as time.monotonic().
-    """
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.error: BaseException | None = None
-        self.failed_at = 0.0
-
-    def open(self, connect: Callable[..., Connection], params: Params) -> Connection:
-        """
-        Open a connection with *connect*; raises LakebaseError.
-
-        Tries again only with a new token or corrected parameters, never after a pause,
-        because the pool itself retries.
-        """
-        try:
-            return Connector(
-                self.target, params, lambda pinned: connect(**pinned), patient=False
-            ).run()
-        except Exception as exc:
-            self.record(exc)
-            raise
-
-    def record(self, error: BaseException) -> None:
-        """Record why a connection could not be opened."""
-        self.error, self.failed_at = error, time.monotonic()
-
-    def has_permanent_error(self, since: float) -> bool:
-        """
-        Return whether waiting is useless: the last error is one that no retry fixes.
-
-        Ignores an error from before *since*, as time.monotonic().
-        """
-        error = self.error
-        if error is None or self.failed_at < since:
-            return False
-        retry_actions = (Action.RETRY, Action.RETRY_BRIEFLY)
-        may_clear = (
-            isinstance(error, ExplainedError) and error.failure.action in retry_actions
-        )
-        return not may_clear
-
-
 class LakebaseConnectionMixin:
-    """A psycopg connection that a pool opens through its `PoolConnector`."""
+    """A psycopg connection that belongs to a `LakebasePool`."""
 
     @classmethod
     def connect(
-        cls, conninfo: str = "", *, lakebase: PoolConnector, **params: Any
+        cls, conninfo: str = "", *, lakebase_pool: "LakebasePool", **params: Any
     ) -> Connection:
         """Open a connection with a current credential; raises LakebaseError."""
         connect = super().connect  # type: ignore[misc]
-        return lakebase.open(lambda **pinned: connect(conninfo, **pinned), params)
+        return lakebase_pool.connect(lambda pinned: connect(conninfo, **pinned), params)
 
     def __del__(self) -> None:
         """Close the connection, and report it to its pool if it was never returned."""
@@ -139,7 +88,8 @@ class LakebasePool(ConnectionPool[Any]):
     """
     A pool of connections to one Target.
 
-    *options* are the project's ``OPTIONS["pool"]``; they override the defaults here.
+    *configure* sets up each new connection. *options* are the project's
+    ``OPTIONS["pool"]``; they override the defaults here.
     """
 
     def __init__(
@@ -150,30 +100,31 @@ class LakebasePool(ConnectionPool[Any]):
         options: dict[str, Any],
     ) -> None:
         self.target = target
-        self.is_retired = self.is_finished = False
+        self.is_retired = False
         self._process = os.getpid()
-        self._connector = PoolConnector(target)
+        self._configure_session = configure
+        self._error: ExplainedError | None = None
+        self._closing = threading.Event()
         # Connections in use: from the id of each to the thread that took it, or None
         # once that thread is known to have ended.
         self._checked_out: dict[int, weakref.ref[threading.Thread] | None] = {}
         # Closed connections that were garbage-collected while in use.
         self.leaked: deque[Any] = deque()
-        self._polls = 0
         self._sets_lifetime = "max_lifetime" not in options
         options = {
             "name": f"django-{target.alias}",
             "timeout": target.connect_budget,
-            "reconnect_timeout": RECONNECT_TIMEOUT,
+            # The Connector has already retried.
+            "reconnect_timeout": 0.0,
             "max_lifetime": MAX_LIFETIME,
             **options,
         }
         connection_class = options.pop("connection_class", psycopg.Connection)
         try:
             super().__init__(
-                connection_class=_with_connector(connection_class),
-                kwargs={**params, "autocommit": True, "lakebase": self._connector},
+                connection_class=_with_pool(connection_class),
+                kwargs={**params, "autocommit": True, "lakebase_pool": self},
                 open=False,
-                configure=self._configured(configure),
                 **options,
             )
         except (TypeError, ValueError) as exc:
@@ -183,11 +134,8 @@ class LakebasePool(ConnectionPool[Any]):
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:
         """Import the SDK in the calling thread, then start the workers."""
-        # Done before any timeout starts, because on a busy machine the import takes
-        # seconds. If it fails, a worker reports the error.
-        if self.closed and not self.target.is_native:
-            with contextlib.suppress(ImportError):
-                import_sdk()
+        if self.closed:
+            auth_for(self.target).prepare()
         super().open(wait, timeout)
 
     def getconn(self, timeout: float | None = None) -> Any:
@@ -195,16 +143,24 @@ class LakebasePool(ConnectionPool[Any]):
         Return a connection that the server has not closed.
 
         Raises LakebaseError with the actual reason if there is none within *timeout*
-        seconds.
+        seconds, or if connecting failed for good.
         """
         seconds = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
+        self._replace_abandoned()
         while True:
-            connection = self._getconn_or_raise(deadline, seconds)
+            try:
+                connection = super().getconn(deadline - time.monotonic())
+            except PoolTimeout as exc:
+                error = self._timeout_error(exc, seconds)
+                raise error from error.__cause__
+            except ExplainedError as exc:
+                # From `_fail_waiting`. A failure that may clear is worth another try.
+                if not exc.failure.is_retried or time.monotonic() >= deadline:
+                    raise
+                continue
             self._checked_out[id(connection)] = weakref.ref(threading.current_thread())
-            # A round trip is needed only if the server has sent data, which is usually
-            # the message that ends the session.
-            if not is_readable(connection) or _answers(connection):
+            if not has_ended(connection):
                 return connection
             connection.close()
             self.putconn(connection)
@@ -219,8 +175,39 @@ class LakebasePool(ConnectionPool[Any]):
 
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool; connections in use are closed when they are returned."""
-        self.is_finished = True
+        self._closing.set()
         super().close(timeout)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the pool was closed for good; a new one is not open yet either."""
+        return self._closing.is_set()
+
+    def connect(
+        self, connect: Callable[[Params], Connection], params: Params
+    ) -> Connection:
+        """Open a connection for psycopg_pool, in a worker; raises LakebaseError."""
+        try:
+            connection = Connector(
+                self.target, params, connect, pause=self._pause
+            ).run()
+            self._set_up(connection)
+        except Exception as exc:
+            self._error = self._explained(exc)
+            if not self._error.failure.is_retried:
+                self._fail_waiting()
+            raise
+        self._error = None
+        lifetime = lifetime_of(connection)
+        if self._sets_lifetime and lifetime is not None:
+            left = lifetime.duration.total_seconds()
+            self.max_lifetime = max(1.0, min(MAX_LIFETIME, left / 2))
+        return connection
+
+    def reconnect_failed(self) -> None:
+        """Let the waiting callers know that nothing tries to connect any longer."""
+        super().reconnect_failed()
+        self._fail_waiting()
 
     def is_checked_out(self, connection: object) -> bool:
         """
@@ -238,21 +225,38 @@ class LakebasePool(ConnectionPool[Any]):
         if not self._checked_out:
             self.close()
 
-    def get_stats(self) -> dict[str, int]:
-        """Return psycopg_pool's stats, with each polling caller counted only once."""
-        return self._without_polls(super().get_stats())
+    def _pause(self, seconds: float) -> None:
+        if self._closing.wait(seconds):
+            raise PoolClosed(f"the pool {self.name!r} is closed")
 
-    def pop_stats(self) -> dict[str, int]:
-        """Return the stats and reset the counters."""
-        stats = self._without_polls(super().pop_stats())
-        self._polls = 0
-        return stats
+    def _set_up(self, connection: Connection) -> None:
+        try:
+            self._configure_session(connection)
+        except Exception:
+            connection.close()
+            raise
 
-    def _without_polls(self, stats: dict[str, int]) -> dict[str, int]:
-        for name in ("requests_num", "requests_queued", "requests_errors"):
-            if stats.get(name):
-                stats[name] = max(0, stats[name] - self._polls)
-        return stats
+    def _explained(self, error: Exception) -> ExplainedError:
+        if isinstance(error, ExplainedError):
+            return error
+        failure = failures_by_id()["setup-failed"]
+        return connect_error(self.target, error, failure, seen=error)
+
+    def _fail_waiting(self) -> None:
+        """
+        Raise the last error in the callers that wait for a connection.
+
+        Not while connections are in use: these callers may get one that is returned.
+        """
+        if self._checked_out or self._error is None:
+            return
+        # Private attributes: psycopg_pool itself ends a wait early only if the pool is
+        # closed, and has no hook for a failed attempt.
+        with self._lock:
+            waiting = list(self._waiting)
+            self._waiting.clear()
+        for client in waiting:
+            client.fail(_copy(self._error))
 
     def _replace_abandoned(self) -> None:
         """
@@ -275,71 +279,16 @@ class LakebasePool(ConnectionPool[Any]):
         while self.leaked:
             self.putconn(self.leaked.popleft())
 
-    def _getconn_or_raise(self, deadline: float, seconds: float) -> Any:
-        started = time.monotonic()
-        self._replace_abandoned()
-        while True:
-            now = time.monotonic()
-            left = deadline - now
-            # If connections are in use, wait in a single call, so that this caller
-            # keeps its place in the queue.
-            any_in_use = bool(self._checked_out)
-            try:
-                return super().getconn(left if any_in_use else min(left, POLL_INTERVAL))
-            except PoolTimeout as exc:
-                timeout = exc
-            # 0.0 accepts an error of any age.
-            since = started if now - started < OLD_ERROR_DELAY else 0.0
-            if not any_in_use and self._connector.has_permanent_error(since):
-                break
-            if time.monotonic() >= deadline:
-                break
-            self._polls += 1
-        raise self._error(timeout, seconds)
-
-    def _error(self, timeout: PoolTimeout, seconds: float) -> BaseException:
-        error = self._connector.error
-        if not isinstance(error, ExplainedError):
-            # No error: all connections are in use, or the first attempt still runs.
-            is_exhausted = len(self._checked_out) >= self.max_size
-            failure = failures_by_id()["pool-exhausted" if is_exhausted else "waking"]
-            waited = f"{seconds:g}"
-            return connect_error(
-                self.target, timeout, failure, waited=waited, budget=waited
-            )
-        # A copy for each caller, because threads must not share a traceback.
-        error_copy = copy.copy(error)
-        error_copy.__cause__ = error.__cause__ or timeout
-        return error_copy
-
-    def _configured(
-        self, configure: Callable[[Connection], object]
-    ) -> Callable[[Connection], None]:
-        """Wrap *configure*, so that the pool records its error or its success."""
-
-        def configured(connection: Connection) -> None:
-            try:
-                configure(connection)
-            except Exception as exc:
-                failure = failures_by_id()["setup-failed"]
-                is_explained = isinstance(exc, ExplainedError)
-                self._connector.record(
-                    exc
-                    if is_explained
-                    else connect_error(self.target, exc, failure, seen=exc)
-                )
-                connection.close()
-                raise
-            self._connector.error = None
-            self._shorten_lifetime(connection)
-
-        return configured
-
-    def _shorten_lifetime(self, connection: Connection) -> None:
-        lifetime = lifetime_of(connection)
-        if self._sets_lifetime and lifetime is not None:
-            left = (lifetime.expires_at - lifetime.opened_at).total_seconds()
-            self.max_lifetime = max(1.0, min(MAX_LIFETIME, left / 2))
+    def _timeout_error(self, timeout: PoolTimeout, seconds: float) -> ExplainedError:
+        if self._error is not None:
+            return _copy(self._error, timeout)
+        # No error: all connections are in use, or the first attempt still runs.
+        is_exhausted = len(self._checked_out) >= self.max_size
+        failure = failures_by_id()["pool-exhausted" if is_exhausted else "waking"]
+        waited = f"{seconds:g}"
+        return connect_error(
+            self.target, timeout, failure, waited=waited, budget=waited
+        )
 
     def _extend_without_credential(self, connection: Any) -> None:
         # A private attribute: psycopg_pool has no other way to extend the lifetime of a
@@ -347,23 +296,25 @@ class LakebasePool(ConnectionPool[Any]):
         # credential is available.
         expires_at = getattr(connection, "_expire_at", None)
         now = time.monotonic()
-        if expires_at is None or expires_at > now or self.target.is_native:
+        if expires_at is None or expires_at > now:
             return
-        credentials = access_to(self.target).credentials
-        if credentials.get_cached() is None:
-            credentials.refresh_soon()
+        if must_be_kept(connection, self.target):
             # A quarter of the lifetime at most: a short-lived credential that arrives
             # in the meantime must not have expired before the connection is replaced.
             lifetime = lifetime_of(connection)
-            duration = (
-                lifetime.expires_at - lifetime.opened_at if lifetime else timedelta()
-            )
-            extension = min(MAX_EXTENSION, duration.total_seconds() / 4)
-            connection._expire_at = now + extension  # noqa: SLF001
+            duration = lifetime.duration.total_seconds() if lifetime else 0.0
+            connection._expire_at = now + min(MAX_EXTENSION, duration / 4)  # noqa: SLF001
 
 
-def _with_connector(connection_class: Any) -> Any:
-    """Return a subclass of *connection_class* that opens through a PoolConnector."""
+def _copy(error: ExplainedError, cause: BaseException | None = None) -> ExplainedError:
+    """Return a copy of *error*, because threads must not share a traceback."""
+    error_copy = copy.copy(error)
+    error_copy.__cause__ = error.__cause__ or cause
+    return error_copy
+
+
+def _with_pool(connection_class: Any) -> Any:
+    """Return a subclass of *connection_class* that belongs to a `LakebasePool`."""
     if connection_class is psycopg.Connection:
         return LakebaseConnection
     bases = LakebaseConnectionMixin, connection_class
@@ -377,70 +328,70 @@ def _has_ended(thread: "weakref.ref[threading.Thread] | None") -> bool:
     return found is None or not found.is_alive()
 
 
-def _answers(connection: Connection) -> bool:
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-    except psycopg.Error:
-        return False
-    return True
-
-
 # Pools inherited from a parent process stay here unused: closing them would end the
 # parent's sessions.
 _pools: dict[Key, LakebasePool] = {}
-_lock = threading.Lock()
 
 
-def pool_for(
-    alias: str, key: Hashable, make: Callable[[], LakebasePool]
-) -> LakebasePool:
+def pool_for(wrapper: Any, target: Target) -> LakebasePool:
     """
-    Return this process's pool of *alias* for *key*; create it with *make* if needed.
+    Return this process's pool for *wrapper*, a Django connection; create it if needed.
 
-    Retires the alias's pools with another key, because its settings have changed.
+    Retires the alias's pools with other settings. Does not open the pool. Raises
+    SettingsError.
     """
-    full_key = os.getpid(), alias, key
-    pool = _pools.get(full_key)
+    key = os.getpid(), target.alias, (target, wrapper.timezone_name)
+    pool = _pools.get(key)
     if pool is not None and not pool.is_finished and not pool.is_retired:
         return pool
-    with _lock:
-        pool = _pools.get(full_key)
+    with process.lock:
+        pool = _pools.get(key)
         if pool is None or pool.is_finished:
-            pool = _pools[full_key] = make()
+            pool = _pools[key] = _new_pool(wrapper, target)
         pool.is_retired = False
-        others = [
-            other
-            for (pid, other_alias, _), other in _pools.items()
-            if (pid, other_alias) == full_key[:2] and other is not pool
-        ]
+        others = [_pools[other] for other in _own_pools(target.alias) if other != key]
     for other in others:
         other.retire()
     return pool
 
 
+def _new_pool(wrapper: Any, target: Target) -> LakebasePool:
+    settings_dict = wrapper.settings_dict
+    # Checked only when the pool is created, as in Django.
+    if settings_dict.get("CONN_MAX_AGE", 0) != 0:
+        failure = failures_by_id()["pool-age"]
+        raise build_error(SettingsError, failure, target.label, {})
+    options = settings_dict["OPTIONS"]["pool"]
+    has_checks = settings_dict.get("CONN_HEALTH_CHECKS")
+    # The pool keeps a reference to this wrapper, which never connects. With *wrapper*,
+    # the connection of an ended thread would stay alive.
+    separate = type(wrapper)(settings_dict, target.alias)
+    return LakebasePool(
+        target,
+        wrapper.get_connection_params(),
+        separate._configure_connection,  # noqa: SLF001 - Django's.
+        {
+            "check": ConnectionPool.check_connection if has_checks else None,
+            **({} if options is True else options),
+        },
+    )
+
+
+def _own_pools(alias: str) -> list[Key]:
+    return [key for key in list(_pools) if key[:2] == (os.getpid(), alias)]
+
+
 def stats_of(alias: str) -> dict[str, int]:
     """Return the sum of psycopg_pool's stats for this process's pools of *alias*."""
-    mine = [
-        pool for key, pool in list(_pools.items()) if key[:2] == (os.getpid(), alias)
-    ]
-    totals: dict[str, int] = {}
-    for pool in mine:
-        for name, value in pool.get_stats().items():
-            totals[name] = totals.get(name, 0) + value
-    return totals
+    totals: Counter[str] = Counter()
+    for key in _own_pools(alias):
+        totals.update(_pools[key].get_stats())
+    return dict(totals)
 
 
 def close_pools(alias: str) -> None:
     """Close this process's pools of *alias*."""
-    with _lock:
-        mine = [key for key in _pools if key[:2] == (os.getpid(), alias)]
-        pools = [_pools.pop(key) for key in mine]
+    with process.lock:
+        pools = [_pools.pop(key) for key in _own_pools(alias)]
     for pool in pools:
         pool.close()
-
-
-@run_in_child
-def _replace_lock_after_fork() -> None:
-    global _lock  # noqa: PLW0603 - a thread of the parent may have held it.
-    _lock = threading.Lock()

@@ -6,7 +6,7 @@ from datetime import datetime
 from django.db import connections
 
 from . import events
-from .auth.registry import access_to
+from .auth.registry import credentials_of
 from .base import LakebaseMixin
 
 
@@ -48,17 +48,17 @@ def get_stats() -> dict[str, Stats]:
 
 
 def _stats_of(alias: str, wrapper: LakebaseMixin) -> Stats:
-    target, counts = wrapper.get_target(), events.connection_counts(alias)
-    credentials = None if target.is_native else access_to(target).credentials
+    target = wrapper.get_target()
+    credentials = credentials_of(target)
     return Stats(
         alias=alias,
         endpoint=target.endpoint,
         credentials_issued=credentials.issued if credentials else 0,
         credential_expires_at=credentials.expires_at if credentials else None,
         last_error=credentials.last_error if credentials else "",
-        connections_opened=counts.opened,
-        connections_failed=counts.failed,
-        attempts_retried=counts.retried,
-        sessions_reopened=counts.reopened,
+        connections_opened=events.get_count(alias, "opened"),
+        connections_failed=events.get_count(alias, "failed"),
+        attempts_retried=events.get_count(alias, "retried"),
+        sessions_reopened=events.get_count(alias, "reopened"),
         pool=wrapper.pool_stats(),
     )

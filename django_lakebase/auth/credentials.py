@@ -11,22 +11,20 @@ Invariants. The lifetime is what the service reports (*expires_at*), never an
 assumption. A failed fetch never discards a credential that is still valid. The token is
 never logged or shown.
 
-Locks. The cache has none: its attributes are replaced by single assignments, and a
-`SingleFlight` ensures that one fetch at a time stores its result. The only lock is
-inside `SingleFlight`, which never holds it during a fetch.
+Locks. The cache needs none: its attributes are replaced by single assignments, and a
+`SingleFlight` ensures that one fetch at a time stores its result.
 """
 
-import logging
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from django_lakebase import events
 from django_lakebase.failures.classify import retry_after, scrub
 
 from .singleflight import CALL_TIMEOUT, CallError, SingleFlight
-
-logger = logging.getLogger("django_lakebase")
 
 # The longest lifetime that the service issues; a longer one means that a clock is off.
 MAX_LIFETIME = timedelta(hours=1)
@@ -88,15 +86,11 @@ class Credential:
         return ""
 
 
-class CredentialError(Exception):
-    """No credential is available; ``__cause__`` is the reason."""
-
-
 class CredentialCache:
     """
     The credential of one login for one endpoint, shared by all threads of a process.
 
-    *fetch* gets a new credential from the service and runs in a background thread.
+    *request* gets a new credential from the service and runs in a background thread.
     *prepare* runs in the calling thread before that. *name* identifies the credential
     in logs. *now* (aware, UTC) and *jitter* (0 to 1) are parameters so that tests
     control time and randomness.
@@ -104,7 +98,7 @@ class CredentialCache:
 
     def __init__(
         self,
-        fetch: Callable[[], Credential],
+        request: Callable[[], Credential],
         *,
         name: str,
         prepare: Callable[[], None] = lambda: None,
@@ -112,35 +106,37 @@ class CredentialCache:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
-        self.issued = 0
         # The clock skew that the newest credential reveals, as text, or "".
         self.clock_skew = ""
-        self._now, self._jitter = now, jitter
+        self.last_exception: BaseException | None = None
+        # When the next refresh may start after a failed one (aware, UTC).
+        self.retry_at: datetime | None = None
+        self.refresh_at: datetime | None = None
+        self._request, self._now, self._jitter = request, now, jitter
         self._refresh = SingleFlight(
-            fetch, prepare=prepare, on_result=self._store, on_error=self._record_failure
+            self._fetch,
+            prepare=prepare,
+            on_result=self.adopt,
+            on_error=self._record_failure,
         )
-        self._probe = SingleFlight(fetch, prepare=prepare, on_result=self._receive)
+        self._probe = SingleFlight(self._fetch, prepare=prepare)
         self._probe_at: datetime | None = None
         self._current: Credential | None = None
-        self._refresh_at: datetime | None = None
-        self._error: BaseException | None = None
         self._pause = FIRST_PAUSE
-        self._retry_at: datetime | None = None
         self._throttled_until: datetime | None = None
 
     def get(self, timeout: float = CALL_TIMEOUT) -> Credential:
         """
         Return a usable credential, almost always from memory.
 
-        Without one, waits at most *timeout* seconds for the service. Raises
-        `CredentialError` with the reason as its cause.
+        Without one, waits at most *timeout* seconds for the service. Raises CallError.
         """
         credential = self.get_cached()
         if credential is not None:
             return credential
         try:
-            return self._fetch(timeout)
-        except CredentialError:
+            return self._wait_for_refresh(timeout)
+        except CallError:
             # The server checks expiry only at login, so within the margin the cached
             # credential still works. Use it while no new one is available.
             expiring = self._current
@@ -153,16 +149,16 @@ class CredentialCache:
         credential, now = self._current, self._now()
         if credential is None or not credential.is_fresh(now):
             return None
-        if self._refresh_at is not None and now >= self._refresh_at:
+        if self.refresh_at is not None and now >= self.refresh_at:
             self.refresh_soon()
         return credential
 
     def refresh_soon(self) -> None:
-        """Start a fetch in the background, except in the pause after a failed one."""
+        """Start a refresh in the background, except in the pause after a failed one."""
         now = self._now()
-        if self._retry_at is None or now >= self._retry_at:
+        if self.retry_at is None or now >= self.retry_at:
             # Limits the rate even if the thread dies before it reports a failure.
-            self._retry_at = now + timedelta(seconds=CALL_TIMEOUT)
+            self.retry_at = now + timedelta(seconds=CALL_TIMEOUT)
             self._refresh.start()
 
     def refresh_if_due(self, timeout: float) -> None:
@@ -170,14 +166,14 @@ class CredentialCache:
         Refresh a credential that is past its refresh time, and wait for the result.
 
         Waits until the fetching thread has ended, at most until *timeout* seconds after
-        its start. Does nothing before the first credential. Starts no fetch in the
+        its start. Does nothing before the first credential. Starts no request in the
         pause after a failed one. Logs a failure instead of raising it.
         """
         if self._current is None:
             return
-        if self._refresh_at is not None and self._now() >= self._refresh_at:
+        if self.refresh_at is not None and self._now() >= self.refresh_at:
             self.refresh_soon()
-        self._refresh.join(timeout)
+        self.join(timeout)
 
     def drop(self, rejected: Credential) -> None:
         """Drop *rejected*, unless another thread has already replaced it."""
@@ -189,7 +185,7 @@ class CredentialCache:
         Return a newly issued credential without replacing the cached one.
 
         Returns None if the last probe was less than `PROBE_INTERVAL` ago. Raises
-        `CredentialError`.
+        CallError.
         """
         now = self._now()
         if self._probe_at is not None and now - self._probe_at < PROBE_INTERVAL:
@@ -201,39 +197,36 @@ class CredentialCache:
         """
         Return a newly issued credential without replacing the cached one.
 
-        Waits at most *timeout* seconds. Raises `CredentialError`.
+        Waits at most *timeout* seconds. Raises CallError.
         """
-        try:
-            return self._probe.wait(timeout)
-        except CallError as exc:
-            raise CredentialError(scrub(str(exc.__cause__))) from exc.__cause__
+        return self._probe.wait(timeout)
 
     def adopt(self, credential: Credential) -> None:
-        """Cache *credential*, a newly issued one with which a login has succeeded."""
-        self._keep(credential)
+        """Cache *credential*, which was just issued or has just logged in."""
+        span = LATEST_REFRESH - EARLIEST_REFRESH
+        share = EARLIEST_REFRESH + span * self._jitter()
+        self.refresh_at = credential.issued_at + credential.lifetime * share
+        self._current = credential
+        self.last_exception = self.retry_at = self._throttled_until = None
+        self._pause = FIRST_PAUSE
 
     def is_refreshing(self) -> bool:
-        """Return whether a request for a new credential is running."""
+        """Return whether a refresh is running."""
         return self._refresh.is_running()
 
     def join(self, timeout: float) -> None:
-        """Wait until the thread of the latest request has ended; see `SingleFlight`."""
+        """Wait until the thread of the latest refresh has ended; see `SingleFlight`."""
         self._refresh.join(timeout)
 
     @property
-    def retry_at(self) -> datetime | None:
-        """When the next request may start after a failure (aware, UTC)."""
-        return self._retry_at
-
-    @property
-    def last_exception(self) -> BaseException | None:
-        """The exception of the last refresh, or None if it succeeded."""
-        return self._error
+    def issued(self) -> int:
+        """The number of credentials that this process has received."""
+        return events.get_count(self, "issued")
 
     @property
     def last_error(self) -> str:
-        """The text of `last_exception`, without secrets, or ""."""
-        return scrub(str(self._error)) if self._error else ""
+        """The text of *last_exception*, without secrets, or ""."""
+        return scrub(str(self.last_exception)) if self.last_exception else ""
 
     @property
     def expires_at(self) -> datetime | None:
@@ -241,71 +234,52 @@ class CredentialCache:
         current = self._current
         return None if current is None else current.expires_at
 
-    def _fetch(self, timeout: float) -> Credential:
-        throttled_until, error = self._throttled_until, self._error
+    def _wait_for_refresh(self, timeout: float) -> Credential:
+        throttled_until, error = self._throttled_until, self.last_exception
         if throttled_until is not None and error and self._now() < throttled_until:
-            raise CredentialError(scrub(str(error))) from error
-        try:
-            return self._refresh.wait(timeout)
-        except CallError as exc:
-            raise CredentialError(scrub(str(exc.__cause__))) from exc.__cause__
+            raise CallError(error)
+        return self._refresh.wait(timeout)
 
-    def _receive(self, credential: Credential) -> Credential:
-        self.issued += 1
+    def _fetch(self) -> Credential:
+        """Request a credential, and report the result; runs in a background thread."""
+        started = time.monotonic()
+        try:
+            credential = self._request()
+        except Exception as exc:
+            current = self._current
+            left = current.left(self._now()) if current is not None else timedelta()
+            events.credential_failed(
+                type(self),
+                self.name,
+                exc,
+                seconds=time.monotonic() - started,
+                left=left.total_seconds(),
+            )
+            raise
         skew = self.clock_skew = credential.describe_clock_skew()
         if skew:
-            logger.warning(
-                "clock skew with the credential for %s: %s",
-                self.name,
-                skew,
-                extra={"lakebase_endpoint": self.name},
-            )
+            events.clock_is_off(self.name, skew)
         if credential.lifetime > MAX_LIFETIME + CLOCK_TOLERANCE:
             expires_at = credential.issued_at + MAX_LIFETIME
-            return replace(credential, expires_at=expires_at)
-        return credential
-
-    def _store(self, credential: Credential) -> Credential:
-        credential = self._receive(credential)
-        self._keep(credential)
-        seconds = credential.left(self._now()).total_seconds()
-        logger.info(
-            "new credential for %s, valid for %d s",
+            credential = replace(credential, expires_at=expires_at)
+        events.credential_issued(
+            type(self),
+            self,
             self.name,
-            seconds,
-            extra={"lakebase_endpoint": self.name, "lakebase_left": round(seconds)},
+            issued_at=credential.issued_at,
+            expires_at=credential.expires_at,
+            seconds=time.monotonic() - started,
         )
         return credential
 
-    def _keep(self, credential: Credential) -> None:
-        span = LATEST_REFRESH - EARLIEST_REFRESH
-        share = EARLIEST_REFRESH + span * self._jitter()
-        self._refresh_at = credential.issued_at + credential.lifetime * share
-        self._current = credential
-        self._error = self._retry_at = self._throttled_until = None
-        self._pause = FIRST_PAUSE
-
     def _record_failure(self, error: BaseException) -> None:
         now = self._now()
-        self._error = error
+        self.last_exception = error
         pause = timedelta(seconds=self._pause * (0.5 + self._jitter() / 2))
         throttled = timedelta(seconds=retry_after(error))
         if throttled:
             self._throttled_until = now + throttled
         # The sum, not the maximum: processes that got the same Retry-After must not
         # retry together.
-        self._retry_at = now + throttled + pause
+        self.retry_at = now + throttled + pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
-        current = self._current
-        if current is not None and current.left(now) > timedelta():
-            logger.warning(
-                "could not refresh the credential for %s: %s; the current one is valid "
-                "for %d s",
-                self.name,
-                scrub(str(error)),
-                current.left(now).total_seconds(),
-                extra={
-                    "lakebase_endpoint": self.name,
-                    "lakebase_left": round(current.left(now).total_seconds()),
-                },
-            )

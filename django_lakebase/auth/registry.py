@@ -1,36 +1,25 @@
 """
 The process's `Access` objects: credential, host and user per login and endpoint.
 
-How it works. All aliases and threads with the same login and endpoint share one
-`Access`. Before a fork, this module refreshes the credentials that are due and blocks
-imports of the SDK, so that no other thread is importing it. The child gets new locks
-and keeps the credentials.
-
-Invariants. Finding an `Access` does no I/O. `_lock` guards `_accesses` and is held only
-while an entry is found or added, never during I/O. The hook that runs before a fork
-does not take `_lock`: it reads a copy of the entries.
+All aliases and threads with the same login and endpoint share one `Access`. A forked
+child keeps them, with their credentials. Finding an `Access` does no I/O.
 """
 
 import contextlib
-import os
-import threading
 import time
 from collections.abc import Callable
 
-from django_lakebase import events
+from django_lakebase import process
 from django_lakebase.config.target import Login, Target
-from django_lakebase.failures.classify import classify, scrub
-from django_lakebase.failures.failure import Source
-from django_lakebase.fork import run_in_child
 
-from . import sdk, workspace
-from .credentials import Credential, CredentialCache
+from .credentials import CredentialCache
+from .sdk import import_sdk
 from .singleflight import CallError, SingleFlight
+from .workspace import Workspace, forget_clients
 
 # The most seconds that a fork is delayed, for all credentials that are due together.
 FORK_TIMEOUT = 1.0
 
-_lock = threading.Lock()
 _accesses: dict[tuple[Login, str], "Access"] = {}
 
 
@@ -38,7 +27,7 @@ class CachedValue:
     """A value that is fetched once, and again after it has been marked stale."""
 
     def __init__(self, fetch: Callable[[], str]) -> None:
-        self._call = SingleFlight(fetch, prepare=sdk.import_sdk)
+        self._call = SingleFlight(fetch, prepare=import_sdk)
         self.value = ""
         self._is_stale = False
 
@@ -60,39 +49,19 @@ class CachedValue:
 
 
 class Access:
-    """
-    The credential, host and user that one login gets for one endpoint.
-
-    Shared by all aliases and threads of the process with that login and endpoint.
-    """
+    """The credential, host and user that *login* gets for *endpoint*."""
 
     def __init__(self, login: Login, endpoint: str) -> None:
-        self._login = login
+        self.workspace = workspace = Workspace(login)
         self.credentials = CredentialCache(
-            lambda: _fetch_credential(login, endpoint),
+            lambda: workspace.issue_credential(endpoint),
             name=endpoint,
-            prepare=sdk.import_sdk,
+            prepare=import_sdk,
         )
         # False as soon as one of the aliases that share this object has opted out.
         self.refresh_before_fork = True
-        self.host = CachedValue(lambda: workspace.fetch_host(login, endpoint))
-        self.user = CachedValue(lambda: workspace.fetch_identity(login))
-
-    def identify(self, user: str, timeout: float) -> tuple[str, frozenset[str]]:
-        """
-        Return the login's identity, and its groups if *user* is not the identity.
-
-        Waits at most *timeout* seconds for both. Raises CallError.
-        """
-        deadline = time.monotonic() + timeout
-        identity = self.user.get(timeout)
-        if user in ("", identity):
-            return identity, frozenset()
-        left = deadline - time.monotonic()
-        groups = workspace.call_bounded(
-            lambda: workspace.fetch_groups(self._login), left
-        )
-        return identity, groups
+        self.host = CachedValue(lambda: workspace.host(endpoint))
+        self.user = CachedValue(workspace.identity)
 
 
 def access_to(target: Target) -> Access:
@@ -100,7 +69,7 @@ def access_to(target: Target) -> Access:
     if target.login is None:
         raise TypeError(f"{target.label} logs in with a password, not with a token")
     key = target.login, target.endpoint
-    with _lock:
+    with process.lock:
         access = _accesses.get(key)
         if access is None:
             access = _accesses[key] = Access(*key)
@@ -109,40 +78,18 @@ def access_to(target: Target) -> Access:
         return access
 
 
+def credentials_of(target: Target) -> CredentialCache | None:
+    """Return the credential cache of *target*, or None for a login with a password."""
+    return None if target.login is None else access_to(target).credentials
+
+
 def reset() -> None:
     """Forget all credentials and clients, for tests: like a new process."""
     _accesses.clear()
-    workspace.forget_clients()
+    forget_clients()
 
 
-def _fetch_credential(login: Login, endpoint: str) -> Credential:
-    started = time.monotonic()
-    try:
-        credential = workspace.fetch_credential(login, endpoint)
-    except Exception as exc:
-        events.credential_failed(
-            endpoint,
-            failure_id=classify(exc, Source.WORKSPACE).id,
-            reason=scrub(str(exc)),
-            seconds=time.monotonic() - started,
-        )
-        raise
-    events.credential_issued(
-        endpoint,
-        issued_at=credential.issued_at,
-        expires_at=credential.expires_at,
-        seconds=time.monotonic() - started,
-    )
-    return credential
-
-
-def _before_fork() -> None:
-    try:
-        _refresh_due_credentials()
-    finally:
-        sdk.block_imports()
-
-
+@process.run_before_fork
 def _refresh_due_credentials() -> None:
     """
     Refresh the credentials that are due, so that no child process has to.
@@ -159,13 +106,3 @@ def _refresh_due_credentials() -> None:
         if access.refresh_before_fork and left > 0:
             with contextlib.suppress(Exception):
                 access.credentials.refresh_if_due(left)
-
-
-@run_in_child
-def _replace_lock_after_fork() -> None:
-    global _lock  # noqa: PLW0603 - a thread of the parent may have held it.
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=sdk.unblock_imports)

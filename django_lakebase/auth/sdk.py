@@ -2,9 +2,7 @@
 The only module that imports databricks-sdk: creates clients, explains failed logins.
 
 Importing the SDK takes about a second, so it is imported at first use, in the thread
-that needs it. `_import_lock` is held during the import, and by a thread that forks
-during the fork. A fork while another thread imports would leave the child with a
-half-initialised module and a locked import lock.
+that needs it.
 
 The SDK's own retries (300 seconds by default) are switched off: the retry policy and
 the credential cache decide when to try again. Where the SDK says only that it found no
@@ -15,19 +13,17 @@ import os
 import re
 import shlex
 import shutil
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.utils.module_loading import import_string
 
-from django_lakebase import __version__
+from django_lakebase import __version__, process
 from django_lakebase.config.pasted_values import clean, parse_workspace_host
 from django_lakebase.config.resolve import read_variable
 from django_lakebase.config.target import Login
 from django_lakebase.failures.classify import KnownFailure
-from django_lakebase.fork import run_in_child
 
 from .singleflight import CALL_TIMEOUT
 
@@ -54,33 +50,15 @@ _PROGRAM_FAILED = (
 # In seconds. The SDK takes 0 for "not set" and would use its default of 300.
 RETRY_TIMEOUT = 1
 
-_import_lock = threading.RLock()
-
 
 def import_sdk() -> None:
     """Import the SDK if it is not imported yet; raises ImportError."""
-    with _import_lock:
+    with process.import_lock:
         from databricks.sdk.config import Config
 
         # Build the list of the SDK's settings under the lock: if two threads do so at
         # the same time, they fail with "dictionary changed size during iteration".
         Config.attributes()
-
-
-def block_imports() -> None:
-    """Wait for an import of the SDK to end, then block imports in other threads."""
-    _import_lock.acquire()
-
-
-def unblock_imports() -> None:
-    """Allow imports of the SDK again."""
-    _import_lock.release()
-
-
-@run_in_child
-def _replace_lock_after_fork() -> None:
-    global _import_lock  # noqa: PLW0603 - the parent's hook has acquired it.
-    _import_lock = threading.RLock()
 
 
 def new_client(login: Login) -> "WorkspaceClient":

@@ -1,9 +1,8 @@
 """
 The Databricks workspace: credentials, identity and endpoints, through databricks-sdk.
 
-Functions named ``fetch_*`` make requests and raise the SDK's errors. They have no time
-limit: callers use a `SingleFlight` or `call_bounded`. A process keeps one client per
-login, so that it logs in only once.
+Each method makes one or two requests. A process keeps one client per login, so that it
+logs in only once.
 """
 
 from collections.abc import Callable
@@ -11,10 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from django_lakebase import process
 from django_lakebase.config.target import Login
 from django_lakebase.failures.classify import KnownFailure, classify
 from django_lakebase.failures.failure import Source
-from django_lakebase.fork import run_in_child
 
 from .credentials import Credential, utc_now
 from .sdk import explain_login, import_sdk, new_client
@@ -28,6 +27,12 @@ READ_WRITE = "ENDPOINT_TYPE_READ_WRITE"
 T = TypeVar("T")
 
 _clients: dict[Login, "WorkspaceClient"] = {}
+process.run_in_child(_clients.clear)
+
+
+def forget_clients() -> None:
+    """Forget all clients, so that the next request logs in again."""
+    _clients.clear()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,115 +46,127 @@ class EndpointInfo:
     is_disabled: bool
 
 
-def call_bounded(function: Callable[[], T], timeout: float) -> T:
-    """Return the result of *function* within *timeout* seconds; raises CallError."""
-    return SingleFlight(function, prepare=import_sdk).wait(timeout)
-
-
-def log_in(login: Login) -> str:
-    """Log in; return the login method and the host, such as ``oauth-m2m, https://…``."""
-
-    def authenticate(client: "WorkspaceClient") -> str:
-        client.config.authenticate()
-        return f"{client.config.auth_type}, {client.config.host}"
-
-    return _request(login, authenticate)
-
-
-def fetch_credential(login: Login, endpoint: str) -> Credential:
-    """Fetch a new credential; raises KnownFailure if the response is incomplete."""
-    response = _request(
-        login,
-        lambda client: client.postgres.generate_database_credential(endpoint=endpoint),
-    )
-    if not response.token or response.expire_time is None:
-        raise KnownFailure("empty-credential")
-    return Credential(
-        token=response.token,
-        issued_at=utc_now(),
-        expires_at=response.expire_time.ToDatetime().replace(tzinfo=UTC),
-    )
-
-
-def fetch_identity(login: Login) -> str:
-    """Fetch the identity of *login*, which is also the name of its Postgres role."""
-    identity = _request(login, lambda client: client.current_user.me()).user_name
-    if not identity:
-        raise KnownFailure("identity-unknown")
-    return identity
-
-
-def fetch_groups(login: Login) -> frozenset[str]:
+class Workspace:
     """
-    Fetch the names of the groups that the identity of *login* belongs to.
+    The workspace of *login*.
 
-    The Postgres role of a group accepts the tokens of all its members.
+    Without a *timeout*, a method runs in the calling thread, without a time limit, and
+    raises the SDK's errors or KnownFailure. With a *timeout* in seconds, it raises
+    CallError with that error as its cause.
     """
-    groups = _request(login, lambda client: client.current_user.me()).groups or ()
-    return frozenset(group.display for group in groups if group.display)
 
+    def __init__(self, login: Login) -> None:
+        self._login = login
 
-def fetch_endpoint(login: Login, name: str) -> EndpointInfo:
-    """Fetch the endpoint *name*."""
-    response = _request(login, lambda client: client.postgres.get_endpoint(name))
-    status: Any = response.status
-    hosts = getattr(status, "hosts", None)
-    endpoint_type = getattr(status, "endpoint_type", None)
-    state = getattr(status, "current_state", None)
-    return EndpointInfo(
-        name=name,
-        host=getattr(hosts, "host", None) or "",
-        state=state.value if state else "unknown",
-        is_read_write=endpoint_type is None or endpoint_type.value == READ_WRITE,
-        is_disabled=bool(getattr(status, "disabled", False)),
-    )
+    def log_in(self, *, timeout: float | None = None) -> str:
+        """Log in; return the method and the host, such as ``oauth-m2m, https://…``."""
 
+        def authenticate(client: "WorkspaceClient") -> str:
+            client.config.authenticate()
+            return f"{client.config.auth_type}, {client.config.host}"
 
-def fetch_host(login: Login, name: str) -> str:
-    """Fetch the host of the read-write endpoint *name*; raises KnownFailure."""
-    endpoint = fetch_endpoint(login, name)
-    if not endpoint.is_read_write:
-        raise KnownFailure("endpoint-read-only")
-    if not endpoint.host:
-        raise KnownFailure("host-unknown", state=endpoint.state)
-    return endpoint.host
+        return self._request(authenticate, timeout)
 
+    def issue_credential(
+        self, endpoint: str, *, timeout: float | None = None
+    ) -> Credential:
+        """Return a new credential for *endpoint*."""
 
-def _request(login: Login, send: Callable[["WorkspaceClient"], T]) -> T:
-    """
-    Return the result of *send*; retry once if the workspace rejects the login token.
+        def issue(client: "WorkspaceClient") -> Credential:
+            response = client.postgres.generate_database_credential(endpoint=endpoint)
+            if not response.token or response.expire_time is None:
+                raise KnownFailure("empty-credential")
+            return Credential(
+                token=response.token,
+                issued_at=utc_now(),
+                expires_at=response.expire_time.ToDatetime().replace(tzinfo=UTC),
+            )
 
-    The retry uses a new client, because the SDK keeps its login token until the token
-    expires, even if the workspace has rejected it.
-    """
-    client = _client(login)
-    try:
-        return send(client)
-    except Exception as exc:
-        is_rejected = classify(exc, Source.WORKSPACE).id == "login-token-rejected"
-        if not is_rejected or _clients.get(login) is not client:
-            # Some login methods run a program for every token, so a login can fail here
-            # too.
-            config = getattr(client, "config", None)
-            known = config and explain_login(config, exc)
-            if known is not None:
-                raise known from exc
-            raise
-    _clients.pop(login, None)  # Another thread may have removed it already.
-    return send(_client(login))
+        return self._request(issue, timeout)
 
+    def identity(self, *, timeout: float | None = None) -> str:
+        """Return the identity of the login, which is the name of its Postgres role."""
 
-def _client(login: Login) -> "WorkspaceClient":
-    """Return the process's client for *login*; create it if needed."""
-    client = _clients.get(login)
-    if client is None:
-        client = _clients.setdefault(login, new_client(login))
-    return client
+        def identify(client: "WorkspaceClient") -> str:
+            identity = client.current_user.me().user_name
+            if not identity:
+                raise KnownFailure("identity-unknown")
+            return identity
 
+        return self._request(identify, timeout)
 
-def forget_clients() -> None:
-    """Forget all clients, so that the next request logs in again."""
-    _clients.clear()
+    def groups(self, *, timeout: float | None = None) -> frozenset[str]:
+        """
+        Return the names of the groups that the identity belongs to.
 
+        The Postgres role of a group accepts the tokens of all its members.
+        """
 
-run_in_child(forget_clients)
+        def list_groups(client: "WorkspaceClient") -> frozenset[str]:
+            groups = client.current_user.me().groups or ()
+            return frozenset(group.display for group in groups if group.display)
+
+        return self._request(list_groups, timeout)
+
+    def endpoint(self, name: str, *, timeout: float | None = None) -> EndpointInfo:
+        """Return what the workspace reports about the endpoint *name*."""
+
+        def describe(client: "WorkspaceClient") -> EndpointInfo:
+            status: Any = client.postgres.get_endpoint(name).status
+            hosts = getattr(status, "hosts", None)
+            endpoint_type = getattr(status, "endpoint_type", None)
+            state = getattr(status, "current_state", None)
+            return EndpointInfo(
+                name=name,
+                host=getattr(hosts, "host", None) or "",
+                state=state.value if state else "unknown",
+                is_read_write=endpoint_type is None
+                or endpoint_type.value == READ_WRITE,
+                is_disabled=bool(getattr(status, "disabled", False)),
+            )
+
+        return self._request(describe, timeout)
+
+    def host(self, name: str) -> str:
+        """Return the host of the read-write endpoint *name*."""
+        endpoint = self.endpoint(name)
+        if not endpoint.is_read_write:
+            raise KnownFailure("endpoint-read-only")
+        if not endpoint.host:
+            raise KnownFailure("host-unknown", state=endpoint.state)
+        return endpoint.host
+
+    def _request(
+        self, send: Callable[["WorkspaceClient"], T], timeout: float | None = None
+    ) -> T:
+        """
+        Return the result of *send*; retry once if the workspace rejects the login.
+
+        The retry uses a new client, because the SDK keeps its login token until the
+        token expires, even if the workspace has rejected it.
+        """
+        if timeout is not None:
+            flight = SingleFlight(lambda: self._request(send), prepare=import_sdk)
+            return flight.wait(timeout)
+        client = self._client()
+        try:
+            return send(client)
+        except Exception as exc:
+            is_rejected = classify(exc, Source.WORKSPACE).id == "login-token-rejected"
+            if not is_rejected or _clients.get(self._login) is not client:
+                # Some login methods run a program for every token, so a login can fail
+                # here too.
+                config = getattr(client, "config", None)
+                known = config and explain_login(config, exc)
+                if known is not None:
+                    raise known from exc
+                raise
+        _clients.pop(self._login, None)  # Another thread may have removed it already.
+        return send(self._client())
+
+    def _client(self) -> "WorkspaceClient":
+        """Return the process's client for the login; create it if needed."""
+        client = _clients.get(self._login)
+        if client is None:
+            client = _clients.setdefault(self._login, new_client(self._login))
+        return client

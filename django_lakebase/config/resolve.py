@@ -23,8 +23,9 @@ from typing import Any
 
 from django.db.backends.base.base import NO_DB_ALIAS
 
-from django_lakebase.exceptions import SettingsError, build_error
+from django_lakebase.exceptions import SettingsError
 from django_lakebase.failures.classify import failures_by_id, scrub
+from django_lakebase.failures.render import build_error
 
 from .pasted_values import (
     clean,

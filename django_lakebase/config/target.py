@@ -64,33 +64,3 @@ class Target:
     password_setting: str = ""
     is_password_token: bool = False
     password_key: str = field(default="", repr=False)
-
-    @property
-    def is_native(self) -> bool:
-        """Whether the project's password is used instead of a token."""
-        return self.login is None
-
-    @property
-    def identity_setting(self) -> str:
-        """The setting or variable to correct if *user* is not the login's identity."""
-        is_variable = self.user_setting in USER_VARIABLES
-        return USER_VARIABLES[0] if is_variable else "USER"
-
-    def facts(self, **more: object) -> dict[str, object]:
-        """Return the values for the placeholders in the texts of failures."""
-        login = self.login
-        return {
-            "endpoint": self.endpoint or self.host,
-            "endpoint_setting": self.endpoint_setting or "HOST",
-            "host": self.host or f"the host of {self.endpoint}",
-            "port": self.port,
-            "user": self.user or "the login's identity",
-            "user_setting": self.user_setting,
-            "identity_setting": self.identity_setting,
-            "password_setting": self.password_setting,
-            "database": self.database or "postgres",
-            "budget": f"{self.connect_budget:g}",
-            "workspace": login.name if login else "",
-            "workspace_url": (login and login.url) or "$DATABRICKS_HOST",
-            **more,
-        }

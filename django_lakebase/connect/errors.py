@@ -3,15 +3,9 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from django_lakebase.auth.credentials import CredentialError
 from django_lakebase.auth.singleflight import CallError
 from django_lakebase.config.target import Target
-from django_lakebase.exceptions import (
-    ExplainedError,
-    LakebaseError,
-    SettingsError,
-    build_error,
-)
+from django_lakebase.exceptions import ExplainedError, LakebaseError, SettingsError
 from django_lakebase.failures.classify import (
     KnownFailure,
     chain,
@@ -19,8 +13,33 @@ from django_lakebase.failures.classify import (
     strip_tracebacks,
 )
 from django_lakebase.failures.failure import Failure, Source
+from django_lakebase.failures.render import build_error
+
+USER_VARIABLES = ("PGUSER", "DATABRICKS_CLIENT_ID")
 
 T = TypeVar("T")
+
+
+def facts_of(target: Target, **more: object) -> dict[str, object]:
+    """Return the values for the placeholders in the texts of failures."""
+    login = target.login
+    is_variable = target.user_setting in USER_VARIABLES
+    return {
+        "endpoint": target.endpoint or target.host,
+        "endpoint_setting": target.endpoint_setting or "HOST",
+        "host": target.host or f"the host of {target.endpoint}",
+        "port": target.port,
+        "user": target.user or "the login's identity",
+        "user_setting": target.user_setting,
+        # What to correct if the user is not the login's identity.
+        "identity_setting": USER_VARIABLES[0] if is_variable else "USER",
+        "password_setting": target.password_setting,
+        "database": target.database or "postgres",
+        "budget": f"{target.connect_budget:g}",
+        "workspace": login.name if login else "",
+        "workspace_url": (login and login.url) or "$DATABRICKS_HOST",
+        **more,
+    }
 
 
 def connect_error(
@@ -39,7 +58,7 @@ def connect_error(
         facts = {**facts, "seen": known.seen, **known.facts}
     is_static = failure.source is Source.SETTINGS
     error_class: type[ExplainedError] = SettingsError if is_static else LakebaseError
-    error = build_error(error_class, failure, target.label, target.facts(**facts))
+    error = build_error(error_class, failure, target.label, facts_of(target, **facts))
     error.__cause__ = strip_tracebacks(cause)
     return error
 
@@ -48,6 +67,6 @@ def call_workspace(target: Target, call: Callable[[], T]) -> T:
     """Return the result of *call*; raises LakebaseError for the workspace's errors."""
     try:
         return call()
-    except (CredentialError, CallError) as exc:
+    except CallError as exc:
         cause = exc.__cause__ or exc
     raise connect_error(target, cause, classify(cause, Source.WORKSPACE), seen=cause)

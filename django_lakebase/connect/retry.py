@@ -22,20 +22,17 @@ class RetryPolicy:
     """
     Decides whether and when to try again, within *budget* seconds.
 
-    If *patient* is false, ``retry`` and ``retry_briefly`` are never granted: a pool's
-    worker passes False, because the pool itself retries. *now* returns seconds,
-    *jitter* a number from 0 to 1.
+    *now* returns seconds, *jitter* a number from 0 to 1.
     """
 
     def __init__(
         self,
         budget: float,
         *,
-        patient: bool = True,
         now: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._now, self._jitter, self._patient = now, jitter, patient
+        self._now, self._jitter = now, jitter
         self._started = now()
         self._deadline = self._started + budget
         self._used: set[Action] = set()
@@ -59,7 +56,7 @@ class RetryPolicy:
                 return Action.FAIL, 0.0
             self._used.add(action)
             return action, 0.0
-        if action is Action.FAIL or not self._patient:
+        if action is Action.FAIL:
             return Action.FAIL, 0.0
         # The sum, not the maximum: processes that got the same Retry-After must not
         # retry at the same moment.

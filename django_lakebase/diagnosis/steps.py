@@ -10,35 +10,33 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any, LiteralString, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import sql
 
 from django_lakebase.auth.credentials import Credential, utc_now
-from django_lakebase.auth.registry import access_to
+from django_lakebase.auth.registry import Access, access_to
 from django_lakebase.auth.singleflight import CALL_TIMEOUT
-from django_lakebase.auth.workspace import (
-    call_bounded,
-    fetch_endpoint,
-    fetch_groups,
-    fetch_identity,
-    log_in,
-)
+from django_lakebase.auth.strategies import auth_for
 from django_lakebase.base import LakebaseMixin
 from django_lakebase.config import libpq
-from django_lakebase.config.target import Login, Target
+from django_lakebase.config.target import Target
 from django_lakebase.connect.connector import Connector
-from django_lakebase.connect.errors import call_workspace, connect_error
-from django_lakebase.connect.lazy_params import get_host, get_user
+from django_lakebase.connect.errors import call_workspace, connect_error, facts_of
 from django_lakebase.connect.liveness import Connection, lifetime_of
+from django_lakebase.connect.params import get_host, get_user
 from django_lakebase.connect.retry import RetryPolicy
 from django_lakebase.exceptions import ExplainedError
-from django_lakebase.failures.classify import classify, failures_by_id, scrub
-from django_lakebase.failures.failure import Action, Source
+from django_lakebase.failures.classify import failures_by_id, scrub
+from django_lakebase.failures.failure import Action
 from django_lakebase.failures.render import summary_and_hint
 
 from .tls import Handshake, perform_handshake
+
+# The steps that a login with a password does not need.
+TOKEN_STEPS = ("sdk-login", "identity", "endpoint", "credential", "rotation")
 
 T = TypeVar("T")
 Query: TypeAlias = LiteralString | sql.Composed
@@ -83,6 +81,7 @@ class Diagnosis:
     def __init__(self, wrapper: LakebaseMixin) -> None:
         self._wrapper = wrapper
         self._target: Target
+        self._access: Access
         self._identity = ""
         self._groups: frozenset[str] = frozenset()
         self._connection: Connection | None = None
@@ -109,7 +108,8 @@ class Diagnosis:
         Return the id and the function of each step.
 
         A function returns the detail, or None if the step does not apply. It raises
-        `_StepWarning` or `ExplainedError`.
+        `_StepWarning` or `ExplainedError`. The steps in `TOKEN_STEPS` are skipped if
+        the login has a password.
         """
         return (
             ("settings", self._settings),
@@ -128,7 +128,8 @@ class Diagnosis:
         started = time.monotonic()
         status, hint, is_transient = Status.OK, "", False
         try:
-            detail = function()
+            is_skipped = name in TOKEN_STEPS and self._target.login is None
+            detail = None if is_skipped else function()
         except _StepWarning as exc:
             status, detail, hint = Status.WARN, exc.detail, exc.hint
         except ExplainedError as exc:
@@ -158,9 +159,10 @@ class Diagnosis:
         # Creates the pool without opening it, to validate its settings.
         self._wrapper.pool  # noqa: B018
         if target.is_password_token:
-            raise _StepWarning(
-                *summary_and_hint(failures_by_id()["password-is-token"], target.facts())
-            )
+            failure = failures_by_id()["password-is-token"]
+            raise _StepWarning(*summary_and_hint(failure, facts_of(target)))
+        if target.login is not None:
+            self._access = access_to(target)
         host = target.host or "host from the workspace"
         found = f'{target.endpoint or "native login"}, {host}, "{target.database}"'
         warnings = (
@@ -173,16 +175,15 @@ class Diagnosis:
             raise _StepWarning("; ".join((found, *details)), " ".join(hints))
         return found
 
-    def _sdk_login(self) -> str | None:
-        return self._call(log_in)
+    def _sdk_login(self) -> str:
+        return self._call(self._access.workspace.log_in)
 
-    def _fetch_identity(self) -> str | None:
-        identity = self._call(fetch_identity)
-        self._identity = identity or ""
-        user = self._target.user
-        if not identity or user in ("", identity):
+    def _fetch_identity(self) -> str:
+        workspace, user = self._access.workspace, self._target.user
+        identity = self._identity = self._call(workspace.identity)
+        if user in ("", identity):
             return identity
-        self._groups = self._call(fetch_groups) or frozenset()
+        self._groups = self._call(workspace.groups)
         self._compare_with_identity(user)
         return f'{identity}, a member of the group "{user}"'
 
@@ -190,16 +191,14 @@ class Diagnosis:
         """Raise _StepWarning if *user* is not the identity: its login would fail."""
         identity = self._identity
         if identity and user not in (identity, *self._groups):
-            facts = self._target.facts(user=user, identity=identity)
+            facts = facts_of(self._target, user=user, identity=identity)
             raise _StepWarning(
                 *summary_and_hint(failures_by_id()["user-not-identity"], facts)
             )
 
-    def _endpoint(self) -> str | None:
-        target = self._target
-        endpoint = self._call(lambda login: fetch_endpoint(login, target.endpoint))
-        if endpoint is None:
-            return None
+    def _endpoint(self) -> str:
+        target, workspace = self._target, self._access.workspace
+        endpoint = self._call(partial(workspace.endpoint, target.endpoint))
         if endpoint.is_disabled:
             raise self._error("endpoint-disabled")
         if target.host and endpoint.host and target.host != endpoint.host:
@@ -212,12 +211,9 @@ class Diagnosis:
         kind = "read-write" if endpoint.is_read_write else "read-only"
         return f"{endpoint.state}, {kind}, {endpoint.host or 'no host yet'}"
 
-    def _new_credential(self) -> str | None:
-        target = self._target
-        if target.is_native:
-            return None
-        credentials = access_to(target).credentials
-        credential = call_workspace(target, lambda: credentials.get(CALL_TIMEOUT))
+    def _new_credential(self) -> str:
+        credentials = self._access.credentials
+        credential = self._call(credentials.get)
         if credentials.clock_skew:
             raise _StepWarning(
                 f"clock skew: {credentials.clock_skew}",
@@ -227,7 +223,7 @@ class Diagnosis:
         return f"expires {credential.expires_at:%Y-%m-%d %H:%M:%S} UTC, in {left} s"
 
     def _tls(self) -> str | None:
-        policy = RetryPolicy(self._target.connect_budget)
+        auth, policy = auth_for(self._target), RetryPolicy(self._target.connect_budget)
         host = get_host(self._target)
         if not host:
             return None
@@ -237,7 +233,7 @@ class Diagnosis:
             try:
                 return _describe(perform_handshake(self._target, params, policy.left()))
             except psycopg.OperationalError as exc:
-                failure = classify(exc, Source.SERVER, native=self._target.is_native)
+                failure = auth.classify(exc)
                 action, pause = policy.next(failure.action)
                 error = connect_error(self._target, exc, failure, seen=exc, host=host)
             if action is not Action.RETRY:
@@ -285,15 +281,8 @@ class Diagnosis:
             )
         return f'"{name}", can create tables in the schema "{schema}"'
 
-    def _rotation(self) -> str | None:
-        target = self._target
-        if target.is_native:
-            return None
-        credentials = access_to(target).credentials
-        second = call_workspace(
-            target, lambda: credentials.fetch_uncached(CALL_TIMEOUT)
-        )
-        connection = self._open(second)
+    def _rotation(self) -> str:
+        connection = self._open(self._call(self._access.credentials.fetch_uncached))
         lifetime = lifetime_of(connection)
         connection.close()
         if lifetime is None:
@@ -302,14 +291,9 @@ class Diagnosis:
             f"a second credential works too, until {lifetime.expires_at:%H:%M:%S} UTC"
         )
 
-    def _call(self, function: Callable[[Login], T]) -> T | None:
-        """Return the result of a workspace request, or None for a native login."""
-        target, login = self._target, self._target.login
-        if login is None:
-            return None
-        return call_workspace(
-            target, lambda: call_bounded(lambda: function(login), CALL_TIMEOUT)
-        )
+    def _call(self, request: Callable[..., T]) -> T:
+        """Return the result of a request to the workspace; raises LakebaseError."""
+        return call_workspace(self._target, lambda: request(timeout=CALL_TIMEOUT))
 
     def _error(self, failure_id: str) -> ExplainedError:
         return connect_error(

@@ -60,6 +60,11 @@ class Failure:
     native: bool | None = None
 
     @property
+    def is_retried(self) -> bool:
+        """Whether the connector repeats the attempt after a pause."""
+        return self.action in (Action.RETRY, Action.RETRY_BRIEFLY)
+
+    @property
     def is_transient(self) -> bool:
         """Whether the failure may clear without a change."""
-        return self.may_clear or self.action in (Action.RETRY, Action.RETRY_BRIEFLY)
+        return self.may_clear or self.is_retried

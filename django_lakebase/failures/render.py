@@ -1,9 +1,14 @@
 """Rendering of failures: a row of the table and the facts of an occurrence, as text."""
 
 from collections.abc import Mapping
+from typing import TypeVar
+
+from django_lakebase.exceptions import ExplainedError
 
 from .classify import scrub
 from .failure import Failure
+
+E = TypeVar("E", bound=ExplainedError)
 
 
 class _Facts(dict[str, object]):
@@ -37,3 +42,21 @@ def original_message(seen: object) -> str:
         cause = seen.__cause__
         text = f"{text}: {type(cause).__name__}: {cause}"
     return scrub(text)
+
+
+def build_error(
+    error_class: type[E], failure: Failure, label: str, facts: Mapping[str, object]
+) -> E:
+    """
+    Return an error of *error_class* for *failure*; its text starts with *label*.
+
+    *label* names the alias. *facts* are the values for the placeholders in the texts of
+    *failure*; ``facts["seen"]`` is the original error or its text.
+    """
+    summary, hint = summary_and_hint(failure, facts)
+    seen = original_message(facts.get("seen"))
+    tail = f'\nSeen: "{seen}"' if seen else ""
+    error = error_class(f"{label}: {summary} {hint}{tail}")
+    error.failure, error.failure_id, error.hint = failure, failure.id, hint
+    error.summary = summary + tail.replace("\n", " ")
+    return error

@@ -11,17 +11,13 @@ import heapq
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
 
 from django_lakebase.auth import singleflight
-from django_lakebase.auth.credentials import (
-    Credential,
-    CredentialCache,
-    CredentialError,
-)
+from django_lakebase.auth.credentials import Credential, CredentialCache
 from django_lakebase.connect.retry import RetryPolicy
 from django_lakebase.failures.failure import Action
 
@@ -40,11 +36,11 @@ class TooManyRequests(Exception):  # noqa: N818 - the SDK's name.
     retry_after_secs = RETRY_AFTER
 
 
-class InlineCall(singleflight._Call[Credential]):
+class InlineCall(singleflight.Call[Credential]):
     """A call without a thread, because the simulated API answers immediately."""
 
-    def start(self) -> None:
-        self._run()
+    def start(self, function: Callable[[], Credential]) -> None:
+        self._run(function)
 
 
 class Workspace:
@@ -102,15 +98,15 @@ class Process:
         workspace = self._workspace
         try:
             self.cache.get()
-        except CredentialError:
+        except singleflight.CallError:
             return self._retry()
         if self._retries is not None:
             waited = workspace.seconds - self._waiting_since
             self.longest_wait = max(self.longest_wait, waited)
             self._retries = None
         # Until then, the cache answers all requests from memory.
-        refresh_at = self.cache._refresh_at or MIDNIGHT
-        due_at = max(refresh_at, self.cache._retry_at or MIDNIGHT)
+        refresh_at = self.cache.refresh_at or MIDNIGHT
+        due_at = max(refresh_at, self.cache.retry_at or MIDNIGHT)
         until_due = (due_at - workspace.now()).total_seconds()
         return max(0.0, until_due) + self._time_between_requests()
 
@@ -165,14 +161,14 @@ def simulate(
     # All start within the first second.
     events = [(random.random(), next(numbers), process) for process in processes]
     heapq.heapify(events)
-    real, singleflight._Call = singleflight._Call, InlineCall  # type: ignore[assignment, misc]
+    real, singleflight.Call = singleflight.Call, InlineCall  # type: ignore[assignment, misc]
     try:
         while events and events[0][0] < hours * 3600:
             workspace.seconds, _, process = heapq.heappop(events)
             next_at = workspace.seconds + process.serve()
             heapq.heappush(events, (next_at, next(numbers), process))
     finally:
-        singleflight._Call = real  # type: ignore[misc]
+        singleflight.Call = real  # type: ignore[misc]
     return _summarize(workspace, processes, hours)
 
 

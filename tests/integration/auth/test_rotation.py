@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
-from django_lakebase.auth import workspace
-from django_lakebase.auth.credentials import CredentialError
+from django_lakebase.auth.singleflight import CallError
+from django_lakebase.auth.workspace import Workspace
 from django_lakebase.exceptions import LakebaseError
 from tests.helpers.credential_cache import cache_of, cache_token
 from tests.helpers.queries import fetch_value
@@ -117,7 +117,7 @@ def test_connection_is_kept_beyond_the_cap_while_the_workspace_is_down(
 
     with local.fault("api-down"):
         wrapper.close_if_unusable_or_obsolete()
-        with contextlib.suppress(CredentialError):
+        with contextlib.suppress(CallError):
             cache_of(wrapper).get()  # Wait until the refresh has failed.
         wrapper.close_if_unusable_or_obsolete()
         wrapper.close_if_unusable_or_obsolete()
@@ -130,15 +130,15 @@ def test_connection_is_kept_beyond_the_cap_while_the_workspace_is_down(
 def test_kept_connection_logs_a_warning_for_an_error_without_a_text(
     new_wrapper, caplog, monkeypatch
 ):
-    def fail(login, endpoint):
+    def fail(self, endpoint):
         raise TimeoutError
 
     wrapper = new_wrapper(CONN_MAX_AGE=None)
     fetch_value(wrapper, "SELECT 1")
     cache_token(wrapper, "ending", left=1)
     wrapper.close_at = 0.0
-    monkeypatch.setattr(workspace, "fetch_credential", fail)
-    with contextlib.suppress(CredentialError):
+    monkeypatch.setattr(Workspace, "issue_credential", fail)
+    with contextlib.suppress(CallError):
         cache_of(wrapper).get()
 
     wrapper.close_if_unusable_or_obsolete()

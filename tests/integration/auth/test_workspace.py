@@ -3,7 +3,7 @@
 import pytest
 
 from django_lakebase.auth.sdk import new_client
-from django_lakebase.auth.workspace import fetch_groups
+from django_lakebase.auth.workspace import Workspace
 from django_lakebase.config.target import Login
 from django_lakebase.local.state.model import GROUP
 from tests.helpers.local_settings import settings_for
@@ -34,4 +34,4 @@ def test_groups_of_the_identity_are_fetched(local, new_wrapper):
     """The Postgres role of a group accepts the tokens of its members."""
     login = new_wrapper(**settings_for(local)).get_target().login
 
-    assert fetch_groups(login) == {GROUP}
+    assert Workspace(login).groups(timeout=60) == {GROUP}

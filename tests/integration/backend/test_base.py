@@ -12,9 +12,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from django_lakebase import __version__
 from django_lakebase.auth.sdk import new_client
-from django_lakebase.base import KEEPALIVES
-from django_lakebase.connect.connector import takes_timezone
 from django_lakebase.connect.liveness import is_readable
+from django_lakebase.connect.params import KEEPALIVES
 from django_lakebase.exceptions import LakebaseError
 from tests.helpers.queries import fetch_value
 
@@ -108,7 +107,6 @@ def test_rejected_time_zone_option_is_set_by_django_instead(new_wrapper, monkeyp
 
     assert fetch_value(wrapper, "SHOW TimeZone") == "UTC"
 
-    assert not takes_timezone(wrapper.get_target())
     monkeypatch.undo()
     assert wrapper.get_connection_params()["options"] == ""
 

@@ -11,8 +11,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from django_lakebase.auth.credentials import CredentialError
+from django_lakebase.auth import strategies
 from django_lakebase.auth.registry import access_to
+from django_lakebase.auth.singleflight import CallError
 from django_lakebase.connect import connector
 from django_lakebase.connect.connector import Connector
 from django_lakebase.connect.liveness import is_readable
@@ -146,7 +147,7 @@ def test_budget_starts_after_the_import_of_the_sdk(new_wrapper, monkeypatch):
         order.append("budget")
         return RetryPolicy(*args, **kwargs)
 
-    monkeypatch.setattr(connector, "import_sdk", lambda: order.append("sdk"))
+    monkeypatch.setattr(strategies, "import_sdk", lambda: order.append("sdk"))
     monkeypatch.setattr(connector, "RetryPolicy", start_budget)
 
     fetch_value(new_wrapper(), "SELECT 1")
@@ -191,7 +192,7 @@ def test_error_is_the_last_answer_of_the_workspace_before_the_timeout(
         cause = causes.pop(0)
         if not causes:
             time.sleep(max(0.0, timeout))
-        raise CredentialError(str(cause)) from cause
+        raise CallError(cause)
 
     monkeypatch.setattr(cache_of(wrapper), "get", get)
 

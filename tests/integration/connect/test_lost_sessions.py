@@ -147,7 +147,7 @@ def test_reopening_is_logged_counted_and_signalled_once(
 ):
     caplog.set_level(logging.INFO, "django_lakebase")
     wrapper = new_wrapper("observed")
-    before = events.connection_counts("observed").reopened
+    before = events.get_count("observed", "reopened")
     fetch_value(wrapper, "SELECT 1")
     lose(wrapper, local)
     caplog.clear()
@@ -161,7 +161,7 @@ def test_reopening_is_logged_counted_and_signalled_once(
     assert heard["alias"] == "observed"
     assert heard["endpoint"] == local.env["ENDPOINT_NAME"]
     assert heard["seconds"] > 0
-    assert events.connection_counts("observed").reopened == before + 1
+    assert events.get_count("observed", "reopened") == before + 1
 
 
 def test_healthy_idle_session_costs_no_query(new_wrapper, monkeypatch):

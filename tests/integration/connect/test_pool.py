@@ -369,8 +369,9 @@ def test_caller_imports_the_sdk_and_not_a_worker():
         check=True,
     )
 
-    first, *_, last = said.stdout.split()
-    assert (first, last) == ("MainThread", "sdk-missing")
+    first, *others = said.stdout.split()
+    assert first == "MainThread"
+    assert "sdk-missing" in others
 
 
 @pytest.mark.parametrize("change", [{"connect_budget": 9}, {"pool": None}])

@@ -144,12 +144,12 @@ def test_log_records_have_alias_endpoint_and_failure_id(new_wrapper, local, capl
 )
 def test_child_process_starts_with_counters_at_zero(new_wrapper):
     fetch_value(new_wrapper("counted"), "SELECT 1")
-    assert events.connection_counts("counted").opened >= 1
+    assert events.get_count("counted", "opened") >= 1
 
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
-        os.write(writing, str(events.connection_counts("counted").opened).encode())
+        os.write(writing, str(events.get_count("counted", "opened")).encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:

@@ -4,12 +4,11 @@ import os
 import signal
 import threading
 import traceback
-from typing import Any
 
 import pytest
 from django.db import ProgrammingError
 
-from django_lakebase import signals
+from django_lakebase import process, signals
 from django_lakebase.auth import registry, sdk
 from tests.helpers.credential_cache import cache_of, cache_token, cached_credential
 from tests.helpers.queries import fetch_value
@@ -232,19 +231,13 @@ def test_receiver_of_credential_issued_may_fork(new_wrapper, local):
     assert cache_of(wrapper).issued == 1
 
 
-@pytest.mark.parametrize("name", ["registry", "import", "refresh"])
+@pytest.mark.parametrize("name", ["lock", "import_lock"])
 def test_signal_handler_may_fork_while_its_thread_holds_a_lock(
     new_wrapper, local, name
 ):
     """Python runs handlers between any two steps of the main thread."""
     wrapper = new_wrapper("forked")
     cache_due_credential(wrapper, local)
-    # Locks are internal, and each of them may be held when a signal arrives.
-    locks: dict[str, Any] = {
-        "registry": registry._lock,  # noqa: SLF001
-        "import": sdk._import_lock,  # noqa: SLF001
-        "refresh": cache_of(wrapper)._refresh._lock,  # noqa: SLF001
-    }
     jobs = []
 
     def fork(*_):
@@ -252,7 +245,7 @@ def test_signal_handler_may_fork_while_its_thread_holds_a_lock(
 
     before = signal.signal(signal.SIGUSR1, fork)
     try:
-        with locks[name]:
+        with getattr(process, name):
             signal.raise_signal(signal.SIGUSR1)
     finally:
         signal.signal(signal.SIGUSR1, before)

@@ -5,11 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from django_lakebase.auth.credentials import (
-    Credential,
-    CredentialCache,
-    CredentialError,
-)
+from django_lakebase.auth.credentials import Credential, CredentialCache
+from django_lakebase.auth.singleflight import CallError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -151,7 +148,7 @@ def test_expired_credential_is_not_returned_when_the_service_fails(
     clock.move(minutes=61)
     service.error = OSError("down")
 
-    with pytest.raises(CredentialError, match="down") as caught:
+    with pytest.raises(CallError, match="down") as caught:
         cache.get()
 
     assert caught.value.__cause__ is service.error
@@ -242,7 +239,7 @@ def test_get_without_a_credential_raises_the_last_error_until_retry_after(
     service.error = OSError("busy")
     service.error.retry_after_secs = 30
     for _ in range(3):
-        with pytest.raises(CredentialError, match="busy"):
+        with pytest.raises(CallError, match="busy"):
             cache.get()
     assert service.calls == 1
 
@@ -342,14 +339,14 @@ def test_probe_returns_none_within_30_seconds_of_the_last(cache, service, clock)
 def test_failed_probe_raises(cache, service):
     service.error = OSError("down")
 
-    with pytest.raises(CredentialError, match="down"):
+    with pytest.raises(CallError, match="down"):
         cache.probe(10)
 
 
 def test_get_raises_after_its_timeout(cache, service):
     service.gate.clear()
 
-    with pytest.raises(CredentialError, match="no answer within"):
+    with pytest.raises(CallError, match="no answer within"):
         cache.get(timeout=0.01)
 
     service.gate.set()
@@ -394,7 +391,7 @@ def test_expiry_count_and_last_error_are_available_without_a_request(
 
     service.error = OSError("down")
     clock.move(hours=2)
-    with pytest.raises(CredentialError):
+    with pytest.raises(CallError):
         cache.get()
 
     assert cache.last_error == "down"

@@ -15,8 +15,8 @@ from django_lakebase.auth.credentials import (
     MARGIN_SHARE,
     Credential,
     CredentialCache,
-    CredentialError,
 )
+from django_lakebase.auth.singleflight import CallError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -109,7 +109,7 @@ class CacheMachine(RuleBasedStateMachine):
         before = len(HeldThread.waiting)
         try:
             got = self.cache.get(timeout=0)
-        except CredentialError:
+        except CallError:
             assert not self.is_fresh()
             assert self.known is None or self.known.left(self.now) <= timedelta()
         else:

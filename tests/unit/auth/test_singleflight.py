@@ -9,10 +9,6 @@ from django_lakebase.auth.singleflight import CallError, SingleFlight
 from tests.helpers.engine_threads import join_threads
 
 
-def no_preparation():
-    """Do no_preparation."""
-
-
 def test_import_error_of_prepare_is_the_cause_of_the_error():
     def prepare():
         raise ImportError("no such package")
@@ -31,7 +27,7 @@ def test_caller_runs_the_function_where_no_thread_can_start(monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
 
-    assert SingleFlight(lambda: 7, prepare=no_preparation).wait(1) == 7
+    assert SingleFlight(lambda: 7).wait(1) == 7
 
 
 def test_call_that_exceeds_the_time_limit_is_abandoned(monkeypatch):
@@ -46,29 +42,24 @@ def test_call_that_exceeds_the_time_limit_is_abandoned(monkeypatch):
             return "late"
         return "second"
 
-    landed = []
-
-    def land(result):
-        landed.append(result)
-        return result
-
-    single = SingleFlight(work, prepare=no_preparation, on_result=land)
+    landed: list[str] = []
+    single = SingleFlight(work, on_result=landed.append)
     with pytest.raises(CallError):
         single.wait(0.01)
-    single.start().started -= 1
+    single.start().started_at -= 1
     monkeypatch.setattr(singleflight, "CALL_TIMEOUT", 0.0)
 
     second = single.start()
-    assert second.done.wait(10)
+    assert second.result(10) == "second"
     gate.set()
 
-    assert (second.result, landed) == ("second", ["second"])
+    assert landed == ["second"]
 
 
 def test_only_one_abandoned_thread_at_a_time(monkeypatch):
     """A service that hangs for hours does not fill the process with threads."""
     gate = threading.Event()
-    single = SingleFlight(lambda: gate.wait(10), prepare=no_preparation)
+    single = SingleFlight(lambda: gate.wait(10))
     first = single.start()
     monkeypatch.setattr(singleflight, "CALL_TIMEOUT", -1.0)
 
@@ -89,7 +80,7 @@ def test_tracebacks_of_errors_are_removed():
             raise OSError("outer") from exc
 
     with pytest.raises(CallError) as caught:
-        SingleFlight(work, prepare=no_preparation).wait(1)
+        SingleFlight(work).wait(1)
 
     outer = caught.value.__cause__
     assert outer is not None
@@ -110,5 +101,5 @@ def test_call_is_repeated_if_its_thread_was_killed(monkeypatch):
             raise SystemExit
         return "again"
 
-    assert SingleFlight(work, prepare=no_preparation).wait(10) == "again"
+    assert SingleFlight(work).wait(10) == "again"
     join_threads("lakebase-workspace")

@@ -117,7 +117,7 @@ def test_password_selects_a_native_login():
     """It needs HOST and USER, and no workspace."""
     found = target(PASSWORD="p", HOST="ep-o.example.com", USER="native")
 
-    assert found.is_native
+    assert found.login is None
     assert (found.host, found.user, found.endpoint) == (
         "ep-o.example.com",
         "native",

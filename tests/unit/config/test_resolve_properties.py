@@ -143,7 +143,7 @@ def test_any_settings_give_a_target_or_a_settings_error(settings, options, varia
     assert config.resolve_target(made, "some", variables) == target
     assert hash(target) is not None
     assert SECRET not in repr(target)
-    assert target.is_native or target.endpoint
+    assert target.login is None or target.endpoint
     assert target.sslmode in ("require", "verify-ca", "verify-full")
 
 

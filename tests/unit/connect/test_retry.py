@@ -67,14 +67,6 @@ def test_pauses_double_up_to_two_seconds_with_jitter(clock):
     assert short.next(Action.RETRY)[1] == 0.05
 
 
-def test_pool_worker_does_not_wait():
-    """The pool itself waits and retries, and nested waits would add up."""
-    policy = RetryPolicy(20, patient=False)
-
-    assert policy.next(Action.RETRY)[0] is Action.FAIL
-    assert policy.next(Action.REFRESH)[0] is Action.REFRESH
-
-
 def test_token_is_not_replaced_after_the_budget(clock):
     policy = RetryPolicy(20, now=clock)
     clock.now = 21.0

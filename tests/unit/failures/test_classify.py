@@ -5,7 +5,8 @@ import re
 import pytest
 
 from django_lakebase.config.target import Target
-from django_lakebase.exceptions import SettingsError, build_error
+from django_lakebase.connect.errors import facts_of
+from django_lakebase.exceptions import SettingsError
 from django_lakebase.failures.catalog import FAILURES
 from django_lakebase.failures.classify import (
     KnownFailure,
@@ -16,6 +17,7 @@ from django_lakebase.failures.classify import (
     strip_tracebacks,
 )
 from django_lakebase.failures.failure import Action, Source
+from django_lakebase.failures.render import build_error
 
 SERVER = [
     ('FATAL:  role "x" does not exist', "role-missing"),
@@ -185,7 +187,7 @@ def test_hints_for_native_logins_do_not_mention_tokens(text):
     )
     failure = classify(OSError(text), Source.SERVER, native=True)
 
-    message = str(build_error(SettingsError, failure, "it", target.facts()))
+    message = str(build_error(SettingsError, failure, "it", facts_of(target)))
 
     for words in ("databricks_create_role", "made just now", "clock", "identity"):
         assert words not in message or failure.id == "token-early"
@@ -226,7 +228,7 @@ def test_failure_is_rendered_without_placeholders(failure):
         SettingsError,
         failure,
         target.label,
-        target.facts(**dict.fromkeys(own, "it"), fix="Do it."),
+        facts_of(target, **dict.fromkeys(own, "it"), fix="Do it."),
     )
 
     assert "<" not in str(error).replace("<id>", "")

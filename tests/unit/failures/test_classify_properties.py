@@ -4,10 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_lakebase.config.target import Target
-from django_lakebase.exceptions import LakebaseError, build_error
+from django_lakebase.connect.errors import facts_of
+from django_lakebase.exceptions import LakebaseError
 from django_lakebase.failures.catalog import FAILURES
 from django_lakebase.failures.classify import chain, classify, retry_after, scrub
 from django_lakebase.failures.failure import Source
+from django_lakebase.failures.render import build_error
 
 # Words of the table, so that a text resembles several rows.
 WORDS = sorted({word for row in FAILURES for word in row.pattern.split() if word})
@@ -35,7 +37,7 @@ def test_any_error_is_recognised(errors, source, native, data):
 
     failure = classify(errors[0], source, native=native)
     shown = build_error(
-        LakebaseError, failure, target.label, target.facts(seen=errors[0])
+        LakebaseError, failure, target.label, facts_of(target, seen=errors[0])
     )
 
     assert failure in FAILURES
@@ -51,7 +53,7 @@ def test_token_in_an_error_is_never_shown(before, token, after, source):
     target = Target(alias="default", label='DATABASES["default"]', login=None)
 
     def shown(seen):
-        facts = target.facts(seen=seen)
+        facts = facts_of(target, seen=seen)
         found = build_error(LakebaseError, classify(error, source), target.label, facts)
         return f"{found} {found.summary} {found.hint}"
 
