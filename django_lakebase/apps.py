@@ -20,9 +20,7 @@ class LakebaseConfig(AppConfig):
         if _has_opentelemetry():
             from .telemetry import Telemetry
 
-            # Kept in an attribute, because signals refer to receivers weakly.
-            self._telemetry = Telemetry()
-            self._telemetry.listen()
+            Telemetry().start()
 
 
 def _has_opentelemetry() -> bool:
