@@ -18,9 +18,9 @@ class LakebaseConfig(AppConfig):
 
         checks.register(check_databases)
         if _has_opentelemetry():
-            from .telemetry import Telemetry
+            from .telemetry import start_once
 
-            Telemetry().start()
+            start_once()
 
 
 def _has_opentelemetry() -> bool:

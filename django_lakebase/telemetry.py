@@ -9,6 +9,7 @@ docs/reference/observability.md lists them all.
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -72,13 +73,12 @@ class Telemetry:
             unit="{request}",
             description="Callers that are waiting for a connection.",
         )
-        # Not weakly: nothing else refers to this object.
-        signals.credential_issued.connect(self.credential_issued, weak=False)
-        signals.credential_failed.connect(self.credential_failed, weak=False)
-        signals.connection_opened.connect(self.connection_opened, weak=False)
-        signals.connection_retried.connect(self.connection_retried, weak=False)
-        signals.connection_failed.connect(self.connection_failed, weak=False)
-        signals.session_reopened.connect(self.session_reopened, weak=False)
+        signals.credential_issued.connect(self.credential_issued)
+        signals.credential_failed.connect(self.credential_failed)
+        signals.connection_opened.connect(self.connection_opened)
+        signals.connection_retried.connect(self.connection_retried)
+        signals.connection_failed.connect(self.connection_failed)
+        signals.session_reopened.connect(self.session_reopened)
 
     def credential_issued(
         self, *, endpoint: str, expires_at: datetime, seconds: float, **kwargs: Any
@@ -133,6 +133,19 @@ class Telemetry:
         if "error.type" in attributes:
             span.set_status(StatusCode.ERROR, attributes["error.type"])
         span.end()
+
+
+@functools.cache
+def start_once() -> Telemetry:
+    """
+    Start telemetry, unless this process has already started it.
+
+    Cached, because Django loads the app again for tests that override INSTALLED_APPS,
+    and because signals refer to their receivers weakly.
+    """
+    telemetry = Telemetry()
+    telemetry.start()
+    return telemetry
 
 
 def _attributes(connect: ConnectEvent) -> dict[str, Any]:

@@ -149,3 +149,20 @@ def test_reopened_session_is_counted_with_the_name_of_its_pool(recorded, local):
     [reopened] = points["lakebase.session.reopened"]
     assert reopened["db.client.connection.pool.name"] == "django-default"
     assert (reopened["unit"], reopened["value"]) == ("{session}", 1)
+
+
+OVERRIDE_APPS = """
+from django.test import override_settings
+with override_settings(INSTALLED_APPS=["django_lakebase"]):
+    pass
+"""
+
+
+def test_event_is_counted_once_if_the_app_is_loaded_again(recorded):
+    """Django calls ready() again for a test that overrides INSTALLED_APPS."""
+    found = recorded(OVERRIDE_APPS + LOSE_SESSION)
+
+    [reopened] = found["points"]["lakebase.session.reopened"]
+    assert reopened["value"] == 1
+    refreshes = [s for s in found["spans"] if s["name"] == "lakebase.token.refresh"]
+    assert len(refreshes) == 1
