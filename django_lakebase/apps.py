@@ -18,11 +18,9 @@ class LakebaseConfig(AppConfig):
 
         checks.register(check_databases)
         if _has_opentelemetry():
-            from .telemetry import Telemetry
+            from .telemetry import start_once
 
-            # Kept in an attribute, because signals refer to receivers weakly.
-            self._telemetry = Telemetry()
-            self._telemetry.listen()
+            start_once()
 
 
 def _has_opentelemetry() -> bool:

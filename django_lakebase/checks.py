@@ -94,12 +94,6 @@ class Alias:
         return options if isinstance(options, Mapping) else {}
 
     @property
-    def workspace(self) -> Mapping[str, Any]:
-        """The arguments for the workspace in the settings, or an empty dict."""
-        workspace = self.options.get("workspace")
-        return workspace if isinstance(workspace, Mapping) else {}
-
-    @property
     def is_pooled_host(self) -> bool:
         """Whether the host is a pooler of the service, judged by its name."""
         host = self.target.host if self.target else ""
@@ -231,9 +225,10 @@ def cursors_through_pooler(alias: Alias) -> Iterator[CheckMessage]:
 
 def written_secret(alias: Alias) -> Iterator[CheckMessage]:
     """Yield W006 for each secret that no variable holds: it is probably hard-coded."""
+    workspace = alias.options.get("workspace")
+    arguments = workspace if isinstance(workspace, Mapping) else {}
     given = {
-        f'OPTIONS["workspace"]["{key}"]': alias.workspace.get(key)
-        for key in SECRET_ARGUMENTS
+        f'OPTIONS["workspace"]["{key}"]': arguments.get(key) for key in SECRET_ARGUMENTS
     }
     given |= {
         "PASSWORD": alias.settings.get("PASSWORD"),
@@ -253,18 +248,17 @@ def written_secret(alias: Alias) -> Iterator[CheckMessage]:
 
 def mixed_workspaces(alias: Alias) -> Iterator[CheckMessage]:
     """Yield W007 if the endpoint and the login may be in different workspaces."""
-    host_variable, target = read_variable("DATABRICKS_HOST"), alias.target
-    is_from_settings = bool(alias.options.get("workspace"))
-    if target is None or not is_from_settings or not host_variable:
+    target, environment_host = alias.target, read_variable("DATABRICKS_HOST")
+    if target is None or target.endpoint_setting not in ENDPOINT_VARIABLES:
         return
-    is_from_environment = target.endpoint_setting in ENDPOINT_VARIABLES
     selected = target.login.url if target.login else ""
-    if is_from_environment and _normalized(selected) != _normalized(host_variable):
+    is_mixed = _normalized(selected) != _normalized(environment_host)
+    if is_mixed and environment_host and alias.options.get("workspace"):
         yield Warning(
             f'{alias.label}: OPTIONS["workspace"] selects '
             f"{selected or 'a workspace'}, but "
             f"{target.endpoint_setting} is read from the environment, where "
-            f"DATABRICKS_HOST is {host_variable}.",
+            f"DATABRICKS_HOST is {environment_host}.",
             hint='Set OPTIONS["endpoint"] next to the workspace, or '
             'remove OPTIONS["workspace"].',
             id="lakebase.W007",
@@ -281,11 +275,9 @@ def token_as_password(alias: Alias) -> Iterator[CheckMessage]:
 
 def ignored_variables(alias: Alias) -> Iterator[CheckMessage]:
     """Yield W008 for variables of libpq that have no effect on this alias."""
-    detail, hint = (
-        libpq.ignored_variables_warning(alias.params, os.environ)
-        if alias.target
-        else ("", "")
-    )
+    if alias.target is None:
+        return
+    detail, hint = libpq.ignored_variables_warning(alias.params, os.environ)
     if detail:
         yield Warning(f"{alias.label}: {detail}.", hint=hint, id="lakebase.W008")
 

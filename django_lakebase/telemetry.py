@@ -1,26 +1,29 @@
 """
 OpenTelemetry metrics and spans, recorded from the signals (the extra ``otel``).
 
-The app loads this module only if OpenTelemetry's API is installed. Names follow the
+The app imports this module only if OpenTelemetry's API is installed. Names follow the
 semantic conventions for database clients
 (https://opentelemetry.io/docs/specs/semconv/db/). Names that start with ``lakebase.``
 follow the vendor's connector for Node where it has an equivalent.
 docs/reference/observability.md lists them all.
 """
 
+import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from django.db import connections
 from opentelemetry import metrics, trace
-from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.metrics import Observation
 from opentelemetry.trace import SpanKind, StatusCode
 
 from . import __version__, signals
 from .events import ConnectEvent
 from .exceptions import SettingsError
-from .stats import Stats, get_stats
+from .stats import get_stats
 
 NANOSECONDS = 1_000_000_000
 
@@ -28,7 +31,8 @@ NANOSECONDS = 1_000_000_000
 class Telemetry:
     """The receivers of the signals, which record metrics and spans."""
 
-    def __init__(self) -> None:
+    def start(self) -> None:
+        """Create the instruments, and connect the receivers to the signals."""
         self._tracer = trace.get_tracer("django_lakebase", __version__)
         meter = metrics.get_meter("django_lakebase", __version__)
         self._refresh = meter.create_histogram(
@@ -51,16 +55,24 @@ class Telemetry:
             unit="{session}",
             description="Sessions that were lost while idle, and replaced.",
         )
-        for name, (unit, description, read) in POOL_METRICS.items():
-            meter.create_observable_gauge(
-                name,
-                callbacks=[_gauge_callback(read)],
-                unit=unit,
-                description=description,
-            )
-
-    def listen(self) -> None:
-        """Connect the receivers to the signals."""
+        meter.create_observable_gauge(
+            "db.client.connection.count",
+            callbacks=[lambda _: _observe_by_state()],
+            unit="{connection}",
+            description="Connections in the pool, by state.",
+        )
+        meter.create_observable_gauge(
+            "db.client.connection.max",
+            callbacks=[lambda _: _observe("pool_max")],
+            unit="{connection}",
+            description="The maximum number of connections in the pool.",
+        )
+        meter.create_observable_gauge(
+            "db.client.connection.pending_requests",
+            callbacks=[lambda _: _observe("requests_waiting")],
+            unit="{request}",
+            description="Callers that are waiting for a connection.",
+        )
         signals.credential_issued.connect(self.credential_issued)
         signals.credential_failed.connect(self.credential_failed)
         signals.connection_opened.connect(self.connection_opened)
@@ -89,16 +101,15 @@ class Telemetry:
 
     def connection_opened(self, *, connect: ConnectEvent, **kwargs: Any) -> None:
         """Record an opened connection."""
-        name = {"db.client.connection.pool.name": _pool_name(connect.alias)}
-        self._create_time.record(connect.seconds, name)
+        self._create_time.record(connect.seconds, pool_attributes(connect.alias))
         self._span("lakebase.connect", connect.seconds, _attributes(connect))
 
     def connection_retried(
         self, *, connect: ConnectEvent, failure_id: str, **kwargs: Any
     ) -> None:
         """Count a failed attempt that is retried."""
-        name = {"db.client.connection.pool.name": _pool_name(connect.alias)}
-        self._retries.add(1, {**name, "error.type": failure_id})
+        attributes = {**pool_attributes(connect.alias), "error.type": failure_id}
+        self._retries.add(1, attributes)
 
     def connection_failed(
         self, *, connect: ConnectEvent, failure_id: str, **kwargs: Any
@@ -109,8 +120,7 @@ class Telemetry:
 
     def session_reopened(self, *, alias: str, **kwargs: Any) -> None:
         """Count a session that was lost while idle, and replaced."""
-        name = {"db.client.connection.pool.name": _pool_name(alias)}
-        self._reopened.add(1, name)
+        self._reopened.add(1, pool_attributes(alias))
 
     def _span(self, name: str, seconds: float, attributes: dict[str, Any]) -> None:
         """Record a span that started *seconds* ago and ends now."""
@@ -125,6 +135,19 @@ class Telemetry:
         span.end()
 
 
+@functools.cache
+def start_once() -> Telemetry:
+    """
+    Start telemetry, unless this process has already started it.
+
+    Cached, because Django loads the app again for tests that override INSTALLED_APPS,
+    and because signals refer to their receivers weakly.
+    """
+    telemetry = Telemetry()
+    telemetry.start()
+    return telemetry
+
+
 def _attributes(connect: ConnectEvent) -> dict[str, Any]:
     return {
         "db.system.name": "postgresql",
@@ -136,72 +159,34 @@ def _attributes(connect: ConnectEvent) -> dict[str, Any]:
     }
 
 
-def _pool_name(alias: str) -> str:
-    return f"django-{alias}"
+def pool_attributes(alias: str) -> dict[str, Any]:
+    """Return the attribute with the name of the pool of *alias*; does no I/O."""
+    match connections.settings.get(alias):
+        case {"OPTIONS": {"pool": {"name": str(name)}}}:
+            pass
+        case _:
+            name = f"django-{alias}"
+    return {"db.client.connection.pool.name": name}
 
 
-def _read_by_state(pool: dict[str, int]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the numbers of idle and used connections, with their attributes."""
-    idle = pool.get("pool_available", 0)
-    yield idle, {"db.client.connection.state": "idle"}
-    yield pool.get("pool_size", 0) - idle, {"db.client.connection.state": "used"}
+def _observe(stat: str) -> Iterator[Observation]:
+    """Yield *stat*, a name in psycopg_pool's stats, of each alias with a pool."""
+    for attributes, pool in _pools():
+        yield Observation(pool.get(stat, 0), attributes)
 
 
-def _reader(name: str) -> Any:
-    """Return a function that reads the pool's stat *name*, without attributes."""
-    return lambda pool: [(pool.get(name, 0), {})]
+def _observe_by_state() -> Iterator[Observation]:
+    """Yield the numbers of idle and used connections of each alias with a pool."""
+    for attributes, pool in _pools():
+        idle = pool.get("pool_available", 0)
+        used = pool.get("pool_size", 0) - idle
+        yield Observation(idle, {**attributes, "db.client.connection.state": "idle"})
+        yield Observation(used, {**attributes, "db.client.connection.state": "used"})
 
 
-# By metric name: the unit, the description, and a function that takes the stats of a
-# pool and returns pairs of value and attributes.
-POOL_METRICS: dict[str, tuple[str, str, Any]] = {
-    "db.client.connection.count": (
-        "{connection}",
-        "Connections in the pool, by state.",
-        _read_by_state,
-    ),
-    "db.client.connection.max": (
-        "{connection}",
-        "The maximum number of connections in the pool.",
-        _reader("pool_max"),
-    ),
-    "db.client.connection.pending_requests": (
-        "{request}",
-        "Callers that are waiting for a connection.",
-        _reader("requests_waiting"),
-    ),
-    "lakebase.pool.connections.total": (
-        "{connection}",
-        "Connections in the pool.",
-        _reader("pool_size"),
-    ),
-    "lakebase.pool.connections.idle": (
-        "{connection}",
-        "Idle connections in the pool.",
-        _reader("pool_available"),
-    ),
-    "lakebase.pool.connections.waiting": (
-        "{request}",
-        "Callers that are waiting for a connection.",
-        _reader("requests_waiting"),
-    ),
-}
-
-
-def _gauge_callback(read: Any) -> Any:
-    """Return a callback that reads the stats of all pools at collection time."""
-
-    def callback(options: CallbackOptions) -> Iterator[Observation]:
-        for stats in _stats_with_pool():
-            name = {"db.client.connection.pool.name": _pool_name(stats.alias)}
-            for value, attributes in read(stats.pool):
-                yield Observation(value, {**name, **attributes})
-
-    return callback
-
-
-def _stats_with_pool() -> list[Stats]:
-    try:
-        return [stats for stats in get_stats().values() if stats.pool]
-    except SettingsError:
-        return []
+def _pools() -> Iterator[tuple[dict[str, Any], dict[str, int]]]:
+    """Yield the attributes and psycopg_pool's stats of each alias with a pool."""
+    with contextlib.suppress(SettingsError):
+        for stats in get_stats().values():
+            if stats.pool:
+                yield pool_attributes(stats.alias), stats.pool

@@ -21,6 +21,7 @@ import contextlib
 import functools
 import re
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +41,13 @@ TRANSACTION = "a transaction"
 ADVISORY_LOCK = "an advisory lock"
 TEMPORARY_TABLE = "a temporary table"
 
-# Command tags that set a mark, and the mark. CALL and DO run code that may do anything
-# that the other commands do.
-MARKING_TAGS = {
+# By command tag: the mark. After the first four, a transaction may have started or
+# ended, unknown to Django. CALL and DO run code that may do anything that others do.
+MARKS = {
+    "BEGIN": TRANSACTION,
+    "START TRANSACTION": TRANSACTION,
+    "COMMIT": TRANSACTION,
+    "ROLLBACK": TRANSACTION,
     "CALL": "CALL",
     "DECLARE CURSOR": "DECLARE",
     "DISCARD ALL": "DISCARD",
@@ -53,9 +58,6 @@ MARKING_TAGS = {
     "RESET": "RESET",
     "SET": "SET",
 }
-# Command tags after which a transaction may have started or ended, unknown to Django.
-TRANSACTION_TAGS = {"BEGIN", "START TRANSACTION", "COMMIT", "ROLLBACK"}
-TAGS = TRANSACTION_TAGS.union(MARKING_TAGS)
 _BLANKS = r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*"
 # A SET whose effect ends with the transaction.
 _SET_LOCALLY = re.compile(_BLANKS + r"set\s+(?:local|transaction)\b")
@@ -136,8 +138,7 @@ class SessionCursor(Cursor):
 
     def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         """Execute *query* as psycopg does, and mark the state that it creates."""
-        text = _text(query)
-        _mark_from_text(self, text)
+        text = _mark_from_text(self, query)
         try:
             return super().execute(query, *args, **kwargs)
         finally:
@@ -145,10 +146,27 @@ class SessionCursor(Cursor):
 
     def executemany(self, query: Any, *args: Any, **kwargs: Any) -> None:
         """Execute *query* for each set of parameters, and mark the state it creates."""
-        text = _text(query)
-        _mark_from_text(self, text)
+        text = _mark_from_text(self, query)
         try:
             super().executemany(query, *args, **kwargs)
+        finally:
+            _mark_from_tag(self, text)
+
+    def stream(self, query: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Yield the rows of *query* as they arrive, and mark the state it creates."""
+        text = _mark_from_text(self, query)
+        try:
+            yield from super().stream(query, *args, **kwargs)
+        finally:
+            _mark_from_tag(self, text)
+
+    @contextlib.contextmanager
+    def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Run the COPY in *statement*, and mark the state that it creates."""
+        text = _mark_from_text(self, statement)
+        try:
+            with super().copy(statement, *args, **kwargs) as copy:
+                yield copy
         finally:
             _mark_from_tag(self, text)
 
@@ -162,11 +180,10 @@ class _EqualToExtended(type):
     """
 
     def __eq__(cls, other: object) -> bool:
-        return cls is other or vars(cls).get("_extended") is other
+        return other is cls or other is vars(cls).get("_extended")
 
     def __hash__(cls) -> int:
-        extended = vars(cls).get("_extended")
-        return type.__hash__(cls) if extended is None else hash(extended)
+        return type.__hash__(vars(cls).get("_extended", cls))
 
 
 def tracking_class(factory: Any) -> Any:
@@ -221,48 +238,43 @@ def _mark_transaction(connection: Connection) -> None:
 
 
 def _text(query: Any) -> str:
-    """Return the text of *query* in lower case."""
-    if isinstance(query, str):
-        return query.lower()
+    """Return the text of a *query* that is not a str."""
     if isinstance(query, bytes):
-        return query.decode("latin-1").lower()
+        return query.decode("latin-1")
     if isinstance(query, Composable):
-        return query.as_string(None).lower()
-    return repr(query).lower()  # A template string.
+        return query.as_string(None)
+    return repr(query)  # A template string.
 
 
-def _mark_from_text(cursor: SessionCursor, text: str) -> None:
+def _mark_from_text(cursor: SessionCursor, query: Any) -> str:
     """
-    Mark the state that only the text shows.
+    Mark the state that only the text of *query* shows; return the text in lower case.
 
     Runs before the statement is sent, because a statement that fails halfway may
     already have created state.
     """
+    text = (query if isinstance(query, str) else _text(query)).lower()
     if "advisory_lock" in text:
         _mark(cursor.connection, ADVISORY_LOCK)
     if "set_config" in text and "set_config" in _CONFIG_SET_LOCALLY.sub("", text):
         _mark(cursor.connection, "set_config")
     if "temp" in text and _TEMPORARY.search(text):
         _mark(cursor.connection, TEMPORARY_TABLE)
+    return text
 
 
 def _mark_from_tag(cursor: SessionCursor, text: str) -> None:
     """Mark the state that the command tag shows, or the text if a tag is not enough."""
     tag = cursor.statusmessage
-    if tag and ";" not in text:
-        if tag in TAGS:
-            _mark_from_command(cursor.connection, tag, text)
-        return
-    # There was an error, a pipeline hides the tag, or there were several statements, of
-    # which the cursor shows only the first tag.
-    for command in _COMMANDS.findall(text):
-        is_begin = command in ("begin", "start")
-        _mark(cursor.connection, TRANSACTION if is_begin else command.upper())
-    _mark_transaction(cursor.connection)
-
-
-def _mark_from_command(connection: Connection, tag: str, text: str) -> None:
-    if tag in TRANSACTION_TAGS:
-        _mark_transaction(connection)
-    elif tag != "SET" or not _SET_LOCALLY.match(text):
-        _mark(connection, MARKING_TAGS[tag])
+    if not tag or ";" in text:
+        # There was an error, a pipeline or a stream hides the tag, or there were
+        # several statements, of which the cursor shows only the first tag.
+        for command in _COMMANDS.findall(text):
+            is_begin = command in ("begin", "start")
+            _mark(cursor.connection, TRANSACTION if is_begin else command.upper())
+        _mark_transaction(cursor.connection)
+    elif tag in MARKS:
+        if MARKS[tag] == TRANSACTION:
+            _mark_transaction(cursor.connection)
+        elif tag != "SET" or not _SET_LOCALLY.match(text):
+            _mark(cursor.connection, MARKS[tag])

@@ -1,7 +1,10 @@
-"""Telemetry where OpenTelemetry is not installed."""
+"""Telemetry without OpenTelemetry, and with settings that are invalid."""
 
 import subprocess
 import sys
+
+import pytest
+from django.db import connections
 
 
 def test_telemetry_is_not_imported_without_opentelemetry():
@@ -23,3 +26,27 @@ def test_telemetry_is_not_imported_without_opentelemetry():
     )
 
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [None, "pool", {}, {"pool": True}, {"pool": "4"}, {"pool": {"name": None}}],
+    ids=repr,
+)
+def test_pool_without_a_valid_name_is_named_after_its_alias(monkeypatch, options):
+    pytest.importorskip("opentelemetry")
+    from django_lakebase.telemetry import pool_attributes
+
+    monkeypatch.setitem(connections.settings["default"], "OPTIONS", options)
+
+    [name] = pool_attributes("default").values()
+    assert name == "django-default"
+
+
+def test_pool_of_an_alias_outside_the_settings_is_named_after_it():
+    """A program may create a wrapper itself."""
+    pytest.importorskip("opentelemetry")
+    from django_lakebase.telemetry import pool_attributes
+
+    [name] = pool_attributes("elsewhere").values()
+    assert name == "django-elsewhere"

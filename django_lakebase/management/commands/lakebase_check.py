@@ -107,9 +107,8 @@ class Command(BaseCommand):
                 if is_text:
                     for line in _lines(step, self.style):
                         self.stdout.write(line)
-            failed = next((s for s in steps if s.status is Status.FAIL), None)
             left = deadline - time.monotonic()
-            if failed is None or not failed.is_transient or left <= pause:
+            if not any(step.is_transient for step in steps) or left <= pause:
                 return steps
             if is_text:
                 self.stdout.write(f"  retrying for another {left:.0f} s")

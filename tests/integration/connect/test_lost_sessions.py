@@ -419,6 +419,42 @@ def _by_many(wrapper):
         cursor.executemany("SELECT pg_advisory_lock(%s)", [(1,), (2,)])
 
 
+def _by_stream(wrapper):
+    with wrapper.cursor() as cursor:
+        assert list(cursor.stream("SELECT set_config('app.tenant', '1', false)"))
+
+
+def _by_abandoned_stream(wrapper):
+    with wrapper.connection.cursor() as cursor:
+        rows = cursor.stream("SELECT pg_advisory_lock(7) FROM generate_series(1, 9)")
+        next(rows)
+        rows.close()
+
+
+def _by_stream_without_rows(wrapper):
+    """Psycopg raises, but only after the server has run the statement."""
+    with wrapper.connection.cursor() as cursor, pytest.raises(psycopg.ProgrammingError):
+        list(cursor.stream("SET app.tenant = '1'"))
+
+
+def _by_copy(wrapper):
+    with (
+        wrapper.cursor() as cursor,
+        cursor.copy("COPY (SELECT pg_advisory_lock(7)) TO STDOUT") as copy,
+    ):
+        assert list(copy)
+
+
+def _by_copy_of_nothing(wrapper):
+    """Psycopg raises, but only after the server has run the statement."""
+    with (
+        wrapper.connection.cursor() as cursor,
+        pytest.raises(psycopg.ProgrammingError),
+        cursor.copy("SET app.tenant = '1'"),
+    ):
+        pytest.fail("copy() must not begin")
+
+
 def _by_pipeline(wrapper):
     with wrapper.connection.pipeline(), wrapper.connection.cursor() as cursor:
         cursor.execute("SET app.tenant = '1'")
@@ -449,6 +485,11 @@ WAYS = [
     _by_raw_connection,
     _by_raw_cursor,
     _by_many,
+    _by_stream,
+    _by_abandoned_stream,
+    _by_stream_without_rows,
+    _by_copy,
+    _by_copy_of_nothing,
     _by_pipeline,
     _by_procedure,
     _by_server_side_cursor,

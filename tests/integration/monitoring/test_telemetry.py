@@ -29,7 +29,7 @@ from django.conf import settings
 settings.configure(
     DATABASES={"default": {
         "ENGINE": "django_lakebase",
-        "OPTIONS": {"pool": {"min_size": 2, "max_size": 4}},
+        "OPTIONS": {"pool": {"min_size": 2, "max_size": 4, **json.loads(sys.argv[2])}},
     }},
     INSTALLED_APPS=["django_lakebase"],
 )
@@ -60,9 +60,9 @@ print(json.dumps({"points": points, "spans": shown}))
 def recorded(local):
     """Return a function that runs a process and returns what it has recorded."""
 
-    def record(more="pass"):
+    def record(more="pass", **pool):
         found = subprocess.run(
-            [sys.executable, "-c", PROGRAM, more],
+            [sys.executable, "-c", PROGRAM, more, json.dumps(pool)],
             capture_output=True,
             text=True,
             check=False,
@@ -83,17 +83,43 @@ def test_metrics_and_spans_follow_the_semantic_conventions(recorded, local):
     assert (refresh["unit"], refresh["value"]) == ("ms", 1)
     assert refresh["lakebase.endpoint"] == local.env["ENDPOINT_NAME"]
     [created] = points["db.client.connection.create_time"]
-    [total] = points["lakebase.pool.connections.total"]
-    assert (created["unit"], created["value"]) == ("s", total["value"])
+    assert created["unit"] == "s"
     assert created["db.client.connection.pool.name"] == "django-default"
     counted = points["db.client.connection.count"]
     by_state = {p["db.client.connection.state"]: p["value"] for p in counted}
-    assert by_state == {"idle": total["value"] - 1, "used": 1}
+    assert by_state == {"idle": created["value"] - 1, "used": 1}
+    [limit] = points["db.client.connection.max"]
+    assert (limit["unit"], limit["value"]) == ("{connection}", 4)
+    [pending] = points["db.client.connection.pending_requests"]
+    assert (pending["unit"], pending["value"]) == ("{request}", 0)
     connect = spans["lakebase.connect"]["attributes"]
     assert connect["db.system.name"] == "postgresql"
     assert connect["server.address"] == local.env["PGHOST"]
     assert connect["lakebase.connect.attempts"] == 1
     assert "lakebase.token.expires_at" in spans["lakebase.token.refresh"]["attributes"]
+
+
+def test_each_metric_of_a_pool_has_one_name(recorded):
+    assert set(recorded()["points"]) == {
+        "lakebase.token.refresh.duration",
+        "db.client.connection.create_time",
+        "db.client.connection.count",
+        "db.client.connection.max",
+        "db.client.connection.pending_requests",
+    }
+
+
+def test_metrics_have_the_name_that_the_project_gave_its_pool(recorded):
+    points = recorded(LOSE_SESSION, name="shop")["points"]
+
+    names = {
+        point["db.client.connection.pool.name"]
+        for name, found in points.items()
+        if name != "lakebase.token.refresh.duration"
+        for point in found
+    }
+    assert "lakebase.session.reopened" in points
+    assert names == {"shop"}
 
 
 def test_retry_is_counted_with_its_failure_id_as_error_type(recorded, local):
@@ -123,3 +149,20 @@ def test_reopened_session_is_counted_with_the_name_of_its_pool(recorded, local):
     [reopened] = points["lakebase.session.reopened"]
     assert reopened["db.client.connection.pool.name"] == "django-default"
     assert (reopened["unit"], reopened["value"]) == ("{session}", 1)
+
+
+OVERRIDE_APPS = """
+from django.test import override_settings
+with override_settings(INSTALLED_APPS=["django_lakebase"]):
+    pass
+"""
+
+
+def test_event_is_counted_once_if_the_app_is_loaded_again(recorded):
+    """Django calls ready() again for a test that overrides INSTALLED_APPS."""
+    found = recorded(OVERRIDE_APPS + LOSE_SESSION)
+
+    [reopened] = found["points"]["lakebase.session.reopened"]
+    assert reopened["value"] == 1
+    refreshes = [s for s in found["spans"] if s["name"] == "lakebase.token.refresh"]
+    assert len(refreshes) == 1
