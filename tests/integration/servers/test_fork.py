@@ -251,4 +251,6 @@ def test_signal_handler_may_fork_while_its_thread_holds_a_lock(
         signal.signal(signal.SIGUSR1, before)
 
     assert jobs == ["1"]
+    # The refresh that the fork started needs the lock to count its credential.
+    cache_of(wrapper).join(15)
     assert cache_of(wrapper).issued == 1
