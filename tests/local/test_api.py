@@ -217,7 +217,7 @@ def test_clearing_api_hang_ends_a_waiting_request(local):
     local.set_fault("api-hang")
     thread = threading.Thread(target=send_request)
     thread.start()
-    while not local.counters()["requests"]:
+    while not local.fetch_counters()["requests"]:
         pass
     assert not failed.is_set()
     local.clear_faults()
@@ -230,7 +230,7 @@ def test_counters_count_credentials_and_requests_by_path(principal_client, local
     endpoint = local.facts["endpoint"]
     principal_client.postgres.generate_database_credential(endpoint=endpoint)
 
-    counters = local.counters()
+    counters = local.fetch_counters()
 
     assert counters["credentials_issued"] == 1
     assert counters["requests"]["/api/2.0/postgres/credentials"] == 1

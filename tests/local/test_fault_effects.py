@@ -167,7 +167,7 @@ def test_clearing_suspend_completes_a_login_that_waits_for_wake_up(api, connect,
         target=lambda: sessions.append(connect(connect_timeout=60))
     )
     thread.start()
-    while not local.counters()["open_connections"]:
+    while not local.fetch_counters()["open_connections"]:
         pass
     local.clear_faults()
     thread.join(60)

@@ -99,7 +99,7 @@ class ForkedProcesses:
         errors = [
             sum(result[1 + category] for result in results) for category in range(3)
         ]
-        counters = local.counters()
+        counters = local.fetch_counters()
         requests = sum(counters["requests"].values())
         issued = counters["credentials_issued"]
         percentiles = statistics.quantiles(times, n=100, method="inclusive")
