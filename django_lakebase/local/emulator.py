@@ -132,7 +132,7 @@ class Emulator:
         api = WorkspaceApi(
             authenticator,
             credentials,
-            FaultInjector(faults, authenticator.find_principal, state.workspace_id),
+            FaultInjector(faults, authenticator.find_identity, state.workspace_id),
             Router(resources),
         )
         effects = FaultEffects(state, computes, gateway, faults, grants=options.grants)

@@ -40,7 +40,7 @@ def test_api_429_sends_retry_after_for_the_counted_requests(api, local):
 
 
 def test_api_429_rejects_only_requests_above_the_rate(api, local):
-    """Each principal has its own rate."""
+    """Each identity has its own rate."""
     body = {"endpoint": local.facts["endpoint"]}
 
     with local.fault("api-429", allowed_per_second=0.001):

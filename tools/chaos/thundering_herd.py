@@ -2,7 +2,7 @@
 Start many processes in the same second: ``make thundering-herd``.
 
 Each process has its own cache, and the workspace API is limited to a few requests per
-second and principal. The processes connect when they start, and again in the same
+second and identity. The processes connect when they start, and again in the same
 second when all their credentials have expired.
 """
 

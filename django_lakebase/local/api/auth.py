@@ -66,7 +66,7 @@ class RequestAuthenticator:
             )
             raise ApiError(403, "PERMISSION_DENIED", text)
 
-    def find_principal(self, request: web.Request) -> str:
+    def find_identity(self, request: web.Request) -> str:
         """Return the caller of *request* or ``""``; does not check client secrets."""
         basic = _parse_basic(request)
         if basic is not None:
