@@ -23,17 +23,17 @@ from .certs import CertificateAuthority
 from .client import VARIABLE_PREFIXES
 from .data_dir import DataDir
 from .errors import LocalError
-from .faults.effects import FaultEffects
-from .faults.registry import FaultRegistry, Value
-from .gateway.login_errors import Dialect
+from .fault_effects import FaultEffects
+from .faults import FaultRegistry, Value
 from .gateway.pgbouncer import PgBouncers
 from .gateway.server import Gateway
+from .login_errors import Dialect
 from .postgres import binaries, provision
 from .postgres.computes import Computes
 from .postgres.launcher import Launcher, find_account
+from .reaper import Reaper
 from .state import model
 from .state.model import EndpointRef, WorkspaceState
-from .state.reaper import Reaper
 from .state.store import StateStore
 from .tokens import Signer
 

@@ -13,7 +13,7 @@ from databricks.sdk.errors import PermissionDenied, TooManyRequests
 from databricks.sdk.errors.base import DatabricksError
 from psycopg import errors
 
-from django_lakebase.local.faults.registry import FAULTS
+from django_lakebase.local.faults import FAULTS
 from tests.helpers.app_servers import wait_until_disconnected
 from tests.local.rest_api import RestApi
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
-from django_lakebase.local.faults.effects import FaultEffects
-from django_lakebase.local.faults.registry import FAULTS, FaultRegistry
+from django_lakebase.local.fault_effects import FaultEffects
+from django_lakebase.local.faults import FAULTS, FaultRegistry
 from django_lakebase.local.gateway.server import Gateway
 from django_lakebase.local.state.model import WorkspaceState, branch_name, endpoint_name
 from django_lakebase.local.tokens import Audience, Signer

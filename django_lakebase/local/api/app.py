@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from aiohttp import web
 
-from django_lakebase.local.faults.registry import FaultError
+from django_lakebase.local.faults import FaultError
 from django_lakebase.local.postgres.admin_connection import SqlError
 
 from . import credentials

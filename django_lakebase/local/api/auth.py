@@ -12,8 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
-from django_lakebase.local.faults.registry import FaultRegistry
-from django_lakebase.local.gateway import login_errors
+from django_lakebase.local import login_errors
+from django_lakebase.local.faults import FaultRegistry
 from django_lakebase.local.state.model import WorkspaceState
 from django_lakebase.local.tokens import Audience, Signer, TokenError
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from django_lakebase.local.faults.registry import FaultRegistry
+from django_lakebase.local.faults import FaultRegistry
 from django_lakebase.local.state.model import endpoint_name
 from django_lakebase.local.tokens import Audience, Signer
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
-from django_lakebase.local.faults.registry import FaultRegistry, Value
-from django_lakebase.local.gateway import login_errors
+from django_lakebase.local import login_errors
+from django_lakebase.local.faults import FaultRegistry, Value
 
 from . import credentials
 from .errors import ApiError

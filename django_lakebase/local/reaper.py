@@ -3,10 +3,9 @@
 import asyncio
 import time
 
-from django_lakebase.local.api.resources import Resources
-from django_lakebase.local.postgres import sql
-
-from .model import PURGE_AFTER, EndpointRef, Project, branch_name
+from .api.resources import Resources
+from .postgres import sql
+from .state.model import PURGE_AFTER, EndpointRef, Project, branch_name
 
 # Seconds.
 INTERVAL = 0.5

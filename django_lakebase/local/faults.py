@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from django_lakebase.local.gateway.login_errors import MESSAGES, REJECTED_TOKEN_MESSAGES
-from django_lakebase.local.gateway.wire import ErrorResponse
+from .login_errors import MESSAGES, REJECTED_TOKEN_MESSAGES, ErrorResponse
 
 Value: TypeAlias = str | float | bool
 
