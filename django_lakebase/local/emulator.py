@@ -18,7 +18,6 @@ from .api.credentials import CredentialHandlers
 from .api.fault_responses import FaultInjector
 from .api.operations import Operations
 from .api.resources import Resources
-from .api.urls import Router
 from .certs import CertificateAuthority
 from .client import VARIABLE_PREFIXES
 from .data_dir import DataDir
@@ -131,9 +130,9 @@ class Emulator:
         authenticator = RequestAuthenticator(state, signer, faults)
         api = WorkspaceApi(
             authenticator,
-            credentials,
             FaultInjector(faults, authenticator.find_identity, state.workspace_id),
-            Router(resources),
+            resources,
+            credentials,
         )
         effects = FaultEffects(state, computes, gateway, faults, grants=options.grants)
         admin_api = AdminApi(state, signer, faults, gateway, api, credentials, effects)

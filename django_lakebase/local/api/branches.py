@@ -30,8 +30,8 @@ from .params import (
     parse_bool,
     parse_duration,
     parse_timestamp,
-    read_json,
-    select_masked_fields,
+    read_masked_spec,
+    read_spec,
     validate_id,
     wants_deleted,
     wants_purge,
@@ -51,26 +51,26 @@ class BranchHandlers:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
-    async def get(self, project: Project, branch: Branch) -> Json:
-        """Return *branch* as JSON."""
-        compute = self._resources.computes.find(branch.folder)
-        size = await sql.fetch_size(compute.admin) if compute else 0
-        return serialize_branch(project, branch, size)
+    async def get(self, request: web.Request) -> Json:
+        """Return a branch."""
+        return await self._serialize(*self._resources.find_branch(request))
 
-    async def list_all(self, request: web.Request, project: Project) -> Json:
-        """Return a page of the branches of *project*."""
+    async def list_all(self, request: web.Request) -> Json:
+        """Return a page of the branches of a project."""
+        project = self._resources.find_project(request)
         branches = (
             project.branches.values()
             if wants_deleted(request)
             else project.live_branches
         )
-        items = [await self.get(project, branch) for branch in branches]
+        items = [await self._serialize(project, branch) for branch in branches]
         return paginate(request, "branches", items)
 
-    async def create(self, request: web.Request, project: Project) -> Json:
+    async def create(self, request: web.Request) -> Json:
         """Copy the source branch with its databases, roles and rows."""
+        project = self._resources.find_project(request)
         branch_id = validate_id("branch_id", request.query.get("branch_id", ""))
-        spec = (await read_json(request)).get("spec") or {}
+        spec = await read_spec(request)
         if branch_id in project.branches:
             is_deleted = project.branches[branch_id].is_deleted
             if is_deleted or request.query.get("replace_existing") != "true":
@@ -108,20 +108,18 @@ class BranchHandlers:
             branch.set_state("READY")
             branch.accepts_logins_at = time.time() + LOGIN_DELAY
             self._resources.save()
-            return await self.get(project, branch)
+            return await self._serialize(project, branch)
 
         return self._resources.operations.start(name, "Branch", work())
 
-    async def update(
-        self, request: web.Request, project: Project, branch: Branch
-    ) -> Json:
+    async def update(self, request: web.Request) -> Json:
         """Update the fields in the update mask."""
-        body = await read_json(request)
-        fields = select_masked_fields(request, body.get("spec") or {})
-        return await self._update(project, branch, fields)
+        project, branch = self._resources.find_branch(request)
+        return await self._update(project, branch, await read_masked_spec(request))
 
-    def delete(self, request: web.Request, project: Project, branch: Branch) -> Json:
+    async def delete(self, request: web.Request) -> Json:
         """Delete a branch; ``purge=true`` deletes it permanently."""
+        project, branch = self._resources.find_branch(request)
         name = branch_name(project, branch)
         if branch.is_default:
             raise managed_by_parent(
@@ -144,9 +142,10 @@ class BranchHandlers:
 
         return self._resources.operations.start(name, "Branch", work())
 
-    def undelete(self, project: Project, branch_id: str) -> Json:
+    async def undelete(self, request: web.Request) -> Json:
         """Restore a deleted branch."""
-        branch = project.branches.get(branch_id)
+        project = self._resources.find_project(request)
+        branch = project.branches.get(request.match_info["branch_id"])
         if branch is None:
             raise not_found("branch")
         if not branch.is_deleted:
@@ -156,11 +155,16 @@ class BranchHandlers:
             await self._resources.computes.start(branch)
             branch.deleted_at = branch.expires_at = None
             self._resources.save()
-            return await self.get(project, branch)
+            return await self._serialize(project, branch)
 
         return self._resources.operations.start(
             branch_name(project, branch), "Branch", work()
         )
+
+    async def _serialize(self, project: Project, branch: Branch) -> Json:
+        compute = self._resources.computes.find(branch.folder)
+        size = await sql.fetch_size(compute.admin) if compute else 0
+        return serialize_branch(project, branch, size)
 
     async def _update(
         self, project: Project, branch: Branch, fields: Mapping[str, Any]
@@ -178,7 +182,7 @@ class BranchHandlers:
             raise
         branch.touch()
         self._resources.save()
-        response = await self.get(project, branch)
+        response = await self._serialize(project, branch)
         return self._resources.complete(
             branch_name(project, branch), "Branch", response
         )

@@ -8,7 +8,7 @@ from django_lakebase.local.state.model import Branch, Project, branch_name
 
 from .errors import already_exists, bad_request, not_found, required
 from .operations import DELETED, Json
-from .params import ID, paginate, read_json, select_masked_fields, validate_id
+from .params import ID, paginate, read_masked_spec, read_spec, validate_id
 from .resources import Resources, choose_id
 from .roles import RoleHandlers
 from .serializers import serialize_database
@@ -27,10 +27,9 @@ class DatabaseHandlers:
             for database in databases
         }
 
-    async def list_all(
-        self, request: web.Request, project: Project, branch: Branch
-    ) -> Json:
+    async def list_all(self, request: web.Request) -> Json:
         """Return a page of the databases of *branch*."""
+        project, branch = self._resources.find_branch(request)
         parent = branch_name(project, branch)
         databases = await self._fetch(branch)
         items = [
@@ -39,8 +38,12 @@ class DatabaseHandlers:
         ]
         return paginate(request, "databases", items)
 
-    async def get(self, project: Project, branch: Branch, database_id: str) -> Json:
-        """Return a database as JSON."""
+    async def get(self, request: web.Request) -> Json:
+        """Return a database."""
+        project, branch = self._resources.find_branch(request)
+        return await self._read(project, branch, request.match_info["database_id"])
+
+    async def _read(self, project: Project, branch: Branch, database_id: str) -> Json:
         database = await self._find(branch, database_id)
         return _serialize(branch_name(project, branch), branch, database_id, database)
 
@@ -50,11 +53,10 @@ class DatabaseHandlers:
             raise not_found("database")
         return database
 
-    async def create(
-        self, request: web.Request, project: Project, branch: Branch
-    ) -> Json:
+    async def create(self, request: web.Request) -> Json:
         """Create a database owned by a role of the branch."""
-        spec = (await read_json(request)).get("spec") or {}
+        project, branch = self._resources.find_branch(request)
+        spec = await read_spec(request)
         name = str(spec.get("postgres_database") or "")
         if not name:
             raise required("database.spec.postgres_database")
@@ -74,19 +76,18 @@ class DatabaseHandlers:
             await sql.create_database(admin, name, owner.name)
             branch.databases[database_id] = name
             self._resources.save()
-            return await self.get(project, branch, database_id)
+            return await self._read(project, branch, database_id)
 
         full_name = f"{branch_name(project, branch)}/databases/{database_id}"
         return self._resources.operations.start(full_name, "Database", work())
 
-    async def update(
-        self, request: web.Request, project: Project, branch: Branch, database_id: str
-    ) -> Json:
+    async def update(self, request: web.Request) -> Json:
         """Rename a database or change its owner."""
+        project, branch = self._resources.find_branch(request)
+        database_id = request.match_info["database_id"]
         database = await self._find(branch, database_id)
         admin = self._resources.get_admin(branch)
-        body = await read_json(request)
-        fields = select_masked_fields(request, body.get("spec") or {})
+        fields = await read_masked_spec(request)
         name = str(fields.get("postgres_database") or database.name)
         role = str(fields.get("role") or "").rpartition("/")[2]
         owner = (await self._roles.find(branch, role)).name if role else database.owner
@@ -95,13 +96,15 @@ class DatabaseHandlers:
             await sql.alter_database(admin, database.name, name, owner)
             branch.databases[database_id] = name
             self._resources.save()
-            return await self.get(project, branch, database_id)
+            return await self._read(project, branch, database_id)
 
         full_name = f"{branch_name(project, branch)}/databases/{database_id}"
         return self._resources.operations.start(full_name, "Database", work())
 
-    async def delete(self, project: Project, branch: Branch, database_id: str) -> Json:
+    async def delete(self, request: web.Request) -> Json:
         """End the sessions of a database and drop it."""
+        project, branch = self._resources.find_branch(request)
+        database_id = request.match_info["database_id"]
         database = await self._find(branch, database_id)
         admin = self._resources.get_admin(branch)
 

@@ -9,8 +9,8 @@ from aiohttp import web
 from django_lakebase.local import login_errors
 from django_lakebase.local.faults import FaultRegistry, Value
 
-from . import credentials
 from .errors import ApiError
+from .urls import CREDENTIALS
 
 MALFORMED = {
     "html": ("text/html", "<html><title>Sign in</title><body>Sign in</body></html>"),
@@ -96,7 +96,7 @@ def reset(request: web.Request) -> web.Response:
 
 
 def _applies(options: Mapping[str, Value], request: web.Request) -> bool:
-    return options["scope"] == "all" or request.path == credentials.PATH
+    return options["scope"] == "all" or request.path == CREDENTIALS
 
 
 def _throttle(options: Mapping[str, Value]) -> web.Response:

@@ -7,6 +7,8 @@ Parents are looked up first, so the error names the first unknown part of a path
 import re
 from collections.abc import Callable, Mapping
 
+from aiohttp import web
+
 from django_lakebase.local.gateway.server import Gateway
 from django_lakebase.local.postgres.admin_connection import AdminConnection
 from django_lakebase.local.postgres.computes import Computes
@@ -60,7 +62,21 @@ class Resources:
             raise not_found("endpoint")
         return EndpointRef(project, branch, endpoint)
 
-    def find_endpoint(self, name: str) -> EndpointRef:
+    def find_project(self, request: web.Request) -> Project:
+        """Return the project in the path of *request*; raises ApiError."""
+        return self.get_project(request.match_info["project_id"])
+
+    def find_branch(self, request: web.Request) -> tuple[Project, Branch]:
+        """Return the project and branch in the path of *request*; raises ApiError."""
+        project = self.find_project(request)
+        return project, self.get_branch(project, request.match_info["branch_id"])
+
+    def find_endpoint(self, request: web.Request) -> EndpointRef:
+        """Return the endpoint in the path of *request*; raises ApiError."""
+        project, branch = self.find_branch(request)
+        return self.get_endpoint(project, branch, request.match_info["endpoint_id"])
+
+    def find_endpoint_by_name(self, name: str) -> EndpointRef:
         """Return the endpoint with the resource name *name*; raises ApiError."""
         match name.split("/"):
             case ["projects", project_id, "branches", branch_id, "endpoints", last]:

@@ -11,7 +11,7 @@ from django_lakebase.local.state.model import Branch, Project, branch_name
 
 from .errors import bad_request, invalid, not_found, required
 from .operations import DELETED, Json
-from .params import ROLE_ID, paginate, read_json, select_masked_fields, validate_id
+from .params import ROLE_ID, paginate, read_masked_spec, read_spec, validate_id
 from .resources import Resources, choose_id
 from .serializers import serialize_role
 
@@ -30,17 +30,20 @@ class RoleHandlers:
         roles = await sql.fetch_roles(self._resources.get_admin(branch))
         return {choose_id(role.name, branch.roles, "role"): role for role in roles}
 
-    async def list_all(
-        self, request: web.Request, project: Project, branch: Branch
-    ) -> Json:
+    async def list_all(self, request: web.Request) -> Json:
         """Return a page of the roles of *branch*."""
+        project, branch = self._resources.find_branch(request)
         parent = branch_name(project, branch)
         roles = await self._fetch(branch)
         items = [serialize_role(parent, role_id, roles[role_id]) for role_id in roles]
         return paginate(request, "roles", items)
 
-    async def get(self, project: Project, branch: Branch, role_id: str) -> Json:
-        """Return a role as JSON."""
+    async def get(self, request: web.Request) -> Json:
+        """Return a role."""
+        project, branch = self._resources.find_branch(request)
+        return await self._read(project, branch, request.match_info["role_id"])
+
+    async def _read(self, project: Project, branch: Branch, role_id: str) -> Json:
         role = await self.find(branch, role_id)
         return serialize_role(branch_name(project, branch), role_id, role)
 
@@ -51,11 +54,10 @@ class RoleHandlers:
             raise not_found("role")
         return role
 
-    async def create(
-        self, request: web.Request, project: Project, branch: Branch
-    ) -> Json:
+    async def create(self, request: web.Request) -> Json:
         """Create a role, for an identity or with a generated password."""
-        spec = (await read_json(request)).get("spec") or {}
+        project, branch = self._resources.find_branch(request)
+        spec = await read_spec(request)
         name = str(spec.get("postgres_role") or "")
         if not name:
             raise required("role.spec.postgres_role")
@@ -82,17 +84,16 @@ class RoleHandlers:
                 admin, name, _parse_attributes(spec), _parse_superuser(spec)
             )
             self._resources.save()
-            return await self.get(project, branch, role_id)
+            return await self._read(project, branch, role_id)
 
         operations = self._resources.operations
         return operations.start(f"{parent}/roles/{role_id}", "Role", work())
 
-    async def update(
-        self, request: web.Request, project: Project, branch: Branch, role_id: str
-    ) -> Json:
+    async def update(self, request: web.Request) -> Json:
         """Update the fields in the update mask."""
-        body = await read_json(request)
-        fields = select_masked_fields(request, body.get("spec") or {})
+        project, branch = self._resources.find_branch(request)
+        role_id = request.match_info["role_id"]
+        fields = await read_masked_spec(request)
         return await self._update(project, branch, role_id, fields)
 
     async def _update(
@@ -105,19 +106,19 @@ class RoleHandlers:
             await sql.alter_role(
                 admin, role.name, _parse_attributes(fields), _parse_superuser(fields)
             )
-            return await self.get(project, branch, role_id)
+            return await self._read(project, branch, role_id)
 
         name = f"{branch_name(project, branch)}/roles/{role_id}"
         return self._resources.operations.start(name, "Role", work())
 
-    async def delete(
-        self, request: web.Request, project: Project, branch: Branch, role_id: str
-    ) -> Json:
+    async def delete(self, request: web.Request) -> Json:
         """
         Drop a role, after giving its objects to the role in ``reassign_owned_to``.
 
         Without that parameter, the operation fails if the role owns objects.
         """
+        project, branch = self._resources.find_branch(request)
+        role_id = request.match_info["role_id"]
         role = await self.find(branch, role_id)
         admin = self._resources.get_admin(branch)
         target = request.query.get("reassign_owned_to", "")
@@ -135,8 +136,10 @@ class RoleHandlers:
         name = f"{branch_name(project, branch)}/roles/{role_id}"
         return self._resources.operations.start(name, "Role", work())
 
-    async def reveal_password(self, branch: Branch, role_id: str) -> Json:
+    async def reveal_password(self, request: web.Request) -> Json:
         """Return the generated password of a role; raises ApiError."""
+        _, branch = self._resources.find_branch(request)
+        role_id = request.match_info["role_id"]
         role = await self.find(branch, role_id)
         if role.name not in branch.passwords:
             raise bad_request("role has no password that could be revealed")
