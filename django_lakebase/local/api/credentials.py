@@ -6,7 +6,6 @@ from typing import Any
 from aiohttp import web
 
 from django_lakebase.local.faults import FaultRegistry
-from django_lakebase.local.state.model import endpoint_name
 from django_lakebase.local.tokens import Audience, Signer
 
 from .errors import invalid, required
@@ -48,7 +47,7 @@ class CredentialHandlers:
         if self._faults.get("empty-credential") is not None:
             return {}
         ttl = self._get_ttl(body)
-        extra = {"endpoint": endpoint_name(ref)}
+        extra = {"endpoint": ref.name}
         if body.get("claims"):
             extra["claims"] = body["claims"]
         identity = request["identity"]

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from django_lakebase.local.postgres import sql
 from django_lakebase.local.postgres.sql import Database
-from django_lakebase.local.state.model import Branch, Project, branch_name
+from django_lakebase.local.state.model import Branch
 
 from .errors import already_exists, bad_request, not_found, required
 from .operations import DELETED, Json
@@ -29,8 +29,8 @@ class DatabaseHandlers:
 
     async def list_all(self, request: web.Request) -> Json:
         """Return a page of the databases of *branch*."""
-        project, branch = self._resources.find_branch(request)
-        parent = branch_name(project, branch)
+        branch = self._resources.find_branch(request)
+        parent = branch.name
         databases = await self._fetch(branch)
         items = [
             _serialize(parent, branch, database_id, database)
@@ -40,12 +40,12 @@ class DatabaseHandlers:
 
     async def get(self, request: web.Request) -> Json:
         """Return a database."""
-        project, branch = self._resources.find_branch(request)
-        return await self._read(project, branch, request.match_info["database_id"])
+        branch = self._resources.find_branch(request)
+        return await self._read(branch, request.match_info["database_id"])
 
-    async def _read(self, project: Project, branch: Branch, database_id: str) -> Json:
+    async def _read(self, branch: Branch, database_id: str) -> Json:
         database = await self._find(branch, database_id)
-        return _serialize(branch_name(project, branch), branch, database_id, database)
+        return _serialize(branch.name, branch, database_id, database)
 
     async def _find(self, branch: Branch, database_id: str) -> Database:
         database = (await self._fetch(branch)).get(database_id)
@@ -55,7 +55,7 @@ class DatabaseHandlers:
 
     async def create(self, request: web.Request) -> Json:
         """Create a database owned by a role of the branch."""
-        project, branch = self._resources.find_branch(request)
+        branch = self._resources.find_branch(request)
         spec = await read_spec(request)
         name = str(spec.get("postgres_database") or "")
         if not name:
@@ -76,14 +76,14 @@ class DatabaseHandlers:
             await sql.create_database(admin, name, owner.name)
             branch.databases[database_id] = name
             self._resources.save()
-            return await self._read(project, branch, database_id)
+            return await self._read(branch, database_id)
 
-        full_name = f"{branch_name(project, branch)}/databases/{database_id}"
+        full_name = f"{branch.name}/databases/{database_id}"
         return self._resources.operations.start(full_name, "Database", work())
 
     async def update(self, request: web.Request) -> Json:
         """Rename a database or change its owner."""
-        project, branch = self._resources.find_branch(request)
+        branch = self._resources.find_branch(request)
         database_id = request.match_info["database_id"]
         database = await self._find(branch, database_id)
         admin = self._resources.get_admin(branch)
@@ -96,14 +96,14 @@ class DatabaseHandlers:
             await sql.alter_database(admin, database.name, name, owner)
             branch.databases[database_id] = name
             self._resources.save()
-            return await self._read(project, branch, database_id)
+            return await self._read(branch, database_id)
 
-        full_name = f"{branch_name(project, branch)}/databases/{database_id}"
+        full_name = f"{branch.name}/databases/{database_id}"
         return self._resources.operations.start(full_name, "Database", work())
 
     async def delete(self, request: web.Request) -> Json:
         """End the sessions of a database and drop it."""
-        project, branch = self._resources.find_branch(request)
+        branch = self._resources.find_branch(request)
         database_id = request.match_info["database_id"]
         database = await self._find(branch, database_id)
         admin = self._resources.get_admin(branch)
@@ -114,7 +114,7 @@ class DatabaseHandlers:
             self._resources.save()
             return DELETED
 
-        full_name = f"{branch_name(project, branch)}/databases/{database_id}"
+        full_name = f"{branch.name}/databases/{database_id}"
         return self._resources.operations.start(full_name, "Database", work())
 
 

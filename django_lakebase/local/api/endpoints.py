@@ -9,7 +9,6 @@ from django_lakebase.local.postgres import sql
 from django_lakebase.local.state.model import (
     Endpoint,
     EndpointRef,
-    endpoint_name,
 )
 
 from .errors import already_exists, invalid, managed_by_parent, required
@@ -42,13 +41,15 @@ class EndpointHandlers:
 
     async def list_all(self, request: web.Request) -> Json:
         """Return a page of the endpoints of a branch."""
-        project, branch = self._resources.find_branch(request)
+        project = self._resources.find_project(request)
+        branch = self._resources.find_branch(request)
         refs = [EndpointRef(project, branch, e) for e in branch.endpoints.values()]
         return paginate(request, "endpoints", [serialize_endpoint(ref) for ref in refs])
 
     async def create(self, request: web.Request) -> Json:
         """Create a read-only endpoint; every branch already has a read-write one."""
-        project, branch = self._resources.find_branch(request)
+        project = self._resources.find_project(request)
+        branch = self._resources.find_branch(request)
         endpoint_id = validate_id("endpoint_id", request.query.get("endpoint_id", ""))
         spec = await read_spec(request)
         kind = spec.get("endpoint_type")
@@ -80,7 +81,7 @@ class EndpointHandlers:
             self._resources.save()
             return serialize_endpoint(ref)
 
-        return self._resources.operations.start(endpoint_name(ref), "Endpoint", work())
+        return self._resources.operations.start(ref.name, "Endpoint", work())
 
     async def update(self, request: web.Request) -> Json:
         """Update the fields in the update mask."""
@@ -90,10 +91,9 @@ class EndpointHandlers:
     async def delete(self, request: web.Request) -> Json:
         """Delete a read-only endpoint."""
         ref = self._resources.find_endpoint(request)
-        name = endpoint_name(ref)
         if ref.endpoint.is_read_write:
             raise managed_by_parent(
-                f"Cannot delete read-write endpoint '{name}'. Read-write endpoints "
+                f"Cannot delete read-write endpoint '{ref.name}'. Read-write endpoints "
                 "cannot be deleted."
             )
         del ref.branch.endpoints[ref.endpoint.id]
@@ -103,7 +103,7 @@ class EndpointHandlers:
             self._resources.save()
             return DELETED
 
-        return self._resources.operations.start(name, "Endpoint", work())
+        return self._resources.operations.start(ref.name, "Endpoint", work())
 
     async def _update(self, ref: EndpointRef, fields: Mapping[str, Any]) -> Json:
         endpoint, had_standby = ref.endpoint, ref.endpoint.has_standby
@@ -123,7 +123,7 @@ class EndpointHandlers:
             self._resources.save()
             return serialize_endpoint(ref)
 
-        return self._resources.operations.start(endpoint_name(ref), "Endpoint", work())
+        return self._resources.operations.start(ref.name, "Endpoint", work())
 
 
 def _apply_fields(endpoint: Endpoint, fields: Mapping[str, Any]) -> None:

@@ -66,14 +66,14 @@ class Resources:
         """Return the project in the path of *request*; raises ApiError."""
         return self.get_project(request.match_info["project_id"])
 
-    def find_branch(self, request: web.Request) -> tuple[Project, Branch]:
-        """Return the project and branch in the path of *request*; raises ApiError."""
+    def find_branch(self, request: web.Request) -> Branch:
+        """Return the branch in the path of *request*; raises ApiError."""
         project = self.find_project(request)
-        return project, self.get_branch(project, request.match_info["branch_id"])
+        return self.get_branch(project, request.match_info["branch_id"])
 
     def find_endpoint(self, request: web.Request) -> EndpointRef:
         """Return the endpoint in the path of *request*; raises ApiError."""
-        project, branch = self.find_branch(request)
+        project, branch = self.find_project(request), self.find_branch(request)
         return self.get_endpoint(project, branch, request.match_info["endpoint_id"])
 
     def find_endpoint_by_name(self, name: str) -> EndpointRef:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from django_lakebase.local.postgres import sql
 from django_lakebase.local.postgres.sql import Role
-from django_lakebase.local.state.model import Branch, Project, branch_name
+from django_lakebase.local.state.model import Branch
 
 from .errors import bad_request, invalid, not_found, required
 from .operations import DELETED, Json
@@ -32,20 +32,20 @@ class RoleHandlers:
 
     async def list_all(self, request: web.Request) -> Json:
         """Return a page of the roles of *branch*."""
-        project, branch = self._resources.find_branch(request)
-        parent = branch_name(project, branch)
+        branch = self._resources.find_branch(request)
+        parent = branch.name
         roles = await self._fetch(branch)
         items = [serialize_role(parent, role_id, roles[role_id]) for role_id in roles]
         return paginate(request, "roles", items)
 
     async def get(self, request: web.Request) -> Json:
         """Return a role."""
-        project, branch = self._resources.find_branch(request)
-        return await self._read(project, branch, request.match_info["role_id"])
+        branch = self._resources.find_branch(request)
+        return await self._read(branch, request.match_info["role_id"])
 
-    async def _read(self, project: Project, branch: Branch, role_id: str) -> Json:
+    async def _read(self, branch: Branch, role_id: str) -> Json:
         role = await self.find(branch, role_id)
-        return serialize_role(branch_name(project, branch), role_id, role)
+        return serialize_role(branch.name, role_id, role)
 
     async def find(self, branch: Branch, role_id: str) -> Role:
         """Return the role *role_id* of *branch*; raises ApiError."""
@@ -56,7 +56,7 @@ class RoleHandlers:
 
     async def create(self, request: web.Request) -> Json:
         """Create a role, for an identity or with a generated password."""
-        project, branch = self._resources.find_branch(request)
+        branch = self._resources.find_branch(request)
         spec = await read_spec(request)
         name = str(spec.get("postgres_role") or "")
         if not name:
@@ -65,11 +65,11 @@ class RoleHandlers:
         validate_id("role_id", role_id, ROLE_ID)
         identity_type = _parse_identity_type(spec)
         method = _parse_auth_method(spec, identity_type)
-        parent, admin = branch_name(project, branch), self._resources.get_admin(branch)
+        parent, admin = branch.name, self._resources.get_admin(branch)
         roles = await self._fetch(branch)
         exists = role_id in roles or any(role.name == name for role in roles.values())
         if exists and request.query.get("replace_existing") == "true":
-            return await self._update(project, branch, role_id, spec)
+            return await self._update(branch, role_id, spec)
         if exists:
             raise bad_request("role with that name already exists")
 
@@ -84,20 +84,20 @@ class RoleHandlers:
                 admin, name, _parse_attributes(spec), _parse_superuser(spec)
             )
             self._resources.save()
-            return await self._read(project, branch, role_id)
+            return await self._read(branch, role_id)
 
         operations = self._resources.operations
         return operations.start(f"{parent}/roles/{role_id}", "Role", work())
 
     async def update(self, request: web.Request) -> Json:
         """Update the fields in the update mask."""
-        project, branch = self._resources.find_branch(request)
+        branch = self._resources.find_branch(request)
         role_id = request.match_info["role_id"]
         fields = await read_masked_spec(request)
-        return await self._update(project, branch, role_id, fields)
+        return await self._update(branch, role_id, fields)
 
     async def _update(
-        self, project: Project, branch: Branch, role_id: str, fields: Mapping[str, Any]
+        self, branch: Branch, role_id: str, fields: Mapping[str, Any]
     ) -> Json:
         role = await self.find(branch, role_id)
         admin = self._resources.get_admin(branch)
@@ -106,9 +106,9 @@ class RoleHandlers:
             await sql.alter_role(
                 admin, role.name, _parse_attributes(fields), _parse_superuser(fields)
             )
-            return await self._read(project, branch, role_id)
+            return await self._read(branch, role_id)
 
-        name = f"{branch_name(project, branch)}/roles/{role_id}"
+        name = f"{branch.name}/roles/{role_id}"
         return self._resources.operations.start(name, "Role", work())
 
     async def delete(self, request: web.Request) -> Json:
@@ -117,7 +117,7 @@ class RoleHandlers:
 
         Without that parameter, the operation fails if the role owns objects.
         """
-        project, branch = self._resources.find_branch(request)
+        branch = self._resources.find_branch(request)
         role_id = request.match_info["role_id"]
         role = await self.find(branch, role_id)
         admin = self._resources.get_admin(branch)
@@ -133,12 +133,12 @@ class RoleHandlers:
             self._resources.save()
             return DELETED
 
-        name = f"{branch_name(project, branch)}/roles/{role_id}"
+        name = f"{branch.name}/roles/{role_id}"
         return self._resources.operations.start(name, "Role", work())
 
     async def reveal_password(self, request: web.Request) -> Json:
         """Return the generated password of a role; raises ApiError."""
-        _, branch = self._resources.find_branch(request)
+        branch = self._resources.find_branch(request)
         role_id = request.match_info["role_id"]
         role = await self.find(branch, role_id)
         if role.name not in branch.passwords:
