@@ -4,8 +4,7 @@ Lookups of resources, and the state and servers that all handlers share.
 Parents are looked up first, so the error names the first unknown part of a path.
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -21,7 +20,6 @@ from django_lakebase.local.state.model import (
 
 from .errors import bad_request, not_found
 from .operations import Json, Operations
-from .params import ROLE_ID
 
 
 class Resources:
@@ -126,18 +124,3 @@ class Resources:
         if compute is None:
             raise bad_request(f"branch is not ready: {branch.current_state}")
         return compute.admin
-
-
-def choose_id(name: str, known: Mapping[str, str], prefix: str) -> str:
-    """
-    Return the id of the role or database that PostgreSQL calls *name*.
-
-    *known* has the names by the id that the API gave. A name that was created with SQL
-    has no such id: it is derived from the name, with *prefix* if it is invalid without.
-    """
-    for key, value in known.items():
-        if value == name:
-            return key
-    derived = re.sub("[^a-z0-9-]", "-", name.lower()).strip("-")
-    is_valid = ROLE_ID.fullmatch(derived) is not None
-    return derived[:63] if is_valid else f"{prefix}-{derived}"[:63].rstrip("-")
