@@ -44,7 +44,7 @@ def stock_connection(
     login = {
         "NAME": facts["database"],
         "USER": facts["service_principal"],
-        "PASSWORD": local.issue(facts["service_principal"]),
+        "PASSWORD": local.issue_token(facts["service_principal"]),
         "HOST": facts["host"],
         "PORT": str(facts["port"]),
     }

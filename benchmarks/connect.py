@@ -138,7 +138,7 @@ def _compare_throughput(
     registry.reset()
     local.reset_counters()
     seconds = measure_in_threads(ours, times, CACHE_THREADS)
-    issued = local.counters()["credentials_issued"]
+    issued = local.fetch_counters()["credentials_issued"]
     factor = measure_in_threads(theirs, times, CACHE_THREADS) / seconds
     return Measurement(
         name=f"{name} in {CACHE_THREADS} threads, compared with a fetch for each",
@@ -157,7 +157,7 @@ def token_lifetimes(*, quick: bool) -> Iterator[Measurement]:
     with backends.running_lakebase("--token-ttl", f"{lifetime:.1f}") as local:
         local.reset_counters()
         seconds = _connect_in_threads(local, times)
-        counters = local.counters()
+        counters = local.fetch_counters()
     issued, rejected = counters["credentials_issued"], counters["rejections"]
     yield Measurement(
         name=f"{times:,} connections from {LIFETIME_THREADS} threads during "

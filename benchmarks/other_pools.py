@@ -142,7 +142,7 @@ def _compare_opening(local: LocalLakebase, rounds: int) -> Iterator[Measurement]
         for name, new_pool in POOLS.items():
             local.reset_counters()
             seconds[name].append(measure(partial(_open_and_close, new_pool)))
-            fetched[name] = local.counters()["credentials_issued"]
+            fetched[name] = local.fetch_counters()["credentials_issued"]
     for name in (SAMPLE, BRIDGE):
         yield compare(
             f"opening {CONNECTIONS} connections ({fetched[LAKEBASE]} and "
@@ -196,7 +196,7 @@ def _measure_expiry(local: LocalLakebase) -> Iterator[Measurement]:
             local.set_fault("reset-connections", state="all")
             # A pool notices a reset connection when the first query fails.
             outcomes = [_try_query(pool) for _ in range(3)]
-            rejected = local.counters()["rejections"]
+            rejected = local.fetch_counters()["rejections"]
         finally:
             pool.close()
         texts = [

@@ -64,7 +64,7 @@ def _new_credential(local: LocalLakebase, *, elapsed: float) -> Credential:
     hour = timedelta(hours=1)
     issued_at = utc_now() - hour * elapsed
     return Credential(
-        token=local.issue(local.facts["service_principal"]),
+        token=local.issue_token(local.facts["service_principal"]),
         issued_at=issued_at,
         expires_at=issued_at + hour,
     )

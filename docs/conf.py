@@ -6,7 +6,7 @@ from django_lakebase import __version__
 from django_lakebase.config.libpq import VARIABLES
 from django_lakebase.failures.catalog import FAILURES
 from django_lakebase.failures.failure import Action, Failure
-from django_lakebase.local.faults.registry import FAULTS
+from django_lakebase.local.faults import FAULTS
 
 project = "django_lakebase"
 author = "The django_lakebase authors"

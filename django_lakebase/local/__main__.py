@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from django_lakebase import __version__
 
 from .client import PARENT_VARIABLE, ClientError, call
-from .faults.registry import FAULTS, FaultError, parse_fault, parse_options
+from .faults import FAULTS, FaultError, parse_fault, parse_options
 
 if TYPE_CHECKING:
     from .emulator import Emulator
@@ -202,7 +202,7 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
             'pip install "django-lakebase[local]"'
         )
     from .emulator import Emulator, Options
-    from .gateway.login_errors import Dialect
+    from .login_errors import Dialect
 
     return Emulator(
         Options(

@@ -110,7 +110,7 @@ class LocalLakebase:
         finally:
             call(self.url, "DELETE", f"faults/{name}")
 
-    def counters(self) -> dict[str, Any]:
+    def fetch_counters(self) -> dict[str, Any]:
         """Fetch the counters since the last reset."""
         counters: dict[str, Any] = call(self.url, "GET", "counters")
         return counters
@@ -119,7 +119,7 @@ class LocalLakebase:
         """Reset the counters to zero."""
         call(self.url, "DELETE", "counters")
 
-    def issue(self, user: str, ttl: float = 3600.0) -> str:
+    def issue_token(self, user: str, ttl: float = 3600.0) -> str:
         """
         Return a database token for *user*.
 

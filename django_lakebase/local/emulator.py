@@ -18,22 +18,21 @@ from .api.credentials import CredentialHandlers
 from .api.fault_responses import FaultInjector
 from .api.operations import Operations
 from .api.resources import Resources
-from .api.urls import Router
 from .certs import CertificateAuthority
 from .client import VARIABLE_PREFIXES
 from .data_dir import DataDir
 from .errors import LocalError
-from .faults.effects import FaultEffects
-from .faults.registry import FaultRegistry, Value
-from .gateway.login_errors import Dialect
+from .fault_effects import FaultEffects
+from .faults import FaultRegistry, Value
 from .gateway.pgbouncer import PgBouncers
 from .gateway.server import Gateway
+from .login_errors import Dialect
 from .postgres import binaries, provision
 from .postgres.computes import Computes
 from .postgres.launcher import Launcher, find_account
+from .reaper import Reaper
 from .state import model
 from .state.model import EndpointRef, WorkspaceState
-from .state.reaper import Reaper
 from .state.store import StateStore
 from .tokens import Signer
 
@@ -131,9 +130,9 @@ class Emulator:
         authenticator = RequestAuthenticator(state, signer, faults)
         api = WorkspaceApi(
             authenticator,
+            FaultInjector(faults, authenticator.find_identity, state.workspace_id),
+            resources,
             credentials,
-            FaultInjector(faults, authenticator.find_principal, state.workspace_id),
-            Router(resources),
         )
         effects = FaultEffects(state, computes, gateway, faults, grants=options.grants)
         admin_api = AdminApi(state, signer, faults, gateway, api, credentials, effects)
@@ -232,7 +231,7 @@ class Emulator:
             "DATABRICKS_HOST": url,
             "DATABRICKS_CLIENT_ID": state.client_id,
             "DATABRICKS_CLIENT_SECRET": state.client_secret,
-            "ENDPOINT_NAME": model.endpoint_name(ref),
+            "ENDPOINT_NAME": ref.name,
             "PGHOST": ref.endpoint.host(),
             "PGPORT": str(port),
             "PGDATABASE": model.DATABASE,
@@ -252,8 +251,8 @@ class Emulator:
             "url": url,
             "pid": os.getpid(),
             "project": ref.project.name,
-            "branch": model.branch_name(ref.project, ref.branch),
-            "endpoint": model.endpoint_name(ref),
+            "branch": ref.branch.name,
+            "endpoint": ref.name,
             "host": ref.endpoint.host(),
             "hostaddr": HOSTADDR,
             "port": port,

@@ -15,7 +15,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from .gateway.login_errors import NOT_A_JWT
+from .login_errors import NOT_A_JWT
 
 ALGORITHM = "RS256"
 EXPIRED = "JWT token has expired"

@@ -212,7 +212,7 @@ def shared_sessions(answers: list[Facts]) -> set[int]:
 
 def assert_no_stampede(local: LocalLakebase, load: Load, processes: int) -> None:
     """Check that processes log in once and fetch about one credential per rotation."""
-    counted = local.counters()
+    counted = local.fetch_counters()
     assert counted["requests"]["/oidc/v1/token"] == processes, counted
     # No process refreshes before half of the lifetime, unless a token was rejected.
     each = 2 + load.seconds / (TTL / 2)
@@ -230,4 +230,4 @@ def wait_until(is_so: Callable[[], object]) -> None:
 
 def wait_until_disconnected(local: LocalLakebase) -> None:
     """Wait until the last connection to *local* has ended."""
-    wait_until(lambda: local.counters()["open_connections"] == 0)
+    wait_until(lambda: local.fetch_counters()["open_connections"] == 0)

@@ -19,5 +19,5 @@ def open_session(local, **own):
         **own,
     }
     if "password" not in params:
-        params["password"] = local.issue(params["user"])
+        params["password"] = local.issue_token(params["user"])
     return psycopg.connect(**params)

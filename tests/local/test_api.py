@@ -145,6 +145,44 @@ def test_unknown_path_is_answered_404_endpoint_not_found(api, path):
     assert json.loads(text)["error_code"] == "ENDPOINT_NOT_FOUND"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "error"),
+    [
+        ("PUT", "projects", "No API found"),
+        ("PUT", "projects/x", "project id not found"),
+        ("GET", "projects/x/y", "project id not found"),
+        ("GET", "projects//branches/production", "project id not found"),
+        ("GET", "{project}/y", "No API found"),
+        ("POST", "{project}/branches/x/undelete/y", "branch id not found"),
+        ("PUT", "{project}/branches/x/roles", "branch id not found"),
+        ("PUT", "{project}/branches/production/roles", "No API found"),
+    ],
+)
+def test_unknown_parent_takes_precedence_over_an_unknown_path(
+    api, local, method, path, error
+):
+    path = path.format(project=local.facts["project"])
+
+    status, _, text = api.send(method, f"/api/2.0/postgres/{path}")
+
+    assert status == 404
+    assert error in text
+
+
+def test_path_may_end_in_slashes_and_contain_encoded_characters(api, local):
+    name = local.facts["branch"]
+
+    assert api.request("GET", f"{name}//")["name"] == name
+    assert (
+        api.request("GET", name.replace("production", "%70roduction"))["name"] == name
+    )
+
+
+def test_branch_named_operations_is_not_mistaken_for_an_operation(api, local):
+    with pytest.raises(ApiError, match="branch id not found"):
+        api.request("GET", f"{local.facts['project']}/branches/operations/roles")
+
+
 def test_current_user_of_a_person_has_an_email_address(owner_client, local):
     me = owner_client.current_user.me()
 
@@ -217,7 +255,7 @@ def test_clearing_api_hang_ends_a_waiting_request(local):
     local.set_fault("api-hang")
     thread = threading.Thread(target=send_request)
     thread.start()
-    while not local.counters()["requests"]:
+    while not local.fetch_counters()["requests"]:
         pass
     assert not failed.is_set()
     local.clear_faults()
@@ -230,7 +268,7 @@ def test_counters_count_credentials_and_requests_by_path(principal_client, local
     endpoint = local.facts["endpoint"]
     principal_client.postgres.generate_database_credential(endpoint=endpoint)
 
-    counters = local.counters()
+    counters = local.fetch_counters()
 
     assert counters["credentials_issued"] == 1
     assert counters["requests"]["/api/2.0/postgres/credentials"] == 1

@@ -330,11 +330,11 @@ def test_dialect_selects_the_texts_of_login_errors(
     """Where the layer of the service that answers is not known, --dialect decides."""
     with LocalLakebase.start("--dialect", dialect) as emulator:
         facts = emulator.facts
-        expired = emulator.issue(facts["service_principal"], ttl=-5)
+        expired = emulator.issue_token(facts["service_principal"], ttl=-5)
         with pytest.raises(psycopg.OperationalError, match=expired_token):
             open_session(emulator, password=expired)
         with pytest.raises(psycopg.OperationalError, match=missing_role):
             open_session(emulator, user="stranger")
-        token_of_owner = emulator.issue(facts["owner"])
+        token_of_owner = emulator.issue_token(facts["owner"])
         with pytest.raises(psycopg.OperationalError, match=wrong_identity):
             open_session(emulator, password=token_of_owner)

@@ -13,7 +13,7 @@ from databricks.sdk.errors import PermissionDenied, TooManyRequests
 from databricks.sdk.errors.base import DatabricksError
 from psycopg import errors
 
-from django_lakebase.local.faults.registry import FAULTS
+from django_lakebase.local.faults import FAULTS
 from tests.helpers.app_servers import wait_until_disconnected
 from tests.local.rest_api import RestApi
 
@@ -40,7 +40,7 @@ def test_api_429_sends_retry_after_for_the_counted_requests(api, local):
 
 
 def test_api_429_rejects_only_requests_above_the_rate(api, local):
-    """Each principal has its own rate."""
+    """Each identity has its own rate."""
     body = {"endpoint": local.facts["endpoint"]}
 
     with local.fault("api-429", allowed_per_second=0.001):
@@ -167,7 +167,7 @@ def test_clearing_suspend_completes_a_login_that_waits_for_wake_up(api, connect,
         target=lambda: sessions.append(connect(connect_timeout=60))
     )
     thread.start()
-    while not local.counters()["open_connections"]:
+    while not local.fetch_counters()["open_connections"]:
         pass
     local.clear_faults()
     thread.join(60)

@@ -4,13 +4,13 @@ import pytest
 
 from django_lakebase.failures.classify import classify
 from django_lakebase.failures.failure import Source
-from django_lakebase.local.faults.registry import (
+from django_lakebase.local.faults import (
     FAULTS,
     FaultError,
     FaultRegistry,
     parse_fault,
 )
-from django_lakebase.local.gateway.login_errors import MESSAGES
+from django_lakebase.local.login_errors import MESSAGES
 
 
 def test_parsed_options_have_the_type_of_their_defaults():

@@ -24,7 +24,7 @@ def test_token_opens_a_session_as_the_role_of_its_identity(connect, local):
     ids=["expired", "valid"],
 )
 def test_token_expiry_is_checked_at_login(connect, login_error, local, ttl, message):
-    token = local.issue(local.facts["service_principal"], ttl=ttl)
+    token = local.issue_token(local.facts["service_principal"], ttl=ttl)
 
     if message:
         assert message in login_error(password=token)
@@ -33,7 +33,7 @@ def test_token_expiry_is_checked_at_login(connect, login_error, local, ttl, mess
 
 
 def test_session_continues_after_its_token_expires(connect, local):
-    token = local.issue(local.facts["service_principal"], ttl=0.5)
+    token = local.issue_token(local.facts["service_principal"], ttl=0.5)
     with connect(password=token) as session:
         while True:
             session.execute("SELECT 1")
@@ -45,7 +45,7 @@ def test_session_continues_after_its_token_expires(connect, local):
 
 
 def test_token_of_another_identity_is_rejected(login_error, local):
-    token = local.issue(local.facts["owner"])
+    token = local.issue_token(local.facts["owner"])
 
     assert "no role security label" in login_error(password=token)
 
@@ -69,7 +69,7 @@ def group_role(connect, local):
 @pytest.mark.parametrize("member", ["owner", "service_principal"])
 def test_member_logs_in_to_the_role_of_their_group(connect, local, group_role, member):
     """Members use their own token; the session's user is the group."""
-    token = local.issue(local.facts[member])
+    token = local.issue_token(local.facts[member])
 
     with connect(user=group_role, password=token) as session:
         row = session.execute("SELECT session_user").fetchone()
@@ -82,7 +82,7 @@ def test_role_of_a_group_rejects_tokens_of_nonmembers(
     login_error, local, group_role, subject
 ):
     """A token with the group's name as its subject is not a member's token either."""
-    token = local.issue(subject)
+    token = local.issue_token(subject)
 
     assert "no role security label" in login_error(user=group_role, password=token)
 
@@ -227,7 +227,7 @@ def test_a_hundred_simultaneous_sessions_work(connect, local):
     with contextlib.ExitStack() as stack:
         sessions = [stack.enter_context(connect()) for _ in range(100)]
         assert all(s.execute("SELECT 1").fetchone() == (1,) for s in sessions)
-        assert local.counters()["open_connections"] >= 100
+        assert local.fetch_counters()["open_connections"] >= 100
 
 
 def test_suspend_ends_sessions_with_admin_shutdown_and_the_next_login_wakes(
@@ -240,7 +240,7 @@ def test_suspend_ends_sessions_with_admin_shutdown_and_the_next_login_wakes(
 
     with connect() as session:
         assert session.execute("SELECT 1").fetchone() == (1,)
-    assert "suspend" not in local.counters()
+    assert "suspend" not in local.fetch_counters()
 
 
 def test_login_fails_while_the_server_starts(login_error, local):

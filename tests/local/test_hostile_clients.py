@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_lakebase.local import certs
-from django_lakebase.local.faults.registry import FaultRegistry
+from django_lakebase.local.faults import FaultRegistry
 from django_lakebase.local.gateway import server as gateway_server
 from django_lakebase.local.gateway import wire
 from django_lakebase.local.gateway.pgbouncer import PgBouncers

@@ -1,4 +1,4 @@
-"""The limit on requests per second that the API applies to each principal."""
+"""The limit on requests per second that the API applies to each identity."""
 
 from django_lakebase.local.api.fault_responses import RateLimiter
 
@@ -19,7 +19,7 @@ def test_unused_requests_are_saved_for_one_second_at_most():
     assert (at_start, after_400_ms, after_a_minute) == (5, 2, 5)
 
 
-def test_principals_have_separate_limits():
+def test_identities_have_separate_limits():
     limiter = RateLimiter(lambda: 0.0)
 
     assert limiter.allow("one", 1)

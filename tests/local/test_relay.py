@@ -75,7 +75,7 @@ def test_login_succeeds_while_500_sessions_are_idle(connect, local):
     with contextlib.ExitStack() as stack:
         lock = threading.Lock()
         remaining = list(range(IDLE_SESSIONS))
-        password = local.issue(local.facts["service_principal"])
+        password = local.issue_token(local.facts["service_principal"])
 
         def open_sessions():
             while remaining:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_lakebase.local.gateway import wire
-from django_lakebase.local.gateway.wire import ErrorResponse, ProtocolError
+from django_lakebase.local.gateway.wire import ProtocolError
+from django_lakebase.local.login_errors import ErrorResponse
 
 PARAMETER_TEXTS = st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1

@@ -15,7 +15,7 @@ from django_lakebase.config import libpq
 from django_lakebase.config.resolve import OWN_OPTIONS
 from django_lakebase.failures.catalog import FAILURES
 from django_lakebase.local.__main__ import main
-from django_lakebase.local.faults.registry import FAULTS
+from django_lakebase.local.faults import FAULTS
 from django_lakebase.management.commands.lakebase_check import Command
 from django_lakebase.stats import Stats
 

@@ -50,7 +50,7 @@ def connect_as_owner(local: LocalLakebase) -> psycopg.Connection[Any]:
         port=facts["port"],
         dbname=facts["database"],
         user=facts["owner"],
-        password=local.issue(facts["owner"]),
+        password=local.issue_token(facts["owner"]),
         sslmode="verify-full",
         sslrootcert=facts["ca_file"],
         autocommit=True,

@@ -114,7 +114,7 @@ def run_soak(options: argparse.Namespace, folder: Path) -> Result:
             samples, seconds = _sample(local, pids, options)
         finally:
             killed = writers.stop()
-        issued = local.counters()["credentials_issued"]
+        issued = local.fetch_counters()["credentials_issued"]
         rows, _ = consistency.count_rows(local)
     return Result(
         samples=samples,

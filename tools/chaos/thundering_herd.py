@@ -2,7 +2,7 @@
 Start many processes in the same second: ``make thundering-herd``.
 
 Each process has its own cache, and the workspace API is limited to a few requests per
-second and principal. The processes connect when they start, and again in the same
+second and identity. The processes connect when they start, and again in the same
 second when all their credentials have expired.
 """
 
@@ -99,7 +99,7 @@ class ForkedProcesses:
         errors = [
             sum(result[1 + category] for result in results) for category in range(3)
         ]
-        counters = local.counters()
+        counters = local.fetch_counters()
         requests = sum(counters["requests"].values())
         issued = counters["credentials_issued"]
         percentiles = statistics.quantiles(times, n=100, method="inclusive")

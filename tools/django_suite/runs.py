@@ -105,7 +105,7 @@ def stock_backend(
         "HOST": env["PGHOST"],
         "PORT": env["PGPORT"],
         "USER": env["PGUSER"],
-        "PASSWORD": local.issue(env["PGUSER"], ttl=A_DAY),
+        "PASSWORD": local.issue_token(env["PGUSER"], ttl=A_DAY),
         "OPTIONS": {
             "hostaddr": env["LAKEBASE_HOSTADDR"],
             "sslmode": env["PGSSLMODE"],
@@ -148,7 +148,7 @@ def run(
         with record.open() as lines:
             results = read_results(lines)
         record.replace(CACHE / f"{source.version}-{backend.name}-{stage}.jsonl")
-    counters = local.counters()
+    counters = local.fetch_counters()
     return Run(
         results=results,
         seconds=seconds,

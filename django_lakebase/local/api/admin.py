@@ -7,10 +7,10 @@ from typing import Any
 
 from aiohttp import web
 
-from django_lakebase.local.faults.effects import FaultEffects
-from django_lakebase.local.faults.registry import FAULTS, FaultRegistry
+from django_lakebase.local.fault_effects import FaultEffects
+from django_lakebase.local.faults import FAULTS, FaultRegistry
 from django_lakebase.local.gateway.server import Gateway
-from django_lakebase.local.state.model import WorkspaceState, branch_name, endpoint_name
+from django_lakebase.local.state.model import WorkspaceState
 from django_lakebase.local.tokens import Audience, Signer
 
 from .app import WorkspaceApi
@@ -96,7 +96,7 @@ class AdminApi:
             if ref.endpoint.is_disabled:
                 state += ", disabled"
             text = f"{ref.endpoint.host()}\n{state}, {kind}"
-            yield endpoint_name(ref), text
+            yield ref.name, text
 
     def _describe_branches(self) -> Iterator[tuple[str, str]]:
         for project in self._state.live_projects:
@@ -110,7 +110,7 @@ class AdminApi:
                     facts.append(
                         f"expires {format_timestamp(branch.expires_at)[:19]} UTC"
                     )
-                yield branch_name(project, branch), ", ".join(facts)
+                yield branch.name, ", ".join(facts)
 
     async def _list_faults(self, _: web.Request) -> web.Response:
         return web.json_response(self._faults.list_active())

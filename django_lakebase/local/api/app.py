@@ -12,15 +12,15 @@ from typing import TypeAlias
 
 from aiohttp import web
 
-from django_lakebase.local.faults.registry import FaultError
+from django_lakebase.local.faults import FaultError
 from django_lakebase.local.postgres.admin_connection import SqlError
 
-from . import credentials
+from . import urls
 from .auth import RequestAuthenticator
 from .credentials import CredentialHandlers
 from .errors import ApiError, invalid, no_such_api
 from .fault_responses import FaultInjector, reset
-from .urls import PREFIX, Router
+from .resources import Resources
 
 # Prefixes of paths that need no token.
 PUBLIC_PREFIXES = ("/.well-known/", "/oidc/")
@@ -34,20 +34,19 @@ class WorkspaceApi:
     def __init__(
         self,
         authenticator: RequestAuthenticator,
-        credential_handlers: CredentialHandlers,
         fault_injector: FaultInjector,
-        router: Router,
+        resources: Resources,
+        credentials: CredentialHandlers,
     ) -> None:
         self._authenticator, self._fault_injector = authenticator, fault_injector
-        self._credentials, self._router = credential_handlers, router
+        self._resources, self._credentials = resources, credentials
         self.requests: Counter[str] = Counter()
 
     def create_application(self) -> web.Application:
         """Create the web application with all routes but those of the admin API."""
         app = web.Application(middlewares=[self._middleware])
         self._authenticator.add_routes(app)
-        app.router.add_post(credentials.PATH, self._credentials.create)
-        app.router.add_route("*", PREFIX + "{name:projects.*}", self._dispatch)
+        urls.add_routes(app, self._resources, self._credentials)
         return app
 
     @web.middleware
@@ -55,23 +54,13 @@ class WorkspaceApi:
         self, request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         try:
-            return await self._respond(request, handler)
-        except ConnectionResetError:
-            # The client disconnected before its request was complete.
-            return reset(request)
-
-    async def _respond(
-        self, request: web.Request, handler: Handler
-    ) -> web.StreamResponse:
-        try:
-            if request.path.startswith("/_local/"):
-                return await handler(request)
-            self.requests[request.path] += 1
-            fault_response = await self._fault_injector.respond(request)
-            if fault_response is not None:
-                return fault_response
-            if not request.path.startswith(PUBLIC_PREFIXES):
-                self._authenticator.authenticate(request)
+            if not request.path.startswith("/_local/"):
+                self.requests[request.path] += 1
+                fault_response = await self._fault_injector.respond(request)
+                if fault_response is not None:
+                    return fault_response
+                if not request.path.startswith(PUBLIC_PREFIXES):
+                    self._authenticator.authenticate(request)
             return await handler(request)
         except ApiError as exc:
             return exc.response()
@@ -79,6 +68,6 @@ class WorkspaceApi:
             return invalid(str(exc)).response()
         except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
             return no_such_api(request).response()
-
-    async def _dispatch(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(await self._router.dispatch(request))
+        except ConnectionResetError:
+            # The client disconnected before its request was complete.
+            return reset(request)

@@ -12,8 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
-from django_lakebase.local.faults.registry import FaultRegistry
-from django_lakebase.local.gateway import login_errors
+from django_lakebase.local import login_errors
+from django_lakebase.local.faults import FaultRegistry
 from django_lakebase.local.state.model import WorkspaceState
 from django_lakebase.local.tokens import Audience, Signer, TokenError
 
@@ -66,7 +66,7 @@ class RequestAuthenticator:
             )
             raise ApiError(403, "PERMISSION_DENIED", text)
 
-    def find_principal(self, request: web.Request) -> str:
+    def find_identity(self, request: web.Request) -> str:
         """Return the caller of *request* or ``""``; does not check client secrets."""
         basic = _parse_basic(request)
         if basic is not None:

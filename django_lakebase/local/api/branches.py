@@ -13,7 +13,6 @@ from django_lakebase.local.state.model import (
     Branch,
     Endpoint,
     Project,
-    branch_name,
 )
 
 from .errors import (
@@ -30,8 +29,8 @@ from .params import (
     parse_bool,
     parse_duration,
     parse_timestamp,
-    read_json,
-    select_masked_fields,
+    read_masked_spec,
+    read_spec,
     validate_id,
     wants_deleted,
     wants_purge,
@@ -51,32 +50,32 @@ class BranchHandlers:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
-    async def get(self, project: Project, branch: Branch) -> Json:
-        """Return *branch* as JSON."""
-        compute = self._resources.computes.find(branch.folder)
-        size = await sql.fetch_size(compute.admin) if compute else 0
-        return serialize_branch(project, branch, size)
+    async def get(self, request: web.Request) -> Json:
+        """Return a branch."""
+        return await self._serialize(self._resources.find_branch(request))
 
-    async def list_all(self, request: web.Request, project: Project) -> Json:
-        """Return a page of the branches of *project*."""
+    async def list_all(self, request: web.Request) -> Json:
+        """Return a page of the branches of a project."""
+        project = self._resources.find_project(request)
         branches = (
             project.branches.values()
             if wants_deleted(request)
             else project.live_branches
         )
-        items = [await self.get(project, branch) for branch in branches]
+        items = [await self._serialize(branch) for branch in branches]
         return paginate(request, "branches", items)
 
-    async def create(self, request: web.Request, project: Project) -> Json:
+    async def create(self, request: web.Request) -> Json:
         """Copy the source branch with its databases, roles and rows."""
+        project = self._resources.find_project(request)
         branch_id = validate_id("branch_id", request.query.get("branch_id", ""))
-        spec = (await read_json(request)).get("spec") or {}
+        spec = await read_spec(request)
         if branch_id in project.branches:
             is_deleted = project.branches[branch_id].is_deleted
             if is_deleted or request.query.get("replace_existing") != "true":
                 raise already_exists("branch with such id already exists")
-            return await self._update(project, project.branches[branch_id], spec)
-        branch = Branch(id=branch_id)
+            return await self._update(project.branches[branch_id], spec)
+        branch = Branch(id=branch_id, parent=project.name)
         _apply_expiry(branch, spec, is_required=True)
         branch.is_protected = bool(spec.get("is_protected"))
         _check_expiry(branch)
@@ -86,14 +85,13 @@ class BranchHandlers:
                     f"Field 'spec.{field}' is not supported by the local Lakebase."
                 )
         source = self._find_source(project, spec)
-        branch.source = branch_name(project, source)
+        branch.source = source.name
         branch.endpoints[ENDPOINT] = Endpoint(
             id=ENDPOINT, suspend_after=project.suspend_after
         )
         branch.roles, branch.databases = dict(source.roles), dict(source.databases)
         branch.passwords = dict(source.passwords)
         project.branches[branch_id] = branch
-        name = branch_name(project, branch)
 
         async def work() -> Json:
             try:
@@ -108,29 +106,27 @@ class BranchHandlers:
             branch.set_state("READY")
             branch.accepts_logins_at = time.time() + LOGIN_DELAY
             self._resources.save()
-            return await self.get(project, branch)
+            return await self._serialize(branch)
 
-        return self._resources.operations.start(name, "Branch", work())
+        return self._resources.operations.start(branch.name, "Branch", work())
 
-    async def update(
-        self, request: web.Request, project: Project, branch: Branch
-    ) -> Json:
+    async def update(self, request: web.Request) -> Json:
         """Update the fields in the update mask."""
-        body = await read_json(request)
-        fields = select_masked_fields(request, body.get("spec") or {})
-        return await self._update(project, branch, fields)
+        branch = self._resources.find_branch(request)
+        return await self._update(branch, await read_masked_spec(request))
 
-    def delete(self, request: web.Request, project: Project, branch: Branch) -> Json:
+    async def delete(self, request: web.Request) -> Json:
         """Delete a branch; ``purge=true`` deletes it permanently."""
-        name = branch_name(project, branch)
+        project = self._resources.find_project(request)
+        branch = self._resources.find_branch(request)
         if branch.is_default:
             raise managed_by_parent(
-                f"Cannot delete root branch '{name}'. Root branches cannot be deleted "
-                "independently."
+                f"Cannot delete root branch '{branch.name}'. Root branches cannot be "
+                "deleted independently."
             )
         if branch.is_protected:
             raise bad_request("cannot delete protected branch")
-        if any(other.source == name for other in project.live_branches):
+        if any(other.source == branch.name for other in project.live_branches):
             raise bad_request("cannot delete branch with children")
         is_purge = wants_purge(request)
         branch.deleted_at = time.time()
@@ -142,11 +138,12 @@ class BranchHandlers:
             self._resources.save()
             return DELETED
 
-        return self._resources.operations.start(name, "Branch", work())
+        return self._resources.operations.start(branch.name, "Branch", work())
 
-    def undelete(self, project: Project, branch_id: str) -> Json:
+    async def undelete(self, request: web.Request) -> Json:
         """Restore a deleted branch."""
-        branch = project.branches.get(branch_id)
+        project = self._resources.find_project(request)
+        branch = project.branches.get(request.match_info["branch_id"])
         if branch is None:
             raise not_found("branch")
         if not branch.is_deleted:
@@ -156,15 +153,16 @@ class BranchHandlers:
             await self._resources.computes.start(branch)
             branch.deleted_at = branch.expires_at = None
             self._resources.save()
-            return await self.get(project, branch)
+            return await self._serialize(branch)
 
-        return self._resources.operations.start(
-            branch_name(project, branch), "Branch", work()
-        )
+        return self._resources.operations.start(branch.name, "Branch", work())
 
-    async def _update(
-        self, project: Project, branch: Branch, fields: Mapping[str, Any]
-    ) -> Json:
+    async def _serialize(self, branch: Branch) -> Json:
+        compute = self._resources.computes.find(branch.folder)
+        size = await sql.fetch_size(compute.admin) if compute else 0
+        return serialize_branch(branch, size)
+
+    async def _update(self, branch: Branch, fields: Mapping[str, Any]) -> Json:
         original = branch.expires_at, branch.is_protected
         try:
             _apply_expiry(branch, fields, is_required=False)
@@ -178,10 +176,8 @@ class BranchHandlers:
             raise
         branch.touch()
         self._resources.save()
-        response = await self.get(project, branch)
-        return self._resources.complete(
-            branch_name(project, branch), "Branch", response
-        )
+        response = await self._serialize(branch)
+        return self._resources.complete(branch.name, "Branch", response)
 
     def _find_source(self, project: Project, spec: Mapping[str, Any]) -> Branch:
         name = spec.get("source_branch") or ""

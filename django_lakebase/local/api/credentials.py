@@ -5,17 +5,15 @@ from typing import Any
 
 from aiohttp import web
 
-from django_lakebase.local.faults.registry import FaultRegistry
-from django_lakebase.local.state.model import endpoint_name
+from django_lakebase.local.faults import FaultRegistry
 from django_lakebase.local.tokens import Audience, Signer
 
 from .errors import invalid, required
+from .operations import Json
 from .params import parse_duration, parse_timestamp, read_json
 from .resources import Resources
 from .serializers import format_timestamp
-from .urls import PREFIX
 
-PATH = PREFIX + "credentials"
 # Seconds.
 TTL_BOUNDS = (300.0, 3600.0)
 
@@ -39,26 +37,24 @@ class CredentialHandlers:
         self._token_ttl = token_ttl
         self.issued = 0
 
-    async def create(self, request: web.Request) -> web.Response:
+    async def create(self, request: web.Request) -> Json:
         """Return a token for the endpoint in the body."""
         body = await read_json(request)
         name = str(body.get("endpoint") or "")
         if not name:
             raise required("endpoint")
-        ref = self._resources.find_endpoint(name)
+        ref = self._resources.find_endpoint_by_name(name)
         if self._faults.get("empty-credential") is not None:
-            return web.json_response({})
+            return {}
         ttl = self._get_ttl(body)
-        extra = {"endpoint": endpoint_name(ref)}
+        extra = {"endpoint": ref.name}
         if body.get("claims"):
             extra["claims"] = body["claims"]
         identity = request["identity"]
         token, expires_at = self._signer.sign(Audience.DATABASE, identity, ttl, extra)
         self.issued += 1
         expire_time = expires_at + self._faults.get_number("clock-skew", "seconds")
-        return web.json_response(
-            {"token": token, "expire_time": format_timestamp(expire_time)}
-        )
+        return {"token": token, "expire_time": format_timestamp(expire_time)}
 
     def _get_ttl(self, body: dict[str, Any]) -> float:
         """Return the lifetime of the requested credential in seconds."""

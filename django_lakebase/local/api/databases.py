@@ -4,57 +4,38 @@ from aiohttp import web
 
 from django_lakebase.local.postgres import sql
 from django_lakebase.local.postgres.sql import Database
-from django_lakebase.local.state.model import Branch, Project, branch_name
+from django_lakebase.local.state.model import Branch
 
-from .errors import already_exists, bad_request, not_found, required
-from .operations import DELETED, Json
-from .params import ID, paginate, read_json, select_masked_fields, validate_id
-from .resources import Resources, choose_id
+from .errors import already_exists, bad_request, required
+from .operations import Json
+from .params import ID, read_masked_spec, read_spec, validate_id
+from .postgres_objects import PostgresObjectHandlers, choose_id
+from .resources import Resources
 from .roles import RoleHandlers
 from .serializers import serialize_database
 
 
-class DatabaseHandlers:
-    """Handles requests for databases; validates each before changing anything."""
+class DatabaseHandlers(PostgresObjectHandlers[Database]):
+    """Handles requests for databases."""
+
+    kind = "database"
 
     def __init__(self, resources: Resources, roles: RoleHandlers) -> None:
-        self._resources, self._roles = resources, roles
+        super().__init__(resources)
+        self._roles = roles
 
     async def _fetch(self, branch: Branch) -> dict[str, Database]:
         databases = await sql.fetch_databases(self._resources.get_admin(branch))
-        return {
-            choose_id(database.name, branch.databases, "db"): database
-            for database in databases
-        }
+        return {choose_id(db.name, branch.databases, "db"): db for db in databases}
 
-    async def list_all(
-        self, request: web.Request, project: Project, branch: Branch
-    ) -> Json:
-        """Return a page of the databases of *branch*."""
-        parent = branch_name(project, branch)
-        databases = await self._fetch(branch)
-        items = [
-            _serialize(parent, branch, database_id, database)
-            for database_id, database in databases.items()
-        ]
-        return paginate(request, "databases", items)
+    def _serialize(self, branch: Branch, key: str, item: Database) -> Json:
+        owner_id = choose_id(item.owner, branch.roles, "role")
+        return serialize_database(branch.name, key, owner_id, item)
 
-    async def get(self, project: Project, branch: Branch, database_id: str) -> Json:
-        """Return a database as JSON."""
-        database = await self._find(branch, database_id)
-        return _serialize(branch_name(project, branch), branch, database_id, database)
-
-    async def _find(self, branch: Branch, database_id: str) -> Database:
-        database = (await self._fetch(branch)).get(database_id)
-        if database is None:
-            raise not_found("database")
-        return database
-
-    async def create(
-        self, request: web.Request, project: Project, branch: Branch
-    ) -> Json:
+    async def create(self, request: web.Request) -> Json:
         """Create a database owned by a role of the branch."""
-        spec = (await read_json(request)).get("spec") or {}
+        branch = self._resources.find_branch(request)
+        spec = await read_spec(request)
         name = str(spec.get("postgres_database") or "")
         if not name:
             raise required("database.spec.postgres_database")
@@ -70,53 +51,34 @@ class DatabaseHandlers:
             raise already_exists("database with such id already exists")
         admin = self._resources.get_admin(branch)
 
-        async def work() -> Json:
+        async def create() -> None:
             await sql.create_database(admin, name, owner.name)
             branch.databases[database_id] = name
-            self._resources.save()
-            return await self.get(project, branch, database_id)
 
-        full_name = f"{branch_name(project, branch)}/databases/{database_id}"
-        return self._resources.operations.start(full_name, "Database", work())
+        return self._start(branch, database_id, create())
 
-    async def update(
-        self, request: web.Request, project: Project, branch: Branch, database_id: str
-    ) -> Json:
+    async def update(self, request: web.Request) -> Json:
         """Rename a database or change its owner."""
-        database = await self._find(branch, database_id)
+        branch, database_id, database = await self._find_in_path(request)
         admin = self._resources.get_admin(branch)
-        body = await read_json(request)
-        fields = select_masked_fields(request, body.get("spec") or {})
+        fields = await read_masked_spec(request)
         name = str(fields.get("postgres_database") or database.name)
         role = str(fields.get("role") or "").rpartition("/")[2]
         owner = (await self._roles.find(branch, role)).name if role else database.owner
 
-        async def work() -> Json:
+        async def alter() -> None:
             await sql.alter_database(admin, database.name, name, owner)
             branch.databases[database_id] = name
-            self._resources.save()
-            return await self.get(project, branch, database_id)
 
-        full_name = f"{branch_name(project, branch)}/databases/{database_id}"
-        return self._resources.operations.start(full_name, "Database", work())
+        return self._start(branch, database_id, alter())
 
-    async def delete(self, project: Project, branch: Branch, database_id: str) -> Json:
+    async def delete(self, request: web.Request) -> Json:
         """End the sessions of a database and drop it."""
-        database = await self._find(branch, database_id)
+        branch, database_id, database = await self._find_in_path(request)
         admin = self._resources.get_admin(branch)
 
-        async def work() -> Json:
+        async def drop() -> None:
             await sql.drop_database(admin, database.name)
             branch.databases.pop(database_id, None)
-            self._resources.save()
-            return DELETED
 
-        full_name = f"{branch_name(project, branch)}/databases/{database_id}"
-        return self._resources.operations.start(full_name, "Database", work())
-
-
-def _serialize(
-    parent: str, branch: Branch, database_id: str, database: Database
-) -> Json:
-    owner_id = choose_id(database.owner, branch.roles, "role")
-    return serialize_database(parent, database_id, owner_id, database)
+        return self._start(branch, database_id, drop(), drops=True)

@@ -7,11 +7,8 @@ from aiohttp import web
 
 from django_lakebase.local.postgres import sql
 from django_lakebase.local.state.model import (
-    Branch,
     Endpoint,
     EndpointRef,
-    Project,
-    endpoint_name,
 )
 
 from .errors import already_exists, invalid, managed_by_parent, required
@@ -21,8 +18,8 @@ from .params import (
     parse_bool,
     parse_number,
     parse_suspend_timeout,
-    read_json,
-    select_masked_fields,
+    read_masked_spec,
+    read_spec,
     validate_id,
 )
 from .resources import Resources
@@ -38,17 +35,23 @@ class EndpointHandlers:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
-    def list_all(self, request: web.Request, project: Project, branch: Branch) -> Json:
-        """Return a page of the endpoints of *branch*."""
+    async def get(self, request: web.Request) -> Json:
+        """Return an endpoint."""
+        return serialize_endpoint(self._resources.find_endpoint(request))
+
+    async def list_all(self, request: web.Request) -> Json:
+        """Return a page of the endpoints of a branch."""
+        project = self._resources.find_project(request)
+        branch = self._resources.find_branch(request)
         refs = [EndpointRef(project, branch, e) for e in branch.endpoints.values()]
         return paginate(request, "endpoints", [serialize_endpoint(ref) for ref in refs])
 
-    async def create(
-        self, request: web.Request, project: Project, branch: Branch
-    ) -> Json:
+    async def create(self, request: web.Request) -> Json:
         """Create a read-only endpoint; every branch already has a read-write one."""
+        project = self._resources.find_project(request)
+        branch = self._resources.find_branch(request)
         endpoint_id = validate_id("endpoint_id", request.query.get("endpoint_id", ""))
-        spec = (await read_json(request)).get("spec") or {}
+        spec = await read_spec(request)
         kind = spec.get("endpoint_type")
         if not kind:
             raise required("endpoint.spec.endpoint_type")
@@ -78,21 +81,19 @@ class EndpointHandlers:
             self._resources.save()
             return serialize_endpoint(ref)
 
-        return self._resources.operations.start(endpoint_name(ref), "Endpoint", work())
+        return self._resources.operations.start(ref.name, "Endpoint", work())
 
-    async def update(self, request: web.Request, ref: EndpointRef) -> Json:
+    async def update(self, request: web.Request) -> Json:
         """Update the fields in the update mask."""
-        body = await read_json(request)
-        return await self._update(
-            ref, select_masked_fields(request, body.get("spec") or {})
-        )
+        ref = self._resources.find_endpoint(request)
+        return await self._update(ref, await read_masked_spec(request))
 
-    def delete(self, ref: EndpointRef) -> Json:
+    async def delete(self, request: web.Request) -> Json:
         """Delete a read-only endpoint."""
-        name = endpoint_name(ref)
+        ref = self._resources.find_endpoint(request)
         if ref.endpoint.is_read_write:
             raise managed_by_parent(
-                f"Cannot delete read-write endpoint '{name}'. Read-write endpoints "
+                f"Cannot delete read-write endpoint '{ref.name}'. Read-write endpoints "
                 "cannot be deleted."
             )
         del ref.branch.endpoints[ref.endpoint.id]
@@ -102,7 +103,7 @@ class EndpointHandlers:
             self._resources.save()
             return DELETED
 
-        return self._resources.operations.start(name, "Endpoint", work())
+        return self._resources.operations.start(ref.name, "Endpoint", work())
 
     async def _update(self, ref: EndpointRef, fields: Mapping[str, Any]) -> Json:
         endpoint, had_standby = ref.endpoint, ref.endpoint.has_standby
@@ -122,7 +123,7 @@ class EndpointHandlers:
             self._resources.save()
             return serialize_endpoint(ref)
 
-        return self._resources.operations.start(endpoint_name(ref), "Endpoint", work())
+        return self._resources.operations.start(ref.name, "Endpoint", work())
 
 
 def _apply_fields(endpoint: Endpoint, fields: Mapping[str, Any]) -> None:

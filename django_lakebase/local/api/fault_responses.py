@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
-from django_lakebase.local.faults.registry import FaultRegistry, Value
-from django_lakebase.local.gateway import login_errors
+from django_lakebase.local import login_errors
+from django_lakebase.local.faults import FaultRegistry, Value
 
-from . import credentials
 from .errors import ApiError
+from .urls import CREDENTIALS
 
 MALFORMED = {
     "html": ("text/html", "<html><title>Sign in</title><body>Sign in</body></html>"),
@@ -25,16 +25,16 @@ class FaultInjector:
     """
     Responds in place of the API while a fault is on.
 
-    *find_principal* returns the caller of a request.
+    *find_identity* returns the caller of a request.
     """
 
     def __init__(
         self,
         faults: FaultRegistry,
-        find_principal: Callable[[web.Request], str],
+        find_identity: Callable[[web.Request], str],
         workspace_id: str,
     ) -> None:
-        self._faults, self._find_principal = faults, find_principal
+        self._faults, self._find_identity = faults, find_identity
         self._workspace_id = workspace_id
         self._rate_limiter = RateLimiter()
 
@@ -58,9 +58,7 @@ class FaultInjector:
         self, options: Mapping[str, Value], request: web.Request
     ) -> bool:
         rate = float(options.get("allowed_per_second", 0.0))
-        return rate > 0 and self._rate_limiter.allow(
-            self._find_principal(request), rate
-        )
+        return rate > 0 and self._rate_limiter.allow(self._find_identity(request), rate)
 
     async def _is_dropped(self, request: web.Request) -> bool:
         """Delay the request if a fault says so; return whether to send no response."""
@@ -74,19 +72,19 @@ class FaultInjector:
 
 
 class RateLimiter:
-    """A token bucket for each principal, which holds one second's requests at most."""
+    """A token bucket for each identity, which holds one second's requests at most."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._buckets: dict[str, tuple[float, float]] = {}
 
-    def allow(self, principal: str, per_second: float) -> bool:
-        """Return whether *principal* may send a request now; if so, count it."""
+    def allow(self, identity: str, per_second: float) -> bool:
+        """Return whether *identity* may send a request now; if so, count it."""
         now, capacity = self._now(), max(1.0, per_second)
-        tokens, filled_at = self._buckets.get(principal, (capacity, now))
+        tokens, filled_at = self._buckets.get(identity, (capacity, now))
         tokens = min(capacity, tokens + (now - filled_at) * per_second)
         is_enough = tokens >= 1
-        self._buckets[principal] = tokens - is_enough, now
+        self._buckets[identity] = tokens - is_enough, now
         return is_enough
 
 
@@ -98,7 +96,7 @@ def reset(request: web.Request) -> web.Response:
 
 
 def _applies(options: Mapping[str, Value], request: web.Request) -> bool:
-    return options["scope"] == "all" or request.path == credentials.PATH
+    return options["scope"] == "all" or request.path == CREDENTIALS
 
 
 def _throttle(options: Mapping[str, Value]) -> web.Response:

@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Coroutine
 from typing import Any
 
+from aiohttp import web
+
 from django_lakebase.local.postgres.admin_connection import SqlError
 
 from .errors import ApiError, not_found
@@ -42,9 +44,9 @@ class Operations:
         task.add_done_callback(self._tasks.discard)
         return dict(operation)
 
-    def get(self, name: str) -> Json:
-        """Return the operation *name*; raises ApiError."""
-        operation = self._operations.get(name)
+    async def get(self, request: web.Request) -> Json:
+        """Return the operation in the path of *request*; raises ApiError."""
+        operation = self._operations.get(request.match_info["name"])
         if operation is None:
             raise not_found("operation")
         return operation

@@ -95,10 +95,14 @@ def parse_number(field: str, value: object, low: float, high: float) -> float:
     return float(value)
 
 
-def select_masked_fields(
-    request: web.Request, spec: Mapping[str, Any]
-) -> dict[str, Any]:
+async def read_spec(request: web.Request) -> dict[str, Any]:
+    """Return the object *spec* in the body of *request*, or {} if it has none."""
+    return (await read_json(request)).get("spec") or {}
+
+
+async def read_masked_spec(request: web.Request) -> dict[str, Any]:
     """Return the fields of *spec* that are in the request's update mask."""
+    spec = await read_spec(request)
     mask = request.query.get("update_mask", "")
     if not mask:
         raise required("update_mask")

@@ -16,8 +16,8 @@ from .params import (
     parse_bool,
     parse_duration,
     parse_suspend_timeout,
-    read_json,
-    select_masked_fields,
+    read_masked_spec,
+    read_spec,
     validate_id,
     wants_deleted,
     wants_purge,
@@ -34,7 +34,7 @@ class ProjectHandlers:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
-    def list_all(self, request: web.Request) -> Json:
+    async def list_all(self, request: web.Request) -> Json:
         """Return a page of the projects."""
         state = self._resources.state
         projects = (
@@ -42,10 +42,14 @@ class ProjectHandlers:
         )
         return paginate(request, "projects", [serialize_project(p) for p in projects])
 
+    async def get(self, request: web.Request) -> Json:
+        """Return a project."""
+        return serialize_project(self._resources.find_project(request))
+
     async def create(self, request: web.Request) -> Json:
         """Create a project with its default branch and endpoint."""
         project_id = validate_id("project_id", request.query.get("project_id", ""))
-        spec = (await read_json(request)).get("spec") or {}
+        spec = await read_spec(request)
         if project_id in self._resources.state.projects:
             raise already_exists("project with such id already exists in the workspace")
         pg_version = self._resources.state.default_project.pg_version
@@ -75,18 +79,19 @@ class ProjectHandlers:
 
         return self._resources.operations.start(project.name, "Project", work())
 
-    async def update(self, request: web.Request, project: Project) -> Json:
+    async def update(self, request: web.Request) -> Json:
         """Update the fields in the update mask."""
-        body = await read_json(request)
-        _apply_fields(project, select_masked_fields(request, body.get("spec") or {}))
+        project = self._resources.find_project(request)
+        _apply_fields(project, await read_masked_spec(request))
         project.touch()
         self._resources.save()
         return self._resources.complete(
             project.name, "Project", serialize_project(project)
         )
 
-    def delete(self, request: web.Request, project: Project) -> Json:
+    async def delete(self, request: web.Request) -> Json:
         """Delete a project with its branches; ``purge=true`` deletes it permanently."""
+        project = self._resources.find_project(request)
         if project is self._resources.state.default_project:
             raise bad_request(
                 "the first project of the local Lakebase cannot be deleted: the "
@@ -108,8 +113,9 @@ class ProjectHandlers:
 
         return self._resources.operations.start(project.name, "Project", work())
 
-    def undelete(self, project_id: str) -> Json:
+    async def undelete(self, request: web.Request) -> Json:
         """Restore a deleted project."""
+        project_id = request.match_info["project_id"]
         project = self._resources.state.projects.get(project_id)
         if project is None:
             raise not_found("project")

@@ -4,8 +4,9 @@ Lookups of resources, and the state and servers that all handlers share.
 Parents are looked up first, so the error names the first unknown part of a path.
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+
+from aiohttp import web
 
 from django_lakebase.local.gateway.server import Gateway
 from django_lakebase.local.postgres.admin_connection import AdminConnection
@@ -19,7 +20,6 @@ from django_lakebase.local.state.model import (
 
 from .errors import bad_request, not_found
 from .operations import Json, Operations
-from .params import ROLE_ID
 
 
 class Resources:
@@ -60,7 +60,21 @@ class Resources:
             raise not_found("endpoint")
         return EndpointRef(project, branch, endpoint)
 
-    def find_endpoint(self, name: str) -> EndpointRef:
+    def find_project(self, request: web.Request) -> Project:
+        """Return the project in the path of *request*; raises ApiError."""
+        return self.get_project(request.match_info["project_id"])
+
+    def find_branch(self, request: web.Request) -> Branch:
+        """Return the branch in the path of *request*; raises ApiError."""
+        project = self.find_project(request)
+        return self.get_branch(project, request.match_info["branch_id"])
+
+    def find_endpoint(self, request: web.Request) -> EndpointRef:
+        """Return the endpoint in the path of *request*; raises ApiError."""
+        project, branch = self.find_project(request), self.find_branch(request)
+        return self.get_endpoint(project, branch, request.match_info["endpoint_id"])
+
+    def find_endpoint_by_name(self, name: str) -> EndpointRef:
         """Return the endpoint with the resource name *name*; raises ApiError."""
         match name.split("/"):
             case ["projects", project_id, "branches", branch_id, "endpoints", last]:
@@ -110,18 +124,3 @@ class Resources:
         if compute is None:
             raise bad_request(f"branch is not ready: {branch.current_state}")
         return compute.admin
-
-
-def choose_id(name: str, known: Mapping[str, str], prefix: str) -> str:
-    """
-    Return the id of the role or database that PostgreSQL calls *name*.
-
-    *known* has the names by the id that the API gave. A name that was created with SQL
-    has no such id: it is derived from the name, with *prefix* if it is invalid without.
-    """
-    for key, value in known.items():
-        if value == name:
-            return key
-    derived = re.sub("[^a-z0-9-]", "-", name.lower()).strip("-")
-    is_valid = ROLE_ID.fullmatch(derived) is not None
-    return derived[:63] if is_valid else f"{prefix}-{derived}"[:63].rstrip("-")

@@ -6,13 +6,14 @@ from typing import Any
 from aiohttp import web
 
 from django_lakebase.local.postgres import sql
+from django_lakebase.local.postgres.admin_connection import AdminConnection
 from django_lakebase.local.postgres.sql import Role
-from django_lakebase.local.state.model import Branch, Project, branch_name
+from django_lakebase.local.state.model import Branch
 
-from .errors import bad_request, invalid, not_found, required
-from .operations import DELETED, Json
-from .params import ROLE_ID, paginate, read_json, select_masked_fields, validate_id
-from .resources import Resources, choose_id
+from .errors import bad_request, invalid, required
+from .operations import Json
+from .params import ROLE_ID, read_masked_spec, read_spec, validate_id
+from .postgres_objects import PostgresObjectHandlers, choose_id
 from .serializers import serialize_role
 
 IDENTITY_TYPES = ("USER", "SERVICE_PRINCIPAL", "GROUP")
@@ -20,42 +21,22 @@ AUTH_METHODS = ("LAKEBASE_OAUTH_V1", "PG_PASSWORD_SCRAM_SHA_256", "NO_LOGIN")
 ATTRIBUTES = ("bypassrls", "createdb", "createrole")
 
 
-class RoleHandlers:
-    """Handles requests for roles; validates each before changing anything."""
+class RoleHandlers(PostgresObjectHandlers[Role]):
+    """Handles requests for roles."""
 
-    def __init__(self, resources: Resources) -> None:
-        self._resources = resources
+    kind = "role"
 
     async def _fetch(self, branch: Branch) -> dict[str, Role]:
         roles = await sql.fetch_roles(self._resources.get_admin(branch))
         return {choose_id(role.name, branch.roles, "role"): role for role in roles}
 
-    async def list_all(
-        self, request: web.Request, project: Project, branch: Branch
-    ) -> Json:
-        """Return a page of the roles of *branch*."""
-        parent = branch_name(project, branch)
-        roles = await self._fetch(branch)
-        items = [serialize_role(parent, role_id, roles[role_id]) for role_id in roles]
-        return paginate(request, "roles", items)
+    def _serialize(self, branch: Branch, key: str, item: Role) -> Json:
+        return serialize_role(branch.name, key, item)
 
-    async def get(self, project: Project, branch: Branch, role_id: str) -> Json:
-        """Return a role as JSON."""
-        role = await self.find(branch, role_id)
-        return serialize_role(branch_name(project, branch), role_id, role)
-
-    async def find(self, branch: Branch, role_id: str) -> Role:
-        """Return the role *role_id* of *branch*; raises ApiError."""
-        role = (await self._fetch(branch)).get(role_id)
-        if role is None:
-            raise not_found("role")
-        return role
-
-    async def create(
-        self, request: web.Request, project: Project, branch: Branch
-    ) -> Json:
+    async def create(self, request: web.Request) -> Json:
         """Create a role, for an identity or with a generated password."""
-        spec = (await read_json(request)).get("spec") or {}
+        branch = self._resources.find_branch(request)
+        spec = await read_spec(request)
         name = str(spec.get("postgres_role") or "")
         if not name:
             raise required("role.spec.postgres_role")
@@ -63,84 +44,68 @@ class RoleHandlers:
         validate_id("role_id", role_id, ROLE_ID)
         identity_type = _parse_identity_type(spec)
         method = _parse_auth_method(spec, identity_type)
-        parent, admin = branch_name(project, branch), self._resources.get_admin(branch)
+        admin = self._resources.get_admin(branch)
         roles = await self._fetch(branch)
         exists = role_id in roles or any(role.name == name for role in roles.values())
         if exists and request.query.get("replace_existing") == "true":
-            return await self._update(project, branch, role_id, spec)
+            role = await self.find(branch, role_id)
+            work = _alter_role(admin, role.name, spec)
+            return self._start(branch, role_id, work)
         if exists:
             raise bad_request("role with that name already exists")
 
-        async def work() -> Json:
+        async def create() -> None:
             await sql.create_role(
                 admin, name, identity_type, can_log_in=method != AUTH_METHODS[2]
             )
             branch.roles[role_id] = name
             if method == AUTH_METHODS[1]:
                 branch.passwords[name] = await sql.reset_password(admin, name)
-            await sql.alter_role(
-                admin, name, _parse_attributes(spec), _parse_superuser(spec)
-            )
-            self._resources.save()
-            return await self.get(project, branch, role_id)
+            await _alter_role(admin, name, spec)
 
-        operations = self._resources.operations
-        return operations.start(f"{parent}/roles/{role_id}", "Role", work())
+        return self._start(branch, role_id, create())
 
-    async def update(
-        self, request: web.Request, project: Project, branch: Branch, role_id: str
-    ) -> Json:
+    async def update(self, request: web.Request) -> Json:
         """Update the fields in the update mask."""
-        body = await read_json(request)
-        fields = select_masked_fields(request, body.get("spec") or {})
-        return await self._update(project, branch, role_id, fields)
+        branch, role_id, role = await self._find_in_path(request)
+        fields = await read_masked_spec(request)
+        work = _alter_role(self._resources.get_admin(branch), role.name, fields)
+        return self._start(branch, role_id, work)
 
-    async def _update(
-        self, project: Project, branch: Branch, role_id: str, fields: Mapping[str, Any]
-    ) -> Json:
-        role = await self.find(branch, role_id)
-        admin = self._resources.get_admin(branch)
-
-        async def work() -> Json:
-            await sql.alter_role(
-                admin, role.name, _parse_attributes(fields), _parse_superuser(fields)
-            )
-            return await self.get(project, branch, role_id)
-
-        name = f"{branch_name(project, branch)}/roles/{role_id}"
-        return self._resources.operations.start(name, "Role", work())
-
-    async def delete(
-        self, request: web.Request, project: Project, branch: Branch, role_id: str
-    ) -> Json:
+    async def delete(self, request: web.Request) -> Json:
         """
         Drop a role, after giving its objects to the role in ``reassign_owned_to``.
 
         Without that parameter, the operation fails if the role owns objects.
         """
-        role = await self.find(branch, role_id)
+        branch, role_id, role = await self._find_in_path(request)
         admin = self._resources.get_admin(branch)
         target = request.query.get("reassign_owned_to", "")
         new_owner = ""
         if target:
             new_owner = (await self.find(branch, target.rpartition("/")[2])).name
 
-        async def work() -> Json:
+        async def drop() -> None:
             await sql.drop_role(admin, role.name, new_owner)
             branch.roles.pop(role_id, None)
             branch.passwords.pop(role.name, None)
-            self._resources.save()
-            return DELETED
 
-        name = f"{branch_name(project, branch)}/roles/{role_id}"
-        return self._resources.operations.start(name, "Role", work())
+        return self._start(branch, role_id, drop(), drops=True)
 
-    async def reveal_password(self, branch: Branch, role_id: str) -> Json:
+    async def reveal_password(self, request: web.Request) -> Json:
         """Return the generated password of a role; raises ApiError."""
-        role = await self.find(branch, role_id)
+        branch, _, role = await self._find_in_path(request)
         if role.name not in branch.passwords:
             raise bad_request("role has no password that could be revealed")
         return {"password": branch.passwords[role.name]}
+
+
+async def _alter_role(
+    admin: AdminConnection, name: str, fields: Mapping[str, Any]
+) -> None:
+    await sql.alter_role(
+        admin, name, _parse_attributes(fields), _parse_superuser(fields)
+    )
 
 
 def _parse_identity_type(spec: Mapping[str, Any]) -> str:

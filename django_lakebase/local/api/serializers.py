@@ -14,8 +14,6 @@ from django_lakebase.local.state.model import (
     Endpoint,
     EndpointRef,
     Project,
-    branch_name,
-    endpoint_name,
 )
 
 # The service's size limit for a branch, in bytes.
@@ -44,7 +42,7 @@ def serialize_project(project: Project) -> dict[str, Any]:
             "project_id": project.id,
             "display_name": project.display_name,
             "pg_version": project.pg_version,
-            "default_branch": branch_name(project, project.default_branch),
+            "default_branch": project.default_branch.name,
             "owner": project.owner,
             "enable_pg_native_login": project.has_native_login,
             "history_retention_duration": format_duration(project.retention),
@@ -60,8 +58,8 @@ def serialize_project(project: Project) -> dict[str, Any]:
     }
 
 
-def serialize_branch(project: Project, branch: Branch, size: int = 0) -> dict[str, Any]:
-    """Serialize a branch of *project*; *size* is in bytes."""
+def serialize_branch(branch: Branch, size: int = 0) -> dict[str, Any]:
+    """Serialize a branch; *size* is in bytes."""
     status: dict[str, Any] = {
         "branch_id": branch.id,
         "current_state": "DELETED" if branch.is_deleted else branch.current_state,
@@ -80,9 +78,9 @@ def serialize_branch(project: Project, branch: Branch, size: int = 0) -> dict[st
     if branch.expires_at is not None:
         status["expire_time"] = format_timestamp(branch.expires_at)
     return {
-        "name": branch_name(project, branch),
+        "name": branch.name,
         "uid": branch.uid,
-        "parent": project.name,
+        "parent": branch.parent,
         "branch_id": branch.id,
         **_timestamps(branch),
         "status": status,
@@ -94,9 +92,9 @@ def serialize_endpoint(ref: EndpointRef) -> dict[str, Any]:
     endpoint = ref.endpoint
     kind = "READ_WRITE" if endpoint.is_read_write else "READ_ONLY"
     return {
-        "name": endpoint_name(ref),
+        "name": ref.name,
         "uid": endpoint.uid,
-        "parent": branch_name(ref.project, ref.branch),
+        "parent": ref.branch.name,
         "endpoint_id": endpoint.id,
         **_timestamps(endpoint),
         "status": {

@@ -1,12 +1,12 @@
-"""Routing under ``/api/2.0/postgres/``: the handler for each method and path."""
+"""The routes under ``/api/2.0/postgres/``: the handler for each method and path."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from aiohttp import web
 
-from django_lakebase.local.state.model import Branch, Project
-
 from .branches import BranchHandlers
+from .credentials import CredentialHandlers
 from .databases import DatabaseHandlers
 from .endpoints import EndpointHandlers
 from .errors import no_such_api
@@ -14,147 +14,81 @@ from .operations import Json
 from .projects import ProjectHandlers
 from .resources import Resources
 from .roles import RoleHandlers
-from .serializers import serialize_endpoint, serialize_project
 
 PREFIX = "/api/2.0/postgres/"
+CREDENTIALS = f"{PREFIX}credentials"
+PROJECT = "projects/{project_id}"
+BRANCH = f"{PROJECT}/branches/{{branch_id}}"
+ENDPOINT = f"{BRANCH}/endpoints/{{endpoint_id}}"
+ROLE = f"{BRANCH}/roles/{{role_id}}"
+DATABASE = f"{BRANCH}/databases/{{database_id}}"
+
+JsonHandler: TypeAlias = Callable[[web.Request], Awaitable[Json]]
 
 
-class Router:
-    """Calls the handler for a request."""
+def add_routes(
+    app: web.Application, resources: Resources, credentials: CredentialHandlers
+) -> None:
+    """Add the routes to *app*."""
+    projects, branches = ProjectHandlers(resources), BranchHandlers(resources)
+    endpoints, roles = EndpointHandlers(resources), RoleHandlers(resources)
+    databases = DatabaseHandlers(resources, roles)
 
-    def __init__(self, resources: Resources) -> None:
-        self._resources = resources
-        self._projects = ProjectHandlers(resources)
-        self._branches = BranchHandlers(resources)
-        self._endpoints = EndpointHandlers(resources)
-        self._roles = RoleHandlers(resources)
-        self._databases = DatabaseHandlers(resources, self._roles)
+    async def reject(request: web.Request) -> Json:
+        """Raise the error for an unknown path: the first unknown parent comes first."""
+        match request.match_info["path"].split("/"):
+            case ["projects", project_id, "branches", branch_id, *_]:
+                resources.get_branch(resources.get_project(project_id), branch_id)
+            case ["projects", project_id, *_]:
+                resources.get_project(project_id)
+        raise no_such_api(request)
 
-    async def dispatch(self, request: web.Request) -> Json:
-        """Return the JSON of the response to *request*; raises ApiError."""
-        parts = request.path.removeprefix(PREFIX).strip("/").split("/")
-        match parts:
-            case [*_, "operations", _] if request.method == "GET":
-                return self._resources.operations.get("/".join(parts))
-            case ["projects"]:
-                result = self._route_projects(request)
-            case ["projects", project_id, "undelete"] if request.method == "POST":
-                result = self._projects.undelete(project_id)
-            case ["projects", project_id, *rest]:
-                project = self._resources.get_project(project_id)
-                result = self._route_project(request, project, rest)
-            case _:
-                raise no_such_api(request)
-        response = await result if isinstance(result, Awaitable) else result
-        if response is None:
-            raise no_such_api(request)
-        return response
-
-    def _route_projects(self, request: web.Request) -> "Result":
-        match request.method:
-            case "GET":
-                return self._projects.list_all(request)
-            case "POST":
-                return self._projects.create(request)
-        return None
-
-    def _route_project(
-        self, request: web.Request, project: Project, rest: list[str]
-    ) -> "Result":
-        resources, projects, branches = self._resources, self._projects, self._branches
-        match request.method, rest:
-            case "GET", []:
-                return serialize_project(project)
-            case "PATCH", []:
-                return projects.update(request, project)
-            case "DELETE", []:
-                return projects.delete(request, project)
-            case "GET", ["branches"]:
-                return branches.list_all(request, project)
-            case "POST", ["branches"]:
-                return branches.create(request, project)
-            case "POST", ["branches", branch_id, "undelete"]:
-                return branches.undelete(project, branch_id)
-            case _, ["branches", branch_id, *tail]:
-                branch = resources.get_branch(project, branch_id)
-                return self._route_branch(request, project, branch, tail)
-        return None
-
-    def _route_branch(
-        self, request: web.Request, project: Project, branch: Branch, rest: list[str]
-    ) -> "Result":
-        branches = self._branches
-        match request.method, rest:
-            case "GET", []:
-                return branches.get(project, branch)
-            case "PATCH", []:
-                return branches.update(request, project, branch)
-            case "DELETE", []:
-                return branches.delete(request, project, branch)
-            case _, ["endpoints", *tail]:
-                return self._route_endpoints(request, project, branch, tail)
-            case _, ["roles", *tail]:
-                return self._route_roles(request, project, branch, tail)
-            case _, ["databases", *tail]:
-                return self._route_databases(request, project, branch, tail)
-        return None
-
-    def _route_endpoints(
-        self, request: web.Request, project: Project, branch: Branch, rest: list[str]
-    ) -> "Result":
-        resources, endpoints = self._resources, self._endpoints
-        match request.method, rest:
-            case "GET", []:
-                return endpoints.list_all(request, project, branch)
-            case "POST", []:
-                return endpoints.create(request, project, branch)
-            case "GET", [endpoint_id]:
-                return serialize_endpoint(
-                    resources.get_endpoint(project, branch, endpoint_id)
-                )
-            case "PATCH", [endpoint_id]:
-                ref = resources.get_endpoint(project, branch, endpoint_id)
-                return endpoints.update(request, ref)
-            case "DELETE", [endpoint_id]:
-                ref = resources.get_endpoint(project, branch, endpoint_id)
-                return endpoints.delete(ref)
-        return None
-
-    def _route_roles(
-        self, request: web.Request, project: Project, branch: Branch, rest: list[str]
-    ) -> "Result":
-        roles = self._roles
-        match request.method, rest:
-            case "GET", []:
-                return roles.list_all(request, project, branch)
-            case "POST", []:
-                return roles.create(request, project, branch)
-            case "GET", [role_id]:
-                return roles.get(project, branch, role_id)
-            case "PATCH", [role_id]:
-                return roles.update(request, project, branch, role_id)
-            case "DELETE", [role_id]:
-                return roles.delete(request, project, branch, role_id)
-            case "POST", [role_id, "password"]:
-                return roles.reveal_password(branch, role_id)
-        return None
-
-    def _route_databases(
-        self, request: web.Request, project: Project, branch: Branch, rest: list[str]
-    ) -> "Result":
-        databases = self._databases
-        match request.method, rest:
-            case "GET", []:
-                return databases.list_all(request, project, branch)
-            case "POST", []:
-                return databases.create(request, project, branch)
-            case "GET", [database_id]:
-                return databases.get(project, branch, database_id)
-            case "PATCH", [database_id]:
-                return databases.update(request, project, branch, database_id)
-            case "DELETE", [database_id]:
-                return databases.delete(project, branch, database_id)
-        return None
+    app.router.add_post(CREDENTIALS, respond_json(credentials.create))
+    routes: list[tuple[str, str, JsonHandler]] = [
+        ("GET", "projects", projects.list_all),
+        ("POST", "projects", projects.create),
+        ("GET", PROJECT, projects.get),
+        ("PATCH", PROJECT, projects.update),
+        ("DELETE", PROJECT, projects.delete),
+        ("POST", f"{PROJECT}/undelete", projects.undelete),
+        ("GET", f"{PROJECT}/branches", branches.list_all),
+        ("POST", f"{PROJECT}/branches", branches.create),
+        ("GET", BRANCH, branches.get),
+        ("PATCH", BRANCH, branches.update),
+        ("DELETE", BRANCH, branches.delete),
+        ("POST", f"{BRANCH}/undelete", branches.undelete),
+        ("GET", f"{BRANCH}/endpoints", endpoints.list_all),
+        ("POST", f"{BRANCH}/endpoints", endpoints.create),
+        ("GET", ENDPOINT, endpoints.get),
+        ("PATCH", ENDPOINT, endpoints.update),
+        ("DELETE", ENDPOINT, endpoints.delete),
+        ("GET", f"{BRANCH}/roles", roles.list_all),
+        ("POST", f"{BRANCH}/roles", roles.create),
+        ("GET", ROLE, roles.get),
+        ("PATCH", ROLE, roles.update),
+        ("DELETE", ROLE, roles.delete),
+        ("POST", f"{ROLE}/password", roles.reveal_password),
+        ("GET", f"{BRANCH}/databases", databases.list_all),
+        ("POST", f"{BRANCH}/databases", databases.create),
+        ("GET", DATABASE, databases.get),
+        ("PATCH", DATABASE, databases.update),
+        ("DELETE", DATABASE, databases.delete),
+        ("GET", "{name:projects.*/operations/[^/]+}", resources.operations.get),
+        ("*", "{path:projects.*?}", reject),
+    ]
+    for method, path, handler in routes:
+        # A path may end in slashes.
+        app.router.add_route(
+            method, f"{PREFIX}{path}{{slashes:/*}}", respond_json(handler)
+        )
 
 
-Result = Json | Awaitable[Json] | None
+def respond_json(
+    handler: JsonHandler,
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Return *handler* as aiohttp expects it, with a response instead of JSON."""
+
+    async def respond(request: web.Request) -> web.Response:
+        return web.json_response(await handler(request))
+
+    return respond

@@ -8,13 +8,11 @@ import asyncio
 import contextlib
 import time
 
-from django_lakebase.local.faults.registry import FaultRegistry
+from django_lakebase.local import login_errors
+from django_lakebase.local.faults import FaultRegistry
+from django_lakebase.local.login_errors import Dialect, ErrorResponse
 from django_lakebase.local.state.model import EndpointRef, WorkspaceState
 from django_lakebase.local.tokens import EXPIRED, Audience, Signer, TokenError
-
-from . import login_errors
-from .login_errors import Dialect
-from .wire import ErrorResponse
 
 # Seconds to wake an endpoint that was suspended because it was idle.
 WAKE_TIME = 0.2

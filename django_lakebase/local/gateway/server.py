@@ -20,19 +20,19 @@ import ssl
 import time
 from typing import Any
 
-from django_lakebase.local.faults.registry import FaultRegistry
+from django_lakebase.local import login_errors
+from django_lakebase.local.faults import FaultRegistry
+from django_lakebase.local.login_errors import Dialect, ErrorResponse
 from django_lakebase.local.postgres import sql
 from django_lakebase.local.postgres.computes import Compute, Computes
 from django_lakebase.local.state.model import EndpointRef, WorkspaceState
 from django_lakebase.local.tokens import Signer
 
-from . import login_errors, wire
+from . import wire
 from .auth import LoginAuthenticator, LoginRejectedError
 from .latency import LatencyProxy
-from .login_errors import Dialect
 from .pgbouncer import PgBouncers
 from .relay import RelayConnection
-from .wire import ErrorResponse
 
 # Seconds for a whole login; the limit of the service's front gateway.
 LOGIN_TIMEOUT = 60.0

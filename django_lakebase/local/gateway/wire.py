@@ -7,7 +7,6 @@ https://www.postgresql.org/docs/current/protocol-message-formats.html.
 """
 
 import struct
-from dataclasses import dataclass
 
 SSL_REQUEST = 80877103
 GSS_REQUEST = 80877104
@@ -27,30 +26,6 @@ SCRAM_REQUEST = b"R" + struct.pack("!II", 8 + len(_MECHANISMS), 10) + _MECHANISM
 
 class ProtocolError(Exception):
     """Received bytes that do not follow PostgreSQL's protocol."""
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorResponse:
-    """The ErrorResponse message."""
-
-    message: str
-    code: str = "XX000"
-    severity: str = "ERROR"
-    detail: str = ""
-
-    def encode(self) -> bytes:
-        """Return the message as bytes."""
-        fields = [
-            ("S", self.severity),
-            ("V", self.severity),
-            ("C", self.code),
-            ("M", self.message),
-            ("D", self.detail),
-        ]
-        body = b"".join(
-            kind.encode() + text.encode() + b"\0" for kind, text in fields if text
-        )
-        return message(b"E", body + b"\0")
 
 
 def message(kind: bytes, body: bytes) -> bytes:

@@ -83,8 +83,14 @@ class Endpoint(Resource):
 
 @dataclass(kw_only=True)
 class Branch(Resource):
-    """A branch, which has its own server; *source* is the parent's resource name."""
+    """
+    A branch, which has its own server.
 
+    *parent* and *source* are the resource names of its project and of the branch that
+    it is a copy of.
+    """
+
+    parent: str
     uid: str = field(default_factory=lambda: f"br-{_random_name()}")
     current_state: str = "INIT"
     state_changed_at: float = field(default_factory=time.time)
@@ -100,6 +106,11 @@ class Branch(Resource):
     roles: dict[str, str] = field(default_factory=dict)
     databases: dict[str, str] = field(default_factory=dict)
     passwords: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The resource name."""
+        return f"{self.parent}/branches/{self.id}"
 
     @property
     def folder(self) -> str:
@@ -144,7 +155,9 @@ class Project(Resource):
     def add_default_branch(self, *, is_protected: bool = False) -> Branch:
         """Add the branch and the endpoint that every project has."""
         endpoint = Endpoint(id=ENDPOINT, suspend_after=self.suspend_after)
-        branch = Branch(id=BRANCH, is_default=True, is_protected=is_protected)
+        branch = Branch(
+            id=BRANCH, parent=self.name, is_default=True, is_protected=is_protected
+        )
         branch.endpoints[ENDPOINT] = endpoint
         self.branches[BRANCH] = branch
         return branch
@@ -162,6 +175,11 @@ class EndpointRef:
     branch: Branch
     endpoint: Endpoint
     suffix: str = ""
+
+    @property
+    def name(self) -> str:
+        """The resource name of the endpoint."""
+        return f"{self.branch.name}/endpoints/{self.endpoint.id}"
 
     @property
     def is_pooled(self) -> bool:
@@ -249,14 +267,3 @@ class WorkspaceState:
             if ref.endpoint.uid == uid:
                 return EndpointRef(ref.project, ref.branch, ref.endpoint, suffix)
         return None
-
-
-def branch_name(project: Project, branch: Branch) -> str:
-    """Return the resource name of *branch*."""
-    return f"{project.name}/branches/{branch.id}"
-
-
-def endpoint_name(ref: EndpointRef) -> str:
-    """Return the resource name of the endpoint of *ref*."""
-    branch = branch_name(ref.project, ref.branch)
-    return f"{branch}/endpoints/{ref.endpoint.id}"

@@ -51,7 +51,12 @@ def _load_each(
 
 def _load_project(fields: dict[str, Any]) -> Project:
     branches = fields.pop("branches")
-    return Project(**fields, branches=_load_each(branches, _load_branch))
+    project = Project(**fields)
+    for branch in branches.values():
+        # Files of earlier versions do not have it.
+        branch["parent"] = project.name
+    project.branches = _load_each(branches, _load_branch)
+    return project
 
 
 def _load_branch(fields: dict[str, Any]) -> Branch:

@@ -23,26 +23,26 @@ def test_connections_share_one_credential(new_wrapper, local):
         wrapper = new_wrapper()
         assert fetch_value(wrapper, "SELECT 1") == 1
 
-    assert local.counters()["credentials_issued"] == 1
-    assert local.counters()["logins"] == 5
+    assert local.fetch_counters()["credentials_issued"] == 1
+    assert local.fetch_counters()["logins"] == 5
 
 
 def test_expiring_credential_is_refreshed_for_the_next_connection(new_wrapper, local):
     wrapper = new_wrapper()
-    cache_token(wrapper, local.issue(local.facts["service_principal"]), left=30)
+    cache_token(wrapper, local.issue_token(local.facts["service_principal"]), left=30)
 
     fetch_value(wrapper, "SELECT 1")
 
     assert wrapper.lifetime.expires_at == cache_of(wrapper).expires_at
-    assert local.counters()["credentials_issued"] == 1
+    assert local.fetch_counters()["credentials_issued"] == 1
 
 
 def test_expired_token_costs_one_retry_and_no_error(new_wrapper, local):
     wrapper = new_wrapper()
-    cache_token(wrapper, local.issue(local.facts["service_principal"], ttl=-5))
+    cache_token(wrapper, local.issue_token(local.facts["service_principal"], ttl=-5))
 
     assert fetch_value(wrapper, "SELECT 1") == 1
-    assert local.counters()["rejections"] == 1
+    assert local.fetch_counters()["rejections"] == 1
 
 
 @pytest.mark.parametrize("message", ["jwt", "expired", "password", "decode"])
@@ -54,7 +54,7 @@ def test_rejected_token_is_replaced_for_each_message_of_the_service(
     with local.fault("reject-logins", count=1, message=message):
         assert fetch_value(wrapper, "SELECT 1") == 1
 
-    assert local.counters()["credentials_issued"] == 2
+    assert local.fetch_counters()["credentials_issued"] == 2
 
 
 def test_unknown_rejection_is_probed_with_a_new_token(new_wrapper, local):
@@ -65,12 +65,12 @@ def test_unknown_rejection_is_probed_with_a_new_token(new_wrapper, local):
         assert fetch_value(wrapper, "SELECT 1") == 1
 
     assert cache_of(wrapper).expires_at == wrapper.lifetime.expires_at
-    assert local.counters()["credentials_issued"] == 2
+    assert local.fetch_counters()["credentials_issued"] == 2
 
 
 def test_failed_probe_keeps_the_cached_credential(new_wrapper, local):
     wrapper = new_wrapper(OPTIONS={"connect_budget": 1.5})
-    kept = cache_token(wrapper, local.issue(local.facts["service_principal"]))
+    kept = cache_token(wrapper, local.issue_token(local.facts["service_principal"]))
 
     with local.fault("reject-logins", message="unknown"):
         with pytest.raises(LakebaseError, match="does not recognise"):
@@ -79,12 +79,12 @@ def test_failed_probe_keeps_the_cached_credential(new_wrapper, local):
             fetch_value(wrapper, "SELECT 1")
 
     assert cache_of(wrapper).get_cached() is kept
-    assert local.counters()["credentials_issued"] == 1
+    assert local.fetch_counters()["credentials_issued"] == 1
 
 
 def test_conn_max_age_is_capped_below_the_expiry_of_the_credential(new_wrapper, local):
     wrapper = new_wrapper(CONN_MAX_AGE=None)
-    cache_token(wrapper, local.issue(local.facts["service_principal"]), left=400)
+    cache_token(wrapper, local.issue_token(local.facts["service_principal"]), left=400)
     fetch_value(wrapper, "SELECT 1")
     opened_by = wrapper.close_at
 
@@ -167,7 +167,7 @@ def test_new_connections_work_during_an_outage_while_the_credential_is_valid(
     new_wrapper, local
 ):
     wrapper = new_wrapper()
-    cache_token(wrapper, local.issue(local.facts["service_principal"]), left=30)
+    cache_token(wrapper, local.issue_token(local.facts["service_principal"]), left=30)
 
     with local.fault("api-down"):
         assert fetch_value(wrapper, "SELECT 1") == 1

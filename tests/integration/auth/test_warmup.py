@@ -36,12 +36,12 @@ def test_warm_fetches_credential_host_and_user_without_connecting(aliases, local
 
     warm("other")
 
-    local_requests = local.counters()["requests"]
+    local_requests = local.fetch_counters()["requests"]
     assert local_requests[CREDENTIALS] == 1
     assert other.connection is None
-    assert local.counters()["open_connections"] == 0
+    assert local.fetch_counters()["open_connections"] == 0
     assert fetch_value(other, "SELECT current_user") == local.facts["service_principal"]
-    assert local.counters()["requests"] == local_requests
+    assert local.fetch_counters()["requests"] == local_requests
 
 
 def test_warm_without_arguments_covers_each_alias_with_a_token(aliases, local):
@@ -55,7 +55,7 @@ def test_warm_without_arguments_covers_each_alias_with_a_token(aliases, local):
 
     assert cache_of(connections["default"]).issued == 1
     assert cache_of(other).issued == 1
-    assert local.counters()["requests"][CREDENTIALS] == 2
+    assert local.fetch_counters()["requests"][CREDENTIALS] == 2
 
 
 def test_warm_retries_after_a_brief_outage(aliases, local):

@@ -23,7 +23,7 @@ def test_connection_params_send_no_request(new_wrapper, local):
     params = new_wrapper().get_connection_params()
 
     assert params["host"] == local.facts["host"]
-    assert local.counters()["requests"] == {}
+    assert local.fetch_counters()["requests"] == {}
 
 
 def test_connection_params_always_have_a_host(new_wrapper, monkeypatch):
@@ -189,7 +189,7 @@ def test_dbshell_of_a_native_login_uses_its_password(new_wrapper, local):
     _, environment = wrapper.client.settings_to_cmd_args_env(wrapper.settings_dict, [])
 
     assert environment["PGPASSWORD"] == local.facts["native_password"]
-    assert local.counters()["requests"] == {}
+    assert local.fetch_counters()["requests"] == {}
 
 
 def test_test_database_name_uses_the_database_of_the_environment(new_wrapper):

@@ -94,7 +94,7 @@ def test_system_checks_cover_the_engine(wrapper):
 
 
 def test_pool_of_the_engine_survives_token_rotation(wrapper, local):
-    cache_token(wrapper, local.issue(local.facts["service_principal"]), left=30)
+    cache_token(wrapper, local.issue_token(local.facts["service_principal"]), left=30)
     first = fetch_value(wrapper, "SELECT pg_backend_pid()")
     wrapper.connection.close()
     wrapper.close()
@@ -108,7 +108,7 @@ def test_engines_share_one_credential(engine, new_wrapper, local):
     fetch_value(new_wrapper("short"), "SELECT 1")
     fetch_value(new_wrapper("long", ENGINE=engine), "SELECT 1")
 
-    assert local.counters()["credentials_issued"] == 1
+    assert local.fetch_counters()["credentials_issued"] == 1
 
 
 def test_test_database_signature_has_the_fetched_host(

@@ -96,7 +96,7 @@ def python(geo, *arguments):
 def test_geodjango_project_works_without_superuser(geo, database, local):
     """Migrations, spatial queries before and after a rotation, and inspectdb."""
     python(geo, "-m", "django", "migrate", "--verbosity=0")
-    rejected = local.issue(local.facts["service_principal"], ttl=-10)
+    rejected = local.issue_token(local.facts["service_principal"], ttl=-10)
 
     near = '{"Basel": [7.59, 47.56], "Bern": [7.45, 46.95]}'
     assert python(geo, "-c", QUERIES, rejected) == f"[{', '.join([near] * 4)}]\n"

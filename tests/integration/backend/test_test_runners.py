@@ -54,7 +54,7 @@ def test_forked_workers_replace_the_rejected_credential_of_their_parent(shop, lo
 
     assert run.status == 0, run.output
     assert_each_worker_had_its_own(run, [f"test_{shop.name}_{n}" for n in (1, 2)])
-    assert local.counters()["rejections"] >= 1
+    assert local.fetch_counters()["rejections"] >= 1
     shop.assert_nothing_is_left()
 
 
@@ -107,4 +107,4 @@ def test_tests_without_a_database_need_no_settings_and_send_no_request(shop, loc
     run = shop.run(*MANAGE, "catalog.tests.WithoutDatabaseTests", **nowhere)
 
     assert run.status == 0, run.output
-    assert local.counters()["requests"] == {}
+    assert local.fetch_counters()["requests"] == {}

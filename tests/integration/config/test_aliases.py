@@ -71,7 +71,7 @@ def test_missing_host_and_user_are_fetched_once(new_wrapper, local, monkeypatch)
         wrapper = new_wrapper()
         assert fetch_value(wrapper, "SELECT current_user") == local.facts["owner"]
 
-    requests = local.counters()["requests"]
+    requests = local.fetch_counters()["requests"]
     assert requests[f"/api/2.0/postgres/{local.facts['endpoint']}"] == 1
     assert requests["/api/2.0/preview/scim/v2/Me"] == 1
 
@@ -85,7 +85,7 @@ def test_native_password_sends_no_request_to_the_workspace(new_wrapper, local):
     )
 
     assert fetch_value(wrapper, "SELECT current_user") == local.facts["native_user"]
-    assert local.counters()["requests"] == {}
+    assert local.fetch_counters()["requests"] == {}
     assert wrapper.lifetime is None
 
 
@@ -102,7 +102,7 @@ def test_wrong_native_password_error_names_the_setting(new_wrapper, local):
         fetch_value(wrapper, "SELECT 1")
 
     assert caught.value.failure_id == "password-rejected"
-    assert local.counters()["requests"] == {}
+    assert local.fetch_counters()["requests"] == {}
 
 
 def test_workspace_may_be_the_import_path_of_a_callable(new_wrapper, local):

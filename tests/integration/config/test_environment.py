@@ -225,7 +225,7 @@ def test_variable_that_breaks_every_login_is_rejected_without_a_request(
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=f'{name} is "{value}"') as caught:
         fetch_value(new_wrapper(), "SELECT 1")
-    assert local.counters()["requests"] == {}
+    assert local.fetch_counters()["requests"] == {}
 
     assert f"Remove {name}" in caught.value.hint
     monkeypatch.delenv(name)

@@ -61,7 +61,7 @@ def test_moved_endpoint_error_names_the_old_host_while_the_workspace_is_down(
 def test_failed_probe_raises_the_unknown_rejection(new_wrapper, local):
     """And not the error of the probe."""
     wrapper = new_wrapper(OPTIONS={"connect_budget": 1})
-    kept = cache_token(wrapper, local.issue(local.facts["service_principal"]))
+    kept = cache_token(wrapper, local.issue_token(local.facts["service_principal"]))
 
     with (
         local.fault("reject-logins", message="unknown"),
@@ -97,7 +97,7 @@ def test_unknown_rejection_before_the_password_requests_no_credential(
         server.shutdown()
 
     assert caught.value.failure_id == "unexplained"
-    assert local.counters()["credentials_issued"] == 1
+    assert local.fetch_counters()["credentials_issued"] == 1
 
 
 def test_native_login_has_no_registry_entry(new_wrapper, local):
@@ -178,7 +178,7 @@ def test_rejected_native_login_requests_no_credential(new_wrapper, local, messag
     with pytest.raises(LakebaseError):
         Connector(wrapper.get_target(), {}, reject).run()
 
-    assert local.counters()["requests"] == {}
+    assert local.fetch_counters()["requests"] == {}
 
 
 def test_error_is_the_last_answer_of_the_workspace_before_the_timeout(

@@ -56,7 +56,7 @@ def test_pool_option_may_be_true(new_wrapper):
 
 def test_pool_opens_connections_after_its_first_credential_expired(new_wrapper, local):
     wrapper = pooled(new_wrapper)
-    cache_token(wrapper, local.issue(local.facts["service_principal"]), left=30)
+    cache_token(wrapper, local.issue_token(local.facts["service_principal"]), left=30)
     first = session_pid(wrapper)
     wrapper.connection.close()
     wrapper.close()
@@ -85,7 +85,7 @@ def test_pool_worker_replaces_a_rejected_token(new_wrapper, local):
 def test_max_lifetime_is_half_the_lifetime_of_the_credential(new_wrapper, local):
     """If that is less than 45 minutes."""
     wrapper = pooled(new_wrapper)
-    cache_token(wrapper, local.issue(local.facts["service_principal"]), left=1800)
+    cache_token(wrapper, local.issue_token(local.facts["service_principal"]), left=1800)
     fetch_value(wrapper, "SELECT 1")
 
     assert wrapper.pool.max_lifetime == pytest.approx(900, abs=5)
@@ -109,7 +109,7 @@ def test_kept_connection_is_reviewed_before_the_next_credential_expires(
 ):
     """Otherwise it would never be replaced if credentials live only for seconds."""
     wrapper, now = pooled(new_wrapper), utc_now()
-    token = local.issue(local.facts["service_principal"])
+    token = local.issue_token(local.facts["service_principal"])
     ends = now + timedelta(seconds=40)
     cache_of(wrapper).adopt(Credential(token=token, issued_at=now, expires_at=ends))
     fetch_value(wrapper, "SELECT 1")
@@ -338,7 +338,7 @@ def test_fifty_threads_fetch_one_credential(new_wrapper, local):
             thread.join()
 
     assert found == [1] * 50
-    assert local.counters()["credentials_issued"] == 1
+    assert local.fetch_counters()["credentials_issued"] == 1
 
 
 def test_caller_imports_the_sdk_and_not_a_worker():

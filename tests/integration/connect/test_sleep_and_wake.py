@@ -28,7 +28,7 @@ def test_rejections_while_the_server_starts_are_retried(new_wrapper, local):
     is_over = threading.Event()
 
     def start_after_a_rejection():
-        while not local.counters()["rejections"] and not is_over.is_set():
+        while not local.fetch_counters()["rejections"] and not is_over.is_set():
             pass
         local.clear_faults()
 
@@ -40,8 +40,8 @@ def test_rejections_while_the_server_starts_are_retried(new_wrapper, local):
         is_over.set()
         starting.join()
 
-    assert local.counters()["rejections"] >= 1
-    assert local.counters()["credentials_issued"] == 1
+    assert local.fetch_counters()["rejections"] >= 1
+    assert local.fetch_counters()["credentials_issued"] == 1
 
 
 def test_budget_error_names_reason_and_setting(new_wrapper, local):
@@ -133,4 +133,4 @@ def test_permanent_failure_raises_after_one_attempt(new_wrapper, local):
             pytest.raises(LakebaseError),
         ):
             fetch_value(new_wrapper(), "SELECT 1")
-        assert local.counters()["rejections"] == 1
+        assert local.fetch_counters()["rejections"] == 1

@@ -109,7 +109,7 @@ def test_setting_that_the_server_rejects_is_named(
 def test_closed_port_is_retried_until_the_budget_ends(new_wrapper, local):
     """The endpoint could be waking; the error names host and port."""
     wrapper = new_wrapper(PORT="1", OPTIONS={"connect_budget": 0.3})
-    cache_token(wrapper, local.issue(local.facts["service_principal"]))
+    cache_token(wrapper, local.issue_token(local.facts["service_principal"]))
 
     error = failure_of(wrapper)
 
@@ -221,7 +221,7 @@ def test_invalid_settings_are_rejected_before_any_request(
 
     assert str(caught.value).startswith('DATABASES["other"]: ')
     assert expected in str(caught.value)
-    assert local.counters()["requests"] == {}
+    assert local.fetch_counters()["requests"] == {}
 
 
 def test_missing_psycopg_pool_is_named(new_wrapper, local, monkeypatch):
@@ -246,12 +246,12 @@ def test_error_of_driver_or_sdk_is_the_cause(new_wrapper, local):
 
 def test_login_is_attempted_twice_if_each_token_is_rejected(new_wrapper, local):
     wrapper = new_wrapper()
-    cache_token(wrapper, local.issue("somebody else"))
+    cache_token(wrapper, local.issue_token("somebody else"))
 
     with local.fault("reject-logins", message="jwt"):
         failure_of(wrapper)
 
-    assert local.counters()["rejections"] == 2
+    assert local.fetch_counters()["rejections"] == 2
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_retry_after_beyond_the_budget_raises_at_once(new_wrapper, local):
         error = failure_of(new_wrapper())
 
     assert error.failure_id == "api-throttled"
-    assert local.counters()["requests"]["/api/2.0/postgres/credentials"] == 1
+    assert local.fetch_counters()["requests"]["/api/2.0/postgres/credentials"] == 1
 
 
 def test_revoked_login_is_repeated_and_reports_the_secret(new_wrapper, local):
@@ -292,7 +292,7 @@ def test_revoked_login_is_repeated_and_reports_the_secret(new_wrapper, local):
 
 def requests_for(local, path):
     """Return how many requests for *path* the API has received."""
-    return local.counters()["requests"].get(path, 0)
+    return local.fetch_counters()["requests"].get(path, 0)
 
 
 @pytest.mark.parametrize("message", ["invalid", "expired"])

@@ -216,8 +216,8 @@ def test_token_that_expires_early_is_replaced_after_one_rejection(connect, broke
 
         assert fetch_value(wrapper, "SELECT 1") == 1
 
-    assert broken.counters()["rejections"] == 1
-    assert broken.counters()["credentials_issued"] == 1
+    assert broken.fetch_counters()["rejections"] == 1
+    assert broken.fetch_counters()["credentials_issued"] == 1
 
 
 def test_messages_in_another_language_are_retried_after_one_probe(connect, broken):
@@ -227,7 +227,7 @@ def test_messages_in_another_language_are_retried_after_one_probe(connect, broke
     with broken.fault("reject-logins", message="german", count=3):
         assert fetch_value(connect(), "SELECT 1") == 1
 
-    assert broken.counters()["rejections"] == 3
+    assert broken.fetch_counters()["rejections"] == 3
 
 
 def test_message_in_another_language_is_quoted_after_the_budget(connect, broken):

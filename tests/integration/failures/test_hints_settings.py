@@ -557,7 +557,7 @@ def facts(local, others):
         **local.facts,
         **local.env,
         **others,
-        "expired": local.issue(local.facts["service_principal"], ttl=-60),
+        "expired": local.issue_token(local.facts["service_principal"], ttl=-60),
         "pooled_host": f"{label}-pooler.{domain}",
     }
 
@@ -746,7 +746,7 @@ def test_rejected_user_is_explained_without_the_identity_if_it_is_unknown(
 ):
     monkeypatch.setenv("PGUSER", "left-over")
     wrapper = new_wrapper("hint")
-    cache_token(wrapper, local.issue(local.facts["service_principal"]))
+    cache_token(wrapper, local.issue_token(local.facts["service_principal"]))
 
     with local.fault("api-down"):
         error = failure_of(wrapper)
@@ -758,7 +758,7 @@ def test_rejected_user_is_explained_without_the_identity_if_it_is_unknown(
 def test_identity_is_fetched_within_the_budget(new_wrapper, local, monkeypatch):
     monkeypatch.setenv("PGUSER", "left-over")
     wrapper = new_wrapper("hint", OPTIONS={"connect_budget": 1})
-    cache_token(wrapper, local.issue(local.facts["service_principal"]))
+    cache_token(wrapper, local.issue_token(local.facts["service_principal"]))
 
     with local.fault("api-hang"):
         error = failure_of(wrapper)
@@ -869,7 +869,7 @@ def test_hints_work_in_each_dialect_of_the_service(new_wrapper, local, dialect):
     """For a wrong user, a token as password, and a missing role."""
     with LocalLakebase.start("--dialect", dialect) as own:
         facts, base = own.facts, {"HOST": own.facts["host"], **settings_for(own)}
-        expired = own.issue(facts["service_principal"], ttl=-60)
+        expired = own.issue_token(facts["service_principal"], ttl=-60)
         options = {k: base["OPTIONS"][k] for k in ("hostaddr", "sslrootcert")}
 
         def failed(**settings):
@@ -895,7 +895,7 @@ def test_hints_work_in_each_dialect_of_the_service(new_wrapper, local, dialect):
 def test_lakebase_check_warns_about_a_token_as_password(new_wrapper, local):
     """While the token is valid; no text shows it."""
     facts = local.facts
-    token = local.issue(facts["service_principal"])
+    token = local.issue_token(facts["service_principal"])
     wrapper = new_wrapper(
         "hint",
         HOST=facts["host"],

@@ -66,7 +66,7 @@ def test_connection_retried_signal_is_sent_before_connection_opened(
 ):
     """With the failure that caused the retry, and the action."""
     wrapper = new_wrapper("observed")
-    cache_token(wrapper, local.issue(local.facts["service_principal"], ttl=-5))
+    cache_token(wrapper, local.issue_token(local.facts["service_principal"], ttl=-5))
 
     fetch_value(wrapper, "SELECT 1")
 
@@ -95,7 +95,7 @@ def test_connection_failed_signal_has_the_failure_id_of_the_error(
 def test_signals_contain_no_secret(new_wrapper, local, received):
     wrapper = new_wrapper("observed")
     token = cache_token(
-        wrapper, local.issue(local.facts["service_principal"], ttl=-5)
+        wrapper, local.issue_token(local.facts["service_principal"], ttl=-5)
     ).token
     fetch_value(wrapper, "SELECT 1")
     with local.fault("secret-revoked"), contextlib.suppress(OperationalError):
@@ -128,7 +128,7 @@ def test_log_records_have_alias_endpoint_and_failure_id(new_wrapper, local, capl
     """For collectors of JSON logs."""
     caplog.set_level(logging.DEBUG, "django_lakebase")
     wrapper = new_wrapper("observed")
-    cache_token(wrapper, local.issue(local.facts["service_principal"], ttl=-5))
+    cache_token(wrapper, local.issue_token(local.facts["service_principal"], ttl=-5))
 
     fetch_value(wrapper, "SELECT 1")
 

@@ -46,7 +46,7 @@ def test_stats_send_no_request(default, local):
     """A health page may read them each second."""
     get_stats()
 
-    assert local.counters()["requests"] == {}
+    assert local.fetch_counters()["requests"] == {}
     assert default.connection is None
 
 

@@ -91,7 +91,7 @@ def test_children_of_a_warm_worker_send_no_request_to_the_workspace(local, tmp_p
         client = Client(tmp_path, worker)
         answers = [client.ask("read") for _ in range(4)]
 
-        counted = local.counters()
+        counted = local.fetch_counters()
         assert worker.end() == 0
     assert len({facts["pid"] for facts in answers}) == 4
     assert shared_sessions(answers) == set()

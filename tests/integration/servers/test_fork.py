@@ -100,7 +100,7 @@ def test_child_uses_the_credential_of_its_parent(new_wrapper, local):
     wrapper.close()
 
     assert in_child(lambda: fetch_value(wrapper, "SELECT 1")) == "1"
-    assert local.counters()["credentials_issued"] == 1
+    assert local.fetch_counters()["credentials_issued"] == 1
 
 
 def test_child_can_fetch_a_credential_after_a_fork_during_a_request(new_wrapper, local):
@@ -113,7 +113,7 @@ def test_child_can_fetch_a_credential_after_a_fork_during_a_request(new_wrapper,
     with local.fault("api-slow", ms=500):
         busy = threading.Thread(target=cache.get)
         busy.start()
-        while not local.counters()["requests"].get(CREDENTIALS):
+        while not local.fetch_counters()["requests"].get(CREDENTIALS):
             pass
         answer = in_child(lambda: fetch_value(wrapper, "SELECT 1"))
         busy.join()
@@ -123,7 +123,7 @@ def test_child_can_fetch_a_credential_after_a_fork_during_a_request(new_wrapper,
 
 def cache_due_credential(wrapper, local):
     """Put a valid credential that is past its refresh time into the cache."""
-    token = local.issue(local.facts["service_principal"])
+    token = local.issue_token(local.facts["service_principal"])
     credential = cache_token(wrapper, token, left=600)
     # A process that has a credential has imported the SDK.
     sdk.import_sdk()
@@ -138,7 +138,7 @@ def test_twenty_forked_jobs_cost_one_refresh_in_the_parent(new_wrapper, local):
 
     jobs = [in_child(lambda: fetch_value(wrapper, "SELECT 1")) for _ in range(20)]
 
-    counted = local.counters()
+    counted = local.fetch_counters()
     assert jobs == ["1"] * 20
     assert counted["requests"].get(CREDENTIALS) == 1
     # A child that fetched a credential would have logged in, too.
@@ -165,7 +165,7 @@ def test_fork_before_the_first_credential_sends_no_request(new_wrapper, local):
 
     in_child(lambda: None)
 
-    assert local.counters()["requests"] == {}
+    assert local.fetch_counters()["requests"] == {}
 
 
 def test_refresh_before_fork_opt_out_applies_to_aliases_with_the_same_login(
@@ -179,7 +179,7 @@ def test_refresh_before_fork_opt_out_applies_to_aliases_with_the_same_login(
 
     in_child(lambda: None)
 
-    assert local.counters()["requests"] == {}
+    assert local.fetch_counters()["requests"] == {}
 
 
 def test_failed_refresh_before_fork_is_not_repeated(new_wrapper, local):
@@ -190,7 +190,7 @@ def test_failed_refresh_before_fork_is_not_repeated(new_wrapper, local):
         jobs = [in_child(lambda: fetch_value(wrapper, "SELECT 1")) for _ in range(5)]
 
     assert jobs == ["1"] * 5
-    assert local.counters()["requests"].get(CREDENTIALS) == 1
+    assert local.fetch_counters()["requests"].get(CREDENTIALS) == 1
 
 
 def test_fork_does_not_wait_for_a_silent_workspace(new_wrapper, local, monkeypatch):
@@ -206,7 +206,7 @@ def test_fork_does_not_wait_for_a_silent_workspace(new_wrapper, local, monkeypat
     assert jobs == ["1"] * 3
     assert is_still_asking
     cache.join(15)
-    assert local.counters()["requests"].get(CREDENTIALS) == 1
+    assert local.fetch_counters()["requests"].get(CREDENTIALS) == 1
     assert cache.issued == 1
 
 

@@ -113,7 +113,7 @@ def test_greenlets_answer_through_rotations(busy, gevent_server):
 
     assert load.failures == []
     assert_no_stampede(busy, load, 1)
-    assert busy.counters()["logins"] < len(load.answers)
+    assert busy.fetch_counters()["logins"] < len(load.answers)
 
 
 def test_waiting_query_does_not_block_other_greenlets(busy, gevent_server):
@@ -141,7 +141,7 @@ def test_silent_workspace_does_not_block_other_greenlets(busy, gevent_server):
     waiting = threading.Thread(target=ask)
     with busy.fault("api-hang"):
         waiting.start()
-        wait_until(lambda: busy.counters()["requests"])
+        wait_until(lambda: busy.fetch_counters()["requests"])
 
         assert get(gevent_server, "/pong/") == b"pong"
         assert waiting.is_alive()

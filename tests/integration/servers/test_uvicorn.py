@@ -30,7 +30,7 @@ def test_async_views_answer_through_rotations(busy):
         assert load.failures == []
         assert_no_stampede(busy, load, 1)
         # Each request had another thread, and none opened its own connection.
-        assert busy.counters()["logins"] < len(load.answers)
+        assert busy.fetch_counters()["logins"] < len(load.answers)
         # uvicorn ends with the signal that it received, after its shutdown.
         assert server.end() in (0, -signal.SIGTERM)
     wait_until_disconnected(busy)

@@ -91,7 +91,7 @@ def test_commands_that_bypass_django_have_no_password(libpq, command):
 def test_commands_that_bypass_django_use_a_token_in_pgpassword(
     libpq, local, monkeypatch
 ):
-    token = local.issue(local.facts["service_principal"])
+    token = local.issue_token(local.facts["service_principal"])
     monkeypatch.setenv("PGPASSWORD", token)
 
     call_command("reset_db", interactive=False, dbname="test_spare")

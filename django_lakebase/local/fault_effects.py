@@ -8,22 +8,21 @@ resulting error also works, whether it names SQL or an API call.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from django_lakebase.local.gateway.server import Gateway
-from django_lakebase.local.postgres import provision, sql
-from django_lakebase.local.postgres.admin_connection import (
+from .faults import FaultRegistry, Value
+from .gateway.server import Gateway
+from .postgres import provision, sql
+from .postgres.admin_connection import (
     AdminConnection,
     quote_identifier,
 )
-from django_lakebase.local.postgres.computes import Computes
-from django_lakebase.local.state.model import (
+from .postgres.computes import Computes
+from .state.model import (
     DATABASE,
     ENDPOINT,
     Endpoint,
     EndpointRef,
     WorkspaceState,
 )
-
-from .registry import FaultRegistry, Value
 
 Options = Mapping[str, Value]
 

@@ -6,17 +6,42 @@ extension. Each layer has different texts, severities and SQLSTATEs. For cases i
 the layer that rejects the login could not be confirmed, a *dialect* selects it.
 """
 
+import struct
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
-
-from .wire import ErrorResponse
 
 _SSL_HINT = (
     "Ensure that connection is using SSL. Try using `sslmode=require` in the "
     "connection string."
 )
 _CONTROL_PLANE = "Control plane request failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorResponse:
+    """PostgreSQL's ErrorResponse message."""
+
+    message: str
+    code: str = "XX000"
+    severity: str = "ERROR"
+    detail: str = ""
+
+    def encode(self) -> bytes:
+        """Return the message as bytes."""
+        fields = [
+            ("S", self.severity),
+            ("V", self.severity),
+            ("C", self.code),
+            ("M", self.message),
+            ("D", self.detail),
+        ]
+        body = b"".join(
+            kind.encode() + text.encode() + b"\0" for kind, text in fields if text
+        )
+        # The length includes its own four bytes and the terminator.
+        return b"E" + struct.pack("!I", len(body) + 5) + body + b"\0"
 
 
 def fatal(text: str, code: str, detail: str = "") -> ErrorResponse:

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from django_lakebase.local.gateway.login_errors import MESSAGES, REJECTED_TOKEN_MESSAGES
-from django_lakebase.local.gateway.wire import ErrorResponse
+from .login_errors import MESSAGES, REJECTED_TOKEN_MESSAGES, ErrorResponse
 
 Value: TypeAlias = str | float | bool
 
@@ -44,7 +43,7 @@ FAULTS = {
     "api-429": Fault(
         "the API responds with 429 and Retry-After: retry_after (seconds), count "
         "(number of these responses; 0: no limit), allowed_per_second (requests of "
-        "each principal that succeed; 0: none), scope=credentials or all (requests)",
+        "each identity that succeed; 0: none), scope=credentials or all (requests)",
         {
             "retry_after": 1.0,
             "count": 0.0,

@@ -3,10 +3,9 @@
 import asyncio
 import time
 
-from django_lakebase.local.api.resources import Resources
-from django_lakebase.local.postgres import sql
-
-from .model import PURGE_AFTER, EndpointRef, Project, branch_name
+from .api.resources import Resources
+from .postgres import sql
+from .state.model import PURGE_AFTER, EndpointRef, Project
 
 # Seconds.
 INTERVAL = 0.5
@@ -38,7 +37,7 @@ class Reaper:
             return
         sources = {branch.source for branch in project.live_branches}
         for branch in list(project.branches.values()):
-            is_parent = branch_name(project, branch) in sources
+            is_parent = branch.name in sources
             has_expired = _has_passed(branch.expires_at, now) and not is_parent
             if has_expired or _has_passed(branch.deleted_at, now - PURGE_AFTER):
                 branch.deleted_at = branch.deleted_at or now
