@@ -181,7 +181,7 @@ class LakebaseMixin(Base):
 
     def _reopen_if_lost(self, connection: Connection) -> None:
         target = self.get_target()
-        if not target.reconnect or not session_state.is_lost(connection):
+        if not target.reconnect or not has_ended(connection):
             return
         if marks := session_state.marks(connection):
             # The connection stays unusable until the program closes it, as on Django's

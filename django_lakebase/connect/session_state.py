@@ -118,19 +118,6 @@ def may_be_lost(connection: Connection) -> bool:
     return is_readable(connection) and _is_tracked(connection)
 
 
-def is_lost(connection: Connection) -> bool:
-    """
-    Return whether the session has ended.
-
-    Makes a round trip, because the data from the server may be a notification. psycopg
-    3.2.4 and later keep that notification; older versions lose it, as in any query.
-    """
-    if connection.pgconn.pipeline_status == PipelineStatus.OFF:
-        with contextlib.suppress(psycopg.Error), connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-    return connection.closed
-
-
 class SessionCursor(Cursor):
     """A mixin for psycopg's cursor classes; marks the state that statements create."""
 
