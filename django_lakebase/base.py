@@ -24,7 +24,8 @@ from .auth.registry import access_to
 from .client import DatabaseClient
 from .config import libpq
 from .config.cache import TargetCache
-from .config.resolve import OWN_OPTIONS, fill_settings
+from .config.fill import fill_settings
+from .config.resolve import OWN_OPTIONS
 from .config.target import Target
 from .connect import session_state
 from .connect.connector import TIMEZONE_OPTION, Connector, attempt, takes_timezone

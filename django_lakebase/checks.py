@@ -27,7 +27,8 @@ from .auth.credentials import MAX_LIFETIME
 from .base import MAX_AGE_SHARE, LakebaseMixin
 from .config import libpq
 from .config.pasted_values import clean, split_url
-from .config.resolve import ENDPOINT_VARIABLES, OWN_OPTIONS, read_variable
+from .config.resolve import ENDPOINT_VARIABLES, OWN_OPTIONS
+from .config.sources import read_variable
 from .config.target import Target
 from .exceptions import SettingsError
 from .failures.classify import failures_by_id

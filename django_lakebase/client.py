@@ -16,6 +16,7 @@ from django.db.backends.postgresql.client import (
 )
 
 from .config import libpq
+from .config.fill import fill_settings
 from .config.resolve import resolve_target
 from .connect.lazy_params import get_host, get_user, lazy_params
 from .exceptions import LakebaseError
@@ -40,7 +41,9 @@ class DatabaseClient(PostgreSQLDatabaseClient):
 
         Raises LakebaseError or ImproperlyConfigured.
         """
-        target = resolve_target(settings_dict, _alias_of(settings_dict))
+        alias = _alias_of(settings_dict)
+        fill_settings(settings_dict, alias)
+        target = resolve_target(settings_dict, alias)
         options = settings_dict["OPTIONS"]
         native_password = settings_dict.get("PASSWORD") or options.get("password")
         password = lazy_params(target).get("password", native_password)

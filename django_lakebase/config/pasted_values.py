@@ -60,8 +60,9 @@ def parse_host(text: str) -> str:
         return text
     parts = split_url(text)
     # A port or a user name in the URL is not dropped silently.
-    is_bare = parts is not None and parts.netloc.lower() == parts.hostname
-    return parts.netloc if parts is not None and is_bare else text
+    if parts is None or parts.netloc.lower() != parts.hostname:
+        return text
+    return clean(parts.netloc)
 
 
 def split_url(url: str) -> SplitResult | None:

@@ -9,7 +9,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
 
 from django_lakebase.config import resolve as config
-from django_lakebase.config.resolve import Filled, fill_settings, resolve_target
+from django_lakebase.config.fill import fill_settings
+from django_lakebase.config.resolve import resolve_target
+from django_lakebase.config.sources import Filled
 
 ENDPOINT = "projects/p/branches/b/endpoints/e"
 ENVIRONMENT = {
