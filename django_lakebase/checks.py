@@ -54,6 +54,7 @@ CHECK_IDS = {
     "endpoint-missing": "lakebase.W002",
     "host-without-endpoint": "lakebase.W002",
     "endpoint-malformed": "lakebase.E001",
+    "sslmode-missing": "lakebase.E002",
     "sslmode-weak": "lakebase.E002",
     "workspace-invalid": "lakebase.E003",
     "native-incomplete": "lakebase.E004",

@@ -229,8 +229,7 @@ def _tls(sources: Sources) -> tuple[str, str]:
     mode, authority = given.text.lower(), rootcert.text
     service = sources.option("service")
     if not mode and service:
-        # The engine's default would override a stricter mode in the service file.
-        raise sources.rejection("sslmode-weak", Value("", 'OPTIONS["sslmode"]'))
+        raise sources.rejection("sslmode-missing", service)
     if mode and mode not in STRONG_SSLMODES:
         raise sources.rejection("sslmode-weak", given)
     if authority == "system" and mode not in ("", "verify-full"):
