@@ -16,8 +16,8 @@ from .target import Target
 
 # The private attribute in which CPython keeps the environment as bytes. Comparing 60
 # variables there takes half a microsecond. The public ways are slower: looking up only
-# the 11 variables of a typical environment takes 2.5 microseconds, and copying all of
-# them with dict(os.environ) takes 50.
+# the 11 variables of a typical environment takes two microseconds, and copying all 60
+# with dict(os.environ) takes 30.
 RAW_ENVIRONMENT: Mapping[bytes, bytes] | None = getattr(os.environ, "_data", None)
 
 

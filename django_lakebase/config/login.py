@@ -87,9 +87,8 @@ def is_password_token(sources: Sources) -> bool:
         return False
     text, name = clean(sources.password.text), sources.password.name
     is_token = re.fullmatch(_JWT, text) is not None
-    missing = [key for key in ("HOST", "USER") if not sources.setting(key)]
-    if sources.option("service"):
-        missing = []
+    needed = () if sources.option("service") else ("HOST", "USER")
+    missing = [key for key in needed if not sources.setting(key)]
     if re.fullmatch(_API_ONLY, text) or (is_token and missing):
         raise sources.rejection("password-is-token", password_setting=name)
     if missing:

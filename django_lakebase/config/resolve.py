@@ -162,13 +162,11 @@ def _endpoint(sources: Sources) -> Value:
         raise sources.rejection("endpoint-ambiguous", given=named)
     if found and not re.fullmatch(_ENDPOINT, found[0].text):
         raise sources.rejection("endpoint-malformed", found[0])
+    if not found and sources.has_own_host and not sources.password:
+        raise sources.rejection("host-without-endpoint", sources.setting("HOST"))
     if not found and not sources.password:
-        is_of_host = sources.has_own_host
-        raise sources.rejection(
-            "host-without-endpoint" if is_of_host else "endpoint-missing",
-            sources.setting("HOST"),
-        )
-    return next(iter(found), Value())
+        raise sources.rejection("endpoint-missing")
+    return found[0] if found else Value()
 
 
 def _host(sources: Sources) -> str:
@@ -217,8 +215,8 @@ def _hostaddr(sources: Sources) -> str:
         try:
             ipaddress.ip_address(address.strip())
         except ValueError:
-            wrong = Value(address, value.name)
-            raise sources.rejection("hostaddr-invalid", wrong) from None
+            one = Value(address, value.name)
+            raise sources.rejection("hostaddr-invalid", one) from None
     return value.text
 
 
@@ -238,14 +236,15 @@ def _tls(sources: Sources) -> tuple[str, str]:
         problem = f"{rootcert.name} is system, which needs verify-full"
         fix = f"Set {given.name} to verify-full, or remove it."
         raise sources.invalid(given, problem, fix)
-    if mode == "verify-ca" and not authority and not service:
+    needs_file = mode.startswith("verify-") and not authority and not service
+    if needs_file and mode == "verify-ca":
         problem = "it needs the file of a certificate authority"
         fix = (
             'Set OPTIONS["sslrootcert"] (PGSSLROOTCERT) to that file, or use '
             "verify-full, which trusts the public authorities."
         )
         raise sources.invalid(given, problem, fix)
-    if mode == "verify-full" and not authority and not service:
+    if needs_file:
         authority = "system"
     return mode or ("verify-full" if authority == "system" else "require"), authority
 
