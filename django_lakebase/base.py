@@ -18,7 +18,7 @@ from psycopg import DataError, OperationalError, ProgrammingError, sql
 from . import events, process
 from .client import DatabaseClient
 from .config.cache import TargetCache
-from .config.resolve import fill_settings
+from .config.fill import fill_settings
 from .config.target import Target
 from .connect import session_state
 from .connect.connector import Connector, attempt

@@ -27,7 +27,8 @@ from .auth.credentials import MAX_LIFETIME
 from .base import LakebaseMixin
 from .config import libpq
 from .config.pasted_values import clean, split_url
-from .config.resolve import ENDPOINT_VARIABLES, OWN_OPTIONS, read_variable
+from .config.resolve import ENDPOINT_VARIABLES, OWN_OPTIONS
+from .config.sources import read_variable
 from .config.target import Target
 from .connect.errors import facts_of
 from .connect.liveness import MAX_AGE_SHARE
@@ -55,6 +56,7 @@ CHECK_IDS = {
     "endpoint-missing": "lakebase.W002",
     "host-without-endpoint": "lakebase.W002",
     "endpoint-malformed": "lakebase.E001",
+    "sslmode-missing": "lakebase.E002",
     "sslmode-weak": "lakebase.E002",
     "workspace-invalid": "lakebase.E003",
     "native-incomplete": "lakebase.E004",

@@ -15,6 +15,7 @@ from django.db.backends.postgresql.client import (
     DatabaseClient as PostgreSQLDatabaseClient,
 )
 
+from .config.fill import fill_settings
 from .config.libpq import psql_environment
 from .config.resolve import resolve_target
 from .connect.params import psql_settings
@@ -40,7 +41,9 @@ class DatabaseClient(PostgreSQLDatabaseClient):
 
         Raises LakebaseError or ImproperlyConfigured.
         """
-        target = resolve_target(settings_dict, _alias_of(settings_dict))
+        alias = _alias_of(settings_dict)
+        fill_settings(settings_dict, alias)
+        target = resolve_target(settings_dict, alias)
         arguments, environment = super().settings_to_cmd_args_env(
             psql_settings(target, settings_dict), parameters
         )

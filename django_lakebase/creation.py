@@ -15,7 +15,7 @@ from django.db.backends.postgresql.creation import (
 from django.db.backends.utils import strip_quotes
 from django.utils.functional import SimpleLazyObject
 
-from .config.resolve import fill_settings
+from .config.fill import fill_settings
 from .config.target import Target
 from .connect.errors import connect_error
 from .connect.params import get_host, get_user

@@ -109,13 +109,8 @@ def connection_opened(
 ) -> None:
     """Report an open connection; *expires_at* (UTC) is the end of its credential."""
     _count(connect.alias, "opened")
-    logger.debug(
-        "%s: opened a connection in %.3f s, attempt %d",
-        connect.alias,
-        connect.seconds,
-        connect.attempts,
-        extra=_extra(connect),
-    )
+    message = "%s: opened a connection in %.3f s, attempt %d"
+    _log(connect, message, connect.seconds, connect.attempts)
     signals.connection_opened.send_robust(
         sender, connect=connect, expires_at=expires_at
     )
@@ -131,15 +126,9 @@ def connection_retried(
 ) -> None:
     """Report a failed attempt; the next attempt follows after *pause* seconds."""
     _count(connect.alias, "retried")
-    logger.debug(
-        "%s: attempt %d failed (%s); next action: %s, after %.2f s",
-        connect.alias,
-        connect.attempts,
-        failure_id,
-        action,
-        pause,
-        extra=_extra(connect, failure_id),
-    )
+    message = "%s: attempt %d failed (%s); next action: %s, after %.2f s"
+    values = connect.attempts, failure_id, action, pause
+    _log(connect, message, *values, failure_id=failure_id)
     signals.connection_retried.send_robust(
         sender,
         connect=connect,
@@ -152,13 +141,8 @@ def connection_retried(
 def connection_failed(sender: type, connect: ConnectEvent, *, failure_id: str) -> None:
     """Report that opening the connection failed; the caller gets the error."""
     _count(connect.alias, "failed")
-    logger.debug(
-        "%s: connecting failed after %.3f s: %s",
-        connect.alias,
-        connect.seconds,
-        failure_id,
-        extra=_extra(connect, failure_id),
-    )
+    message = "%s: connecting failed after %.3f s: %s"
+    _log(connect, message, connect.seconds, failure_id, failure_id=failure_id)
     signals.connection_failed.send_robust(
         sender, connect=connect, failure_id=failure_id
     )
@@ -189,11 +173,14 @@ def _count(subject: Hashable, event: str) -> None:
         _counts[subject, event] += 1
 
 
-def _extra(connect: ConnectEvent, failure_id: str = "") -> dict[str, object]:
-    return {
+def _log(
+    connect: ConnectEvent, message: str, *values: object, failure_id: str = ""
+) -> None:
+    extra = {
         "lakebase_alias": connect.alias,
         "lakebase_endpoint": connect.endpoint,
         "lakebase_attempts": connect.attempts,
         "lakebase_seconds": round(connect.seconds, 3),
         "lakebase_failure": failure_id,
     }
+    logger.debug(message, connect.alias, *values, extra=extra)

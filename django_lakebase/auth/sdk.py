@@ -21,7 +21,7 @@ from django.utils.module_loading import import_string
 
 from django_lakebase import __version__, process
 from django_lakebase.config.pasted_values import clean, parse_workspace_host
-from django_lakebase.config.resolve import read_variable
+from django_lakebase.config.sources import read_variable
 from django_lakebase.config.target import Login
 from django_lakebase.failures.classify import KnownFailure
 

@@ -15,9 +15,10 @@ need no lock; cached results depend only on libpq and on files of certificates.
 
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,40 +51,27 @@ class Effect(StrEnum):
     REJECTED = "rejected"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Variable:
     """
-    An environment variable of libpq.
+    An environment variable of libpq: a row of the table.
 
-    *keyword* is the parameter that it fills. *value* is what the engine passes instead
-    (None: Django passes the parameter, or nothing is needed). *note* is a sentence for
-    the documentation and for warnings, in Markdown.
+    *note* is a sentence for the documentation and for warnings, in Markdown. *keyword*
+    is the parameter that the variable fills. *value* is what the engine passes instead
+    (None: Django passes the parameter, or nothing is needed).
     """
 
-    name: str
     effect: Effect
+    name: str
     note: str
     keyword: str = ""
     value: str | None = None
 
 
-def _read(name: str, note: str, keyword: str = "") -> Variable:
-    return Variable(name=name, effect=Effect.READ, note=note, keyword=keyword)
-
-
-def _kept(name: str, note: str) -> Variable:
-    return Variable(name=name, effect=Effect.KEPT, note=note)
-
-
-def _ignored(name: str, keyword: str, value: str | None, note: str) -> Variable:
-    return Variable(
-        name=name, effect=Effect.IGNORED, keyword=keyword, value=value, note=note
-    )
-
-
-def _rejected(name: str, note: str) -> Variable:
-    return Variable(name=name, effect=Effect.REJECTED, note=note)
-
+_read = partial(Variable, Effect.READ)
+_kept = partial(Variable, Effect.KEPT)
+_ignored = partial(Variable, Effect.IGNORED)
+_rejected = partial(Variable, Effect.REJECTED)
 
 _GROUP = "Applies to every alias that does not set its own value."
 _HOST_GROUP = "Read if the settings name no other database."
@@ -117,40 +105,35 @@ VARIABLES = (
         "PGDATESTYLE",
         "`manage.py check` warns if psycopg could not read timestamps in this style.",
     ),
-    _ignored("PGHOSTADDR", "hostaddr", "", "`LAKEBASE_HOSTADDR` is read instead."),
+    _ignored("PGHOSTADDR", "`LAKEBASE_HOSTADDR` is read instead.", "hostaddr", ""),
     _ignored(
         "PGPASSWORD",
-        "password",
-        None,
         "The password is a token, or PASSWORD in the settings.",
+        "password",
     ),
-    _ignored(
-        "PGPASSFILE", "passfile", None, "Like PGPASSWORD; `~/.pgpass` is ignored too."
-    ),
-    _ignored("PGCLIENTENCODING", "client_encoding", None, "Django always uses UTF8."),
-    _ignored("PGGSSENCMODE", "gssencmode", "disable", "The service uses TLS."),
+    _ignored("PGPASSFILE", "Like PGPASSWORD; `~/.pgpass` is ignored too.", "passfile"),
+    _ignored("PGCLIENTENCODING", "Django always uses UTF8.", "client_encoding"),
+    _ignored("PGGSSENCMODE", "The service uses TLS.", "gssencmode", "disable"),
     _ignored(
         "PGSSLNEGOTIATION",
+        "The service expects the PostgreSQL negotiation.",
         "sslnegotiation",
         "postgres",
-        "The service expects the PostgreSQL negotiation.",
     ),
-    _ignored("PGSSLSNI", "sslsni", "1", "The service routes by the host name in TLS."),
-    _ignored("PGSSLCERTMODE", "sslcertmode", "disable", _CERTIFICATE),
-    _ignored(
-        "PGSSLCERT", "sslcert", None, f"{_CERTIFICATE} `~/.postgresql` is ignored too."
-    ),
-    _ignored("PGSSLKEY", "sslkey", None, _CERTIFICATE),
-    _ignored("PGSSLCRL", "sslcrl", NO_FILE, 'Use `OPTIONS["sslcrl"]`.'),
-    _ignored("PGSSLCRLDIR", "sslcrldir", "", 'Use `OPTIONS["sslcrldir"]`.'),
+    _ignored("PGSSLSNI", "The service routes by the host name in TLS.", "sslsni", "1"),
+    _ignored("PGSSLCERTMODE", _CERTIFICATE, "sslcertmode", "disable"),
+    _ignored("PGSSLCERT", f"{_CERTIFICATE} `~/.postgresql` is ignored too.", "sslcert"),
+    _ignored("PGSSLKEY", _CERTIFICATE, "sslkey"),
+    _ignored("PGSSLCRL", 'Use `OPTIONS["sslcrl"]`.', "sslcrl", NO_FILE),
+    _ignored("PGSSLCRLDIR", 'Use `OPTIONS["sslcrldir"]`.', "sslcrldir", ""),
     _ignored(
         "PGTARGETSESSIONATTRS",
+        "The endpoint determines whether it accepts writes.",
         "target_session_attrs",
         "any",
-        "The endpoint determines whether it accepts writes.",
     ),
     _ignored(
-        "PGLOADBALANCEHOSTS", "load_balance_hosts", "disable", "There is one host."
+        "PGLOADBALANCEHOSTS", "There is one host.", "load_balance_hosts", "disable"
     ),
     _rejected(
         "PGSERVICE",
@@ -311,15 +294,16 @@ def system_bundle(ssl_cert_file: str) -> str:
     return certifi.where()
 
 
-def ignored_variables(
+def ignored_variables_warning(
     params: Mapping[str, Any], environ: Mapping[str, str]
-) -> Iterator[Variable]:
+) -> tuple[str, str]:
     """
-    Yield the variables that are set but have no effect on a connection.
+    Return a warning about ignored variables and a hint, or two empty strings.
 
     *params* are the parameters that libpq gets. Variables with the same value as their
     parameter are left out.
     """
+    found = []
     for variable in VARIABLES:
         value = clean(environ.get(variable.name, ""))
         passed = params.get(variable.keyword, "")
@@ -329,14 +313,7 @@ def ignored_variables(
             continue
         # str() of the password would call the workspace.
         if variable.keyword == "password" or str(passed) != value:
-            yield variable
-
-
-def ignored_variables_warning(
-    params: Mapping[str, Any], environ: Mapping[str, str]
-) -> tuple[str, str]:
-    """Return a warning about ignored variables and a hint, or two empty strings."""
-    found = list(ignored_variables(params, environ))
+            found.append(variable)
     if not found:
         return "", ""
     names = ", ".join(variable.name for variable in found)

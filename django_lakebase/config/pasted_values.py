@@ -11,17 +11,8 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 # The accepted spellings of a boolean.
-BOOLEAN_TEXTS = {
-    "true": True,
-    "1": True,
-    "yes": True,
-    "on": True,
-    "false": False,
-    "0": False,
-    "no": False,
-    "off": False,
-    "": False,
-}
+TRUE_TEXTS = ("true", "1", "yes", "on")
+FALSE_TEXTS = ("false", "0", "no", "off", "")
 
 _QUOTES = "\"'"
 _USER_INFO = re.compile(r"://[^/\s]*@")
@@ -60,8 +51,9 @@ def parse_host(text: str) -> str:
         return text
     parts = split_url(text)
     # A port or a user name in the URL is not dropped silently.
-    is_bare = parts is not None and parts.netloc.lower() == parts.hostname
-    return parts.netloc if parts is not None and is_bare else text
+    if parts is None or parts.netloc.lower() != parts.hostname:
+        return text
+    return clean(parts.netloc)
 
 
 def split_url(url: str) -> SplitResult | None:
@@ -74,10 +66,8 @@ def split_url(url: str) -> SplitResult | None:
 
 def parse_boolean(value: Any) -> Any:
     """Return *value* as a bool if it is a spelling of one, else unchanged."""
-    is_text_or_number = isinstance(value, (str, int))
-    if not is_text_or_number:
-        return value
-    return BOOLEAN_TEXTS.get(clean(str(value)).lower(), value)
+    text = clean(str(value)).lower()
+    return text in TRUE_TEXTS if text in TRUE_TEXTS + FALSE_TEXTS else value
 
 
 def parse_integer(value: Any) -> Any:

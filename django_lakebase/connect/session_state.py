@@ -10,9 +10,9 @@ session from being replaced, so the text is matched broadly.
 Tracking starts after Django has set up the connection and all receivers of
 ``connection_created`` have run, because both happen again for a new session.
 
-Invariants. A session with marks is never replaced. No function here does I/O, except
-`is_lost` and the statements themselves. There is no lock: only one thread at a time
-uses a connection, and `_sessions` drops an entry with its connection.
+Invariants. A session with marks is never replaced. Nothing here does I/O but the
+statements of the program. There is no lock: only one thread at a time uses a
+connection, and `_sessions` drops an entry with its connection.
 
 Limits. State that a database function creates is not detected.
 """
@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 from psycopg.sql import Composable
 
 from .liveness import Connection, is_readable

@@ -114,6 +114,18 @@ def test_settings_that_cannot_connect_are_errors(
     assert finding.hint
 
 
+def test_service_without_sslmode_is_an_error(configure, monkeypatch):
+    """E002, with a hint that fits: there is no default to fall back to."""
+    for name in ("PGHOST", "PGSSLMODE"):
+        monkeypatch.delenv(name)
+
+    [finding] = configure({"service": "own"})
+
+    assert finding.id == "lakebase.E002"
+    assert 'OPTIONS["sslmode"] is not set' in finding.msg
+    assert "remove" not in finding.hint
+
+
 def test_pool_without_psycopg_pool_is_an_error(configure, monkeypatch):
     """E009 says what to install."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)

@@ -26,8 +26,7 @@ VARIABLES = set(
     re.findall(
         r'"((?:DATABRICKS|PG|LAKEBASE|ENDPOINT)_?[A-Z_]+)"',
         "".join(
-            (TOP / f"django_lakebase/config/{name}.py").read_text()
-            for name in ("resolve", "target")
+            path.read_text() for path in (TOP / "django_lakebase/config").glob("*.py")
         ),
     )
 )

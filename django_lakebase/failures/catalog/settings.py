@@ -61,6 +61,17 @@ SETTINGS_FAILURES = (
         ),
     ),
     _row(
+        id="sslmode-missing",
+        summary=(
+            'OPTIONS["service"] is "{value}", but OPTIONS["sslmode"] is not set; the'
+            " engine's default would override a stricter mode in the service file."
+        ),
+        hint=(
+            'Set OPTIONS["sslmode"] to the mode in the service file: require,'
+            " verify-ca or verify-full."
+        ),
+    ),
+    _row(
         id="workspace-invalid",
         summary='OPTIONS["workspace"] {problem}.',
         hint=(

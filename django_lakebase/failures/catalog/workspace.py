@@ -117,12 +117,12 @@ WORKSPACE_FAILURES = (
     _row(
         id="ambiguous-login",
         pattern=r"more than one authorization method configured",
-        summary=(
-            "the environment configures more than one way to log in to the workspace."
-        ),
+        summary="more than one way to log in to the workspace is configured.",
         hint=(
-            "Unset one (DATABRICKS_TOKEN, or DATABRICKS_CLIENT_ID and"
-            " DATABRICKS_CLIENT_SECRET), or choose one with DATABRICKS_AUTH_TYPE."
+            "In the environment, unset one (DATABRICKS_TOKEN, or DATABRICKS_CLIENT_ID"
+            " and DATABRICKS_CLIENT_SECRET), or choose one with DATABRICKS_AUTH_TYPE;"
+            ' in OPTIONS["workspace"], remove one (token, or client_id and'
+            " client_secret), or choose one with auth_type."
         ),
     ),
     _row(

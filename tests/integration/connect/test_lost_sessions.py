@@ -12,8 +12,8 @@ from django.db.backends.signals import connection_created
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from django_lakebase import events, signals
-from django_lakebase.connect import session_state
+from django_lakebase import base, events, signals
+from django_lakebase.connect.liveness import has_ended
 from django_lakebase.exceptions import LakebaseError
 from django_lakebase.stats import get_stats
 from tests.helpers.queries import fetch_value, wait_for_data
@@ -167,7 +167,7 @@ def test_reopening_is_logged_counted_and_signalled_once(
 def test_healthy_idle_session_costs_no_query(new_wrapper, monkeypatch):
     wrapper = new_wrapper()
     fetch_value(wrapper, "SELECT 1")
-    monkeypatch.setattr(session_state, "is_lost", pytest.fail)
+    monkeypatch.setattr(base, "has_ended", pytest.fail)
 
     assert fetch_value(wrapper, "SELECT 2") == 2
 
@@ -621,13 +621,12 @@ def test_waiting_notification_costs_one_round_trip_and_is_kept(
     execute(listener, "LISTEN news")
     first = listener.connection
     asked = []
-    is_lost = session_state.is_lost
 
     def ask(connection):
         asked.append(connection)
-        return is_lost(connection)
+        return has_ended(connection)
 
-    monkeypatch.setattr(session_state, "is_lost", ask)
+    monkeypatch.setattr(base, "has_ended", ask)
     fetch_value(speaker, "SELECT pg_notify('news', 'hello')::text")
     wait_for_data(listener.connection)
 

@@ -153,6 +153,16 @@ CASES = [
         followed={'OPTIONS["sslmode"]': REMOVED},
     ),
     Case(
+        id="sslmode-missing",
+        settings={"OPTIONS": {"service": "shop"}},
+        variables={
+            "PGSERVICEFILE": "{service_file}",
+            "PGHOST": REMOVED,
+            "PGSSLMODE": REMOVED,
+        },
+        followed={'OPTIONS["sslmode"]': "require"},
+    ),
+    Case(
         id="workspace-invalid",
         settings={"OPTIONS": {"workspace": {}}},
         followed={'OPTIONS["workspace"]': MACHINE},
@@ -261,6 +271,16 @@ CASES = [
         variables={"DATABRICKS_TOKEN": "{owner_token}", "PGUSER": REMOVED},
         followed={"DATABRICKS_AUTH_TYPE": "pat"},
         next_failure="user-not-identity",
+    ),
+    Case(
+        id="ambiguous-login",
+        settings={"OPTIONS": {"workspace": {**MACHINE, "token": "{owner_token}"}}},
+        followed={'OPTIONS["workspace"]["token"]': REMOVED},
+    ),
+    Case(
+        id="ambiguous-login",
+        settings={"OPTIONS": {"workspace": {**MACHINE, "token": "{owner_token}"}}},
+        followed={'OPTIONS["workspace"]["auth_type"]': "oauth-m2m"},
     ),
     Case(
         id="bad-client-secret",
@@ -550,13 +570,19 @@ def others() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def facts(local, others):
+def facts(local, others, tmp_path):
     """Return the values of the words in braces."""
     label, _, domain = local.facts["host"].partition(".")
+    service_file = tmp_path / "pg_service.conf"
+    service_file.write_text(
+        "[shop]\nhost={host}\nport={port}\ndbname={database}\n"
+        "user={native_user}\npassword={native_password}\n".format_map(local.facts)
+    )
     return {
         **local.facts,
         **local.env,
         **others,
+        "service_file": str(service_file),
         "expired": local.issue_token(local.facts["service_principal"], ttl=-60),
         "pooled_host": f"{label}-pooler.{domain}",
     }

@@ -4,8 +4,10 @@ import copy
 
 import pytest
 
-from django_lakebase.config.cache import TargetCache
-from django_lakebase.config.resolve import Filled, resolve_target
+from django_lakebase.config.cache import RAW_ENVIRONMENT, TargetCache
+from django_lakebase.config.fill import fill_settings
+from django_lakebase.config.resolve import resolve_target
+from django_lakebase.config.sources import Filled
 from django_lakebase.exceptions import SettingsError
 
 SETTINGS = {
@@ -55,10 +57,10 @@ def test_change_in_place_of_the_settings_is_noticed(change):
     )
 
 
-@pytest.mark.parametrize("keeps", ["_data", "nothing"])
-def test_change_of_the_environment_is_noticed(monkeypatch, keeps):
+@pytest.mark.parametrize("raw", [RAW_ENVIRONMENT, None], ids=["raw", "decoded"])
+def test_change_of_the_environment_is_noticed(monkeypatch, raw):
     """Also where Python has no raw copy of the environment."""
-    monkeypatch.setattr("django_lakebase.config.cache.RAW_ENVIRONMENT", keeps)
+    monkeypatch.setattr("django_lakebase.config.cache.RAW_ENVIRONMENT", raw)
     settings, reading = copy.deepcopy(SETTINGS), TargetCache()
     before = reading.get(settings, "one")
     assert reading.get(settings, "one") is before
@@ -66,6 +68,22 @@ def test_change_of_the_environment_is_noticed(monkeypatch, keeps):
     monkeypatch.setenv("PGSSLROOTCERT", "/after.pem")
 
     assert reading.get(settings, "one").sslrootcert == "/after.pem"
+
+
+def test_python_keeps_the_raw_environment():
+    """A private attribute: without it, the cache is correct but slow."""
+    assert RAW_ENVIRONMENT is not None
+    assert b"PGHOST" in RAW_ENVIRONMENT
+
+
+def test_filling_by_another_thread_keeps_the_target():
+    """The wrappers of all threads share the settings of an alias."""
+    settings, reading = copy.deepcopy(SETTINGS), TargetCache()
+    before = reading.get(settings, "one")
+
+    fill_settings(settings, "one")
+
+    assert reading.get(settings, "one") is before
 
 
 def test_filled_value_replaced_by_an_equal_string_is_noticed(monkeypatch):

@@ -9,7 +9,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
 
 from django_lakebase.config import resolve as config
-from django_lakebase.config.resolve import Filled, fill_settings, resolve_target
+from django_lakebase.config.fill import fill_settings
+from django_lakebase.config.resolve import resolve_target
+from django_lakebase.config.sources import Filled
 
 ENDPOINT = "projects/p/branches/b/endpoints/e"
 ENVIRONMENT = {
@@ -134,7 +136,9 @@ def test_libpq_service_only_needs_sslmode():
     found = target({}, OPTIONS={"service": "own", "sslmode": "verify-full"})
 
     assert (found.host, found.port, found.user) == ("", "", "")
-    assert "sslmode" in settings_error({}, OPTIONS={"service": "own"})
+    text = settings_error({}, OPTIONS={"service": "own"})
+    assert 'OPTIONS["service"] is "own", but OPTIONS["sslmode"] is not set' in text
+    assert "remove" not in text
 
 
 @pytest.mark.parametrize("mode", ["disable", "allow", "prefer"])

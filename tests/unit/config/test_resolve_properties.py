@@ -12,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from django_lakebase.base import DatabaseWrapper
-from django_lakebase.config import resolve as config
+from django_lakebase.config.fill import fill_settings
+from django_lakebase.config.resolve import resolve_target
 from django_lakebase.exceptions import SettingsError
 
 ENDPOINT = "projects/p/branches/b/endpoints/e"
@@ -33,10 +34,13 @@ SETTINGS = {
     "HOST": TEXT,
     "PORT": st.one_of(st.sampled_from(["", "0", "5432", 5432, "65536"]), TEXT),
     "PASSWORD": st.sampled_from(["", SECRET]),
-    "CONN_MAX_AGE": st.sampled_from([0, 60, None]),
+    "CONN_MAX_AGE": st.sampled_from([0, 60, None, "", "60", "soon"]),
 }
 OPTIONS = {
     "endpoint": ODD,
+    "pool": ODD,
+    "reconnect": st.one_of(st.sampled_from(["no", "1"]), ODD),
+    "prepare_threshold": ODD,
     "workspace": st.one_of(
         ODD,
         st.sampled_from(["no.such.path", "os.path"]),
@@ -123,7 +127,7 @@ def configured(settings, options):
 def read(made, variables):
     """Return the Target or the SettingsError."""
     try:
-        return config.resolve_target(made, "some", variables)
+        return resolve_target(made, "some", variables)
     except SettingsError as exc:
         return exc
 
@@ -132,7 +136,7 @@ def read(made, variables):
 @example({}, {"endpoint": ENDPOINT}, {})
 @example({"HOST": "h"}, {}, {"ENDPOINT_NAME": ENDPOINT})
 def test_any_settings_give_a_target_or_a_settings_error(settings, options, variables):
-    """Reading them again gives an equal Target, and no text shows a secret."""
+    """No text shows a secret."""
     made = configured(settings, options)
     target = read(made, variables)
     if isinstance(target, SettingsError):
@@ -140,11 +144,42 @@ def test_any_settings_give_a_target_or_a_settings_error(settings, options, varia
         assert SECRET not in str(target)
         return
 
-    assert config.resolve_target(made, "some", variables) == target
     assert hash(target) is not None
     assert SECRET not in repr(target)
     assert target.login is None or target.endpoint
     assert target.sslmode in ("require", "verify-ca", "verify-full")
+
+
+def snapshot(value):
+    """Return *value* as text, with the type of each value."""
+    if isinstance(value, dict):
+        return {key: snapshot(item) for key, item in value.items()}
+    return repr(value), type(value)
+
+
+@given(DRAWN_SETTINGS, DRAWN_OPTIONS, ENVIRONMENTS)
+@example({"HOST": 'http:// "h"'}, {"endpoint": ENDPOINT}, {})
+@example({}, {"endpoint": ENDPOINT, "reconnect": "no", "pool": None}, {"PGHOST": "h"})
+def test_filled_and_unfilled_settings_give_the_same_target(
+    settings, options, variables
+):
+    """Resolving changes neither, and filling again changes nothing."""
+    made = configured(settings, options)
+    unfilled = snapshot(made)
+    before = read(made, variables)
+    assert snapshot(made) == unfilled
+
+    fill_settings(made, "some", variables)
+    filled = snapshot(made)
+    after = read(made, variables)
+    assert snapshot(made) == filled
+    fill_settings(made, "some", variables)
+    assert snapshot(made) == filled
+
+    if isinstance(before, SettingsError):
+        assert str(after) == str(before)
+    else:
+        assert after == before
 
 
 @given(DRAWN_SETTINGS, DRAWN_OPTIONS, ENVIRONMENTS)

@@ -332,6 +332,15 @@ def test_hint_creates_the_role_of_the_login(user, said):
     assert said in error.hint
 
 
+def test_ambiguous_login_hint_fits_the_settings_and_the_environment():
+    """The SDK says the same about both."""
+    failure = failures_by_id()["ambiguous-login"]
+
+    assert "environment" not in failure.summary
+    for name in ("DATABRICKS_AUTH_TYPE", 'OPTIONS["workspace"]', "auth_type"):
+        assert name in failure.hint
+
+
 def raised(exc):
     """Return *exc* with a traceback."""
     try:
