@@ -17,7 +17,7 @@ from psycopg import DataError, OperationalError, ProgrammingError, sql
 
 from . import events, process
 from .client import DatabaseClient
-from .config.cache import TargetCache
+from .config.cache import Resolved, TargetCache
 from .config.fill import fill_settings
 from .config.target import Target
 from .connect import session_state
@@ -31,7 +31,7 @@ from .connect.liveness import (
     lifetime_of,
     must_be_kept,
 )
-from .connect.params import Params, lazy_params
+from .connect.params import Params, lazy_params, startup_timezone
 from .creation import DatabaseCreation
 from .exceptions import SettingsError
 from .failures.classify import failures_by_id
@@ -45,10 +45,10 @@ else:
     # A mixin: django_lakebase.postgis combines it with another backend.
     Base = object
 
-# Wrappers that have opened a connection. A forked child must not use it, because two
-# processes on one socket read each other's responses, and must not close it, because
-# that would end the parent's session. The child keeps such connections in _inherited.
-_connected: "weakref.WeakSet[LakebaseMixin]" = weakref.WeakSet()
+# A forked child must not use the connections of these wrappers, because two processes on
+# one socket read each other's responses, and must not close them, because that would
+# end the parent's session. The child keeps such connections in _inherited.
+_wrappers: "weakref.WeakSet[LakebaseMixin]" = weakref.WeakSet()
 _inherited: list[Connection] = []
 
 
@@ -61,10 +61,13 @@ class LakebaseMixin(Base):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._target_cache = TargetCache()
+        # Set while connecting, so that the settings are compared only once.
+        self._resolved: Resolved | None = None
         # The pool that the connection was taken from.
         self._borrowed_from: LakebasePool | None = None
         self._close_at_by_settings: float | None = None
         fill_settings(self.settings_dict, self.alias)
+        _wrappers.add(self)
 
     def get_connection_params(self) -> Params:
         """
@@ -73,17 +76,25 @@ class LakebaseMixin(Base):
         Does no I/O, because Django calls this at every checkout from a pool. Raises
         SettingsError, an ImproperlyConfigured.
         """
-        target = self.get_target()
-        return lazy_params(
-            target,
-            super().get_connection_params(),
-            self.settings_dict["OPTIONS"],
-            self.timezone_name,
-        )
+        resolved = self._resolve()
+        timezone = startup_timezone(resolved.target, self.timezone_name)
+        # Django's parameters also depend on USE_TZ, without which *timezone* is None.
+        key = "params", timezone, self.timezone
+        params: Params | None = resolved.derived.get(key)
+        if params is None:
+            django_params = super().get_connection_params()
+            options = self.settings_dict["OPTIONS"]
+            params = lazy_params(resolved.target, django_params, options, timezone)
+            resolved.derived[key] = params
+        return params.copy()
 
     def get_target(self) -> Target:
         """Return the Target of the settings and the environment; does no I/O."""
-        return self._target_cache.get(self.settings_dict, self.alias)
+        return self._resolve().target
+
+    def _resolve(self) -> Resolved:
+        cache, settings_dict = self._target_cache, self.settings_dict
+        return self._resolved or cache.get(settings_dict, self.alias)
 
     @property
     def lifetime(self) -> Lifetime | None:
@@ -99,7 +110,6 @@ class LakebaseMixin(Base):
         LakebaseError.
         """
         connect = super().get_new_connection
-        _connected.add(self)
         self._close_at_by_settings = self.close_at
         # Django's method and _close() use the same pool, even if the settings change.
         self._borrowed_from = self._find_pool()
@@ -125,9 +135,16 @@ class LakebaseMixin(Base):
         return self._borrowed_from or self._find_pool()
 
     def _find_pool(self) -> "LakebasePool | None":
-        target = self.get_target()
+        resolved = self._resolve()
         if self.alias == NO_DB_ALIAS or not self.settings_dict["OPTIONS"].get("pool"):
             return None
+        key = "pool", self.timezone_name
+        pool: LakebasePool | None = resolved.derived.get(key)
+        if pool is None or not pool.is_current:
+            pool = resolved.derived[key] = self._make_pool(resolved.target)
+        return pool
+
+    def _make_pool(self, target: Target) -> "LakebasePool":
         try:
             from .pool import pool_for
         except ImportError as exc:
@@ -151,8 +168,16 @@ class LakebaseMixin(Base):
             close_pools(self.alias)
 
     def connect(self) -> None:
-        """Open a connection, set it up, and start tracking its session."""
-        super().connect()
+        """
+        Open a connection, set it up, and start tracking its session.
+
+        Raises LakebaseError, or SettingsError before Django uses the settings.
+        """
+        self._resolved = self._resolve()
+        try:
+            super().connect()
+        finally:
+            self._resolved = None
         if self.connection is not None:
             session_state.track(self.connection)
 
@@ -172,11 +197,12 @@ class LakebaseMixin(Base):
         Raises LakebaseError if the lost session had state that a new one would lack.
         """
         process.detect_fork()
-        super().close_if_health_check_failed()
         connection = self.connection
+        if connection is None:
+            return
+        super().close_if_health_check_failed()
         # Autocommit is also off inside atomic.
-        may_reopen = connection is not None and self.autocommit
-        if may_reopen and session_state.may_be_lost(connection):
+        if self.autocommit and session_state.may_be_lost(connection):
             self._reopen_if_lost(connection)
 
     def _reopen_if_lost(self, connection: Connection) -> None:
@@ -245,11 +271,6 @@ class LakebaseMixin(Base):
             ) from exc
         return True
 
-    def check_settings(self) -> None:
-        """Validate the settings before Django uses them; raises SettingsError."""
-        super().check_settings()
-        self.get_target()
-
 
 class DatabaseWrapper(LakebaseMixin, PostgreSQLDatabaseWrapper):
     """Django's PostgreSQL backend, logging in with Databricks credentials."""
@@ -257,5 +278,5 @@ class DatabaseWrapper(LakebaseMixin, PostgreSQLDatabaseWrapper):
 
 @process.run_in_child
 def _drop_inherited_connections() -> None:
-    for wrapper in list(_connected):
+    for wrapper in list(_wrappers):
         wrapper.drop_inherited_connection()

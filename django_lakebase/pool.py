@@ -179,8 +179,14 @@ class LakebasePool(ConnectionPool[Any]):
         super().close(timeout)
 
     @property
+    def is_current(self) -> bool:
+        """Whether new connections of this process may come from the pool."""
+        is_own = self._process == os.getpid()
+        return is_own and not self.is_retired and not self.is_finished
+
+    @property
     def is_finished(self) -> bool:
-        """Whether the pool was closed for good; a new one is not open yet either."""
+        """Whether the pool was closed; a new one is not open yet either."""
         return self._closing.is_set()
 
     def connect(
@@ -342,7 +348,7 @@ def pool_for(wrapper: Any, target: Target) -> LakebasePool:
     """
     key = os.getpid(), target.alias, (target, wrapper.timezone_name)
     pool = _pools.get(key)
-    if pool is not None and not pool.is_finished and not pool.is_retired:
+    if pool is not None and pool.is_current:
         return pool
     with process.lock:
         pool = _pools.get(key)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from django_lakebase.auth.singleflight import CallError
-from django_lakebase.config.target import Target
+from django_lakebase.config.target import USER_VARIABLES, Target
 from django_lakebase.exceptions import ExplainedError, LakebaseError, SettingsError
 from django_lakebase.failures.classify import (
     KnownFailure,
@@ -14,8 +14,6 @@ from django_lakebase.failures.classify import (
 )
 from django_lakebase.failures.failure import Failure, Source
 from django_lakebase.failures.render import build_error
-
-USER_VARIABLES = ("PGUSER", "DATABRICKS_CLIENT_ID")
 
 T = TypeVar("T")
 

@@ -82,7 +82,7 @@ def lazy_params(
     Return psycopg's parameters; does no I/O.
 
     *django_params* are those of Django's backend, *options* the project's OPTIONS.
-    *timezone* is the time zone that the session should have, or None.
+    *timezone* is what `startup_timezone` has returned.
     """
     params: Params = {
         **KEEPALIVES,
@@ -94,6 +94,11 @@ def lazy_params(
         # Debug pages show the repr; only psycopg calls str().
         params["password"] = LazyValue("password", target, lambda _: password)
     return params | _lazy_values(target)
+
+
+def startup_timezone(target: Target, timezone: str | None) -> str | None:
+    """Return *timezone*, or None if the server has rejected one at startup."""
+    return None if target in _without_timezone else timezone
 
 
 def psql_settings(target: Target, settings_dict: Params) -> Params:
@@ -149,11 +154,10 @@ def _lazy_values(target: Target) -> Params:
 
 def _startup_options(target: Target, timezone: str | None) -> str:
     """Return libpq's *options* with the time zone, which saves a round trip."""
-    options = target.libpq_options
-    if not timezone or target in _without_timezone:
-        return options
+    if not timezone:
+        return target.libpq_options
     escaped = timezone.replace("\\", "\\\\").replace(" ", "\\ ")
-    return f"{options} {_TIMEZONE}{escaped}".strip()
+    return f"{target.libpq_options} {_TIMEZONE}{escaped}".strip()
 
 
 def _application_name() -> str:

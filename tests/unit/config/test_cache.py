@@ -4,10 +4,13 @@ import copy
 
 import pytest
 
-from django_lakebase.config.cache import RAW_ENVIRONMENT, TargetCache
+from django_lakebase.config import libpq
+from django_lakebase.config.cache import PREFIXES, TargetCache
 from django_lakebase.config.fill import fill_settings
-from django_lakebase.config.resolve import resolve_target
+from django_lakebase.config.login import LOGIN_VARIABLES
+from django_lakebase.config.resolve import ENDPOINT_VARIABLES, resolve_target
 from django_lakebase.config.sources import Filled
+from django_lakebase.config.target import USER_VARIABLES
 from django_lakebase.exceptions import SettingsError
 
 SETTINGS = {
@@ -47,33 +50,49 @@ def test_unchanged_settings_return_the_same_target():
 def test_change_in_place_of_the_settings_is_noticed(change):
     """At any depth: Django's test runner changes settings in place."""
     settings, reading = copy.deepcopy(SETTINGS), TargetCache()
-    before = reading.get(settings, "one")
+    before = reading.get(settings, "one").target
 
     change(settings)
 
-    assert reading.get(settings, "one") != before
-    assert reading.get(settings, "one") == resolve_target(
-        copy.deepcopy(settings), "one"
-    )
+    after = reading.get(settings, "one").target
+    assert after != before
+    assert after == resolve_target(copy.deepcopy(settings), "one")
 
 
-@pytest.mark.parametrize("raw", [RAW_ENVIRONMENT, None], ids=["raw", "decoded"])
-def test_change_of_the_environment_is_noticed(monkeypatch, raw):
-    """Also where Python has no raw copy of the environment."""
-    monkeypatch.setattr("django_lakebase.config.cache.RAW_ENVIRONMENT", raw)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PGSSLROOTCERT", "/after.pem"), ("PGHOST", "two.example"), ("PGHOST", None)],
+    ids=["added", "changed", "removed"],
+)
+def test_change_of_the_environment_is_noticed(monkeypatch, name, value):
     settings, reading = copy.deepcopy(SETTINGS), TargetCache()
     before = reading.get(settings, "one")
     assert reading.get(settings, "one") is before
 
-    monkeypatch.setenv("PGSSLROOTCERT", "/after.pem")
+    if value is None:
+        monkeypatch.delenv(name)
+    else:
+        monkeypatch.setenv(name, value)
 
-    assert reading.get(settings, "one").sslrootcert == "/after.pem"
+    after = reading.get(settings, "one").target
+    assert after != before.target
+    assert after == resolve_target(copy.deepcopy(settings), "one")
 
 
-def test_python_keeps_the_raw_environment():
-    """A private attribute: without it, the cache is correct but slow."""
-    assert RAW_ENVIRONMENT is not None
-    assert b"PGHOST" in RAW_ENVIRONMENT
+def test_each_variable_of_libpq_and_the_engine_is_watched():
+    names = {variable.name for variable in libpq.VARIABLES}
+    names |= {*ENDPOINT_VARIABLES, *USER_VARIABLES, *LOGIN_VARIABLES}
+
+    assert [name for name in names if not name.startswith(PREFIXES)] == []
+
+
+def test_values_derived_from_the_target_are_dropped_with_it():
+    settings, reading = copy.deepcopy(SETTINGS), TargetCache()
+    reading.get(settings, "one").derived["it"] = "old"
+
+    settings["NAME"] = "other"
+
+    assert reading.get(settings, "one").derived == {}
 
 
 def test_filling_by_another_thread_keeps_the_target():
@@ -91,12 +110,12 @@ def test_filled_value_replaced_by_an_equal_string_is_noticed(monkeypatch):
     settings, reading = copy.deepcopy(SETTINGS), TargetCache()
     settings["OPTIONS"] = {}
     monkeypatch.setenv("PGUSER", "someone")
-    assert reading.get(settings, "one").user_setting == "PGUSER"
+    assert reading.get(settings, "one").target.user_setting == "PGUSER"
     assert isinstance(settings["USER"], Filled)
 
     settings["USER"] = str(settings["USER"])
 
-    assert reading.get(settings, "one").user_setting == "USER"
+    assert reading.get(settings, "one").target.user_setting == "USER"
 
 
 def test_settings_error_is_not_cached(monkeypatch):
@@ -107,4 +126,4 @@ def test_settings_error_is_not_cached(monkeypatch):
 
     monkeypatch.setenv("PGPORT", "5433")
 
-    assert reading.get(settings, "one").port == "5433"
+    assert reading.get(settings, "one").target.port == "5433"
