@@ -45,8 +45,8 @@ else:
     # A mixin: django_lakebase.postgis combines it with another backend.
     Base = object
 
-# A forked child must not use the connections of these wrappers, because two processes on
-# one socket read each other's responses, and must not close them, because that would
+# A forked child must not use the connections of these wrappers, because two processes
+# on one socket read each other's responses, and must not close them, because that would
 # end the parent's session. The child keeps such connections in _inherited.
 _wrappers: "weakref.WeakSet[LakebaseMixin]" = weakref.WeakSet()
 _inherited: list[Connection] = []

@@ -35,11 +35,8 @@ class Resolved:
         self.derived: dict[Hashable, Any] = {}
         self._settings, self._alias = _copy(settings_dict), alias
         self._size = len(_ENVIRON)
-        self._environment = {
-            name: value
-            for name, value in _ENVIRON.items()
-            if os.fsdecode(name).startswith(PREFIXES)
-        }
+        self._names = [n for n in _ENVIRON if os.fsdecode(n).startswith(PREFIXES)]
+        self._values = [_ENVIRON[name] for name in self._names]
 
     def is_current(self, settings_dict: dict[str, Any], alias: str) -> bool:
         """
@@ -55,8 +52,14 @@ class Resolved:
             and type(self._settings["USER"]) is type(settings_dict["USER"])
             and self._alias == alias
             and self._size == len(_ENVIRON)
-            and all(_ENVIRON.get(k) == v for k, v in self._environment.items())
+            and self._is_environment_unchanged()
         )
+
+    def _is_environment_unchanged(self) -> bool:
+        try:
+            return [_ENVIRON[name] for name in self._names] == self._values
+        except KeyError:
+            return False
 
 
 class TargetCache:
