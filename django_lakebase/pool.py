@@ -47,6 +47,7 @@ from .connect.liveness import (
 from .connect.params import Params
 from .exceptions import ExplainedError, SettingsError
 from .failures.classify import failures_by_id
+from .failures.failure import Failure
 from .failures.render import build_error
 
 # All in seconds. Databricks' own examples replace pooled connections after 45 minutes.
@@ -56,6 +57,27 @@ MAX_EXTENSION = 60.0
 
 # The process, the alias, and its settings.
 Key: TypeAlias = tuple[int, str, Hashable]
+
+
+class _Loan:
+    """A checkout of a connection by the current thread."""
+
+    __slots__ = ("_thread",)
+
+    def __init__(self) -> None:
+        self._thread: weakref.ref[threading.Thread] | None = weakref.ref(
+            threading.current_thread()
+        )
+
+    def has_just_ended(self) -> bool:
+        """Return whether the thread has ended; true only once."""
+        if self._thread is None:
+            return False
+        thread = self._thread()
+        if thread is not None and thread.is_alive():
+            return False
+        self._thread = None
+        return True
 
 
 class LakebaseConnectionMixin:
@@ -71,7 +93,7 @@ class LakebaseConnectionMixin:
 
     def __del__(self) -> None:
         """Close the connection, and report it to its pool if it was never returned."""
-        pool = getattr(self, "_pool", None)
+        pool = _pool_of(self)
         if isinstance(pool, LakebasePool) and pool.is_checked_out(self):
             # Takes no lock: this may run while the thread holds the pool's lock.
             self.pgconn.finish()  # type: ignore[attr-defined]
@@ -105,9 +127,8 @@ class LakebasePool(ConnectionPool[Any]):
         self._configure_session = configure
         self._error: ExplainedError | None = None
         self._closing = threading.Event()
-        # Connections in use: from the id of each to the thread that took it, or None
-        # once that thread is known to have ended.
-        self._checked_out: dict[int, weakref.ref[threading.Thread] | None] = {}
+        # Connections in use, by id.
+        self._checked_out: dict[int, _Loan] = {}
         # Closed connections that were garbage-collected while in use.
         self.leaked: deque[Any] = deque()
         self._sets_lifetime = "max_lifetime" not in options
@@ -159,7 +180,7 @@ class LakebasePool(ConnectionPool[Any]):
                 if not exc.failure.is_retried or time.monotonic() >= deadline:
                     raise
                 continue
-            self._checked_out[id(connection)] = weakref.ref(threading.current_thread())
+            self._checked_out[id(connection)] = _Loan()
             if not has_ended(connection):
                 return connection
             connection.close()
@@ -231,7 +252,9 @@ class LakebasePool(ConnectionPool[Any]):
         if not self._checked_out:
             self.close()
 
-    def _pause(self, seconds: float) -> None:
+    def _pause(self, seconds: float, error: BaseException, failure: Failure) -> None:
+        # A caller may time out before the connector gives up.
+        self._error = connect_error(self.target, error, failure, seen=error)
         if self._closing.wait(seconds):
             raise PoolClosed(f"the pool {self.name!r} is closed")
 
@@ -256,12 +279,7 @@ class LakebasePool(ConnectionPool[Any]):
         """
         if self._checked_out or self._error is None:
             return
-        # Private attributes: psycopg_pool itself ends a wait early only if the pool is
-        # closed, and has no hook for a failed attempt.
-        with self._lock:
-            waiting = list(self._waiting)
-            self._waiting.clear()
-        for client in waiting:
+        for client in _take_waiting(self):
             client.fail(_copy(self._error))
 
     def _replace_abandoned(self) -> None:
@@ -274,13 +292,8 @@ class LakebasePool(ConnectionPool[Any]):
         once for each connection whose thread has ended.
         """
         if not self.leaked and len(self._checked_out) >= self.max_size:
-            ended = [
-                key
-                for key, thread in list(self._checked_out.items())
-                if _has_ended(thread)
-            ]
-            self._checked_out.update(dict.fromkeys(ended))
-            if ended:
+            loans = list(self._checked_out.values())
+            if sum(loan.has_just_ended() for loan in loans):
                 gc.collect()
         while self.leaked:
             self.putconn(self.leaked.popleft())
@@ -297,19 +310,14 @@ class LakebasePool(ConnectionPool[Any]):
         )
 
     def _extend_without_credential(self, connection: Any) -> None:
-        # A private attribute: psycopg_pool has no other way to extend the lifetime of a
-        # connection. If it is missing, connections are replaced on time, even while no
-        # credential is available.
-        expires_at = getattr(connection, "_expire_at", None)
-        now = time.monotonic()
-        if expires_at is None or expires_at > now:
-            return
-        if must_be_kept(connection, self.target):
+        is_due = _get_end_of_life(connection) <= time.monotonic()
+        lifetime = lifetime_of(connection) if is_due else None
+        if lifetime is not None and must_be_kept(connection, self.target):
             # A quarter of the lifetime at most: a short-lived credential that arrives
             # in the meantime must not have expired before the connection is replaced.
-            lifetime = lifetime_of(connection)
-            duration = lifetime.duration.total_seconds() if lifetime else 0.0
-            connection._expire_at = now + min(MAX_EXTENSION, duration / 4)  # noqa: SLF001
+            quarter = lifetime.duration.total_seconds() / 4
+            end = time.monotonic() + min(MAX_EXTENSION, quarter)
+            _set_end_of_life(connection, end)
 
 
 def _copy(error: ExplainedError, cause: BaseException | None = None) -> ExplainedError:
@@ -327,11 +335,36 @@ def _with_pool(connection_class: Any) -> Any:
     return type(connection_class.__name__, bases, {})
 
 
-def _has_ended(thread: "weakref.ref[threading.Thread] | None") -> bool:
-    if thread is None:
-        return False
-    found = thread()
-    return found is None or not found.is_alive()
+# The private attributes of psycopg_pool that this module uses. A test fails if one of
+# them disappears.
+
+
+def _take_waiting(pool: ConnectionPool[Any]) -> list[Any]:
+    """
+    Remove and return the callers that wait for a connection.
+
+    psycopg_pool itself ends a wait early only if the pool is closed, and has no hook
+    for a failed attempt.
+    """
+    with pool._lock:  # noqa: SLF001
+        waiting = list(pool._waiting)  # noqa: SLF001
+        pool._waiting.clear()  # noqa: SLF001
+    return waiting
+
+
+def _pool_of(connection: object) -> object:
+    """Return the pool of a connection in use, also while it is garbage-collected."""
+    return getattr(connection, "_pool", None)
+
+
+def _get_end_of_life(connection: Any) -> float:
+    """Return when the pool replaces *connection*, on the monotonic clock."""
+    return float(connection._expire_at)  # noqa: SLF001
+
+
+def _set_end_of_life(connection: Any, end: float) -> None:
+    """Set when the pool replaces *connection*: max_lifetime is only for new ones."""
+    connection._expire_at = end  # noqa: SLF001
 
 
 # Pools inherited from a parent process stay here unused: closing them would end the

@@ -34,6 +34,8 @@ from .params import Params, drop_rejected_timezone
 from .retry import RetryPolicy
 
 ConnectFunction: TypeAlias = Callable[[Params], Connection]
+# Takes the seconds to wait, and the error of the last attempt with its row.
+PauseFunction: TypeAlias = Callable[[float, BaseException, Failure], object]
 T = TypeVar("T")
 
 # The shortest connect_timeout that libpq applies, in seconds.
@@ -46,6 +48,10 @@ def attempt(connect: ConnectFunction, params: Params) -> Connection | BaseExcept
         return connect(params)
     except Exception as exc:  # noqa: BLE001 - the caller raises it.
         return strip_tracebacks(exc)
+
+
+def _sleep(seconds: float, error: BaseException, failure: Failure) -> None:
+    time.sleep(seconds)
 
 
 class Connector:
@@ -63,7 +69,7 @@ class Connector:
         params: Params,
         connect: ConnectFunction,
         *,
-        pause: Callable[[float], object] = time.sleep,
+        pause: PauseFunction = _sleep,
         credential: Credential | None = None,
     ) -> None:
         self._target, self._params, self._connect = target, dict(params), connect
@@ -155,14 +161,13 @@ class Connector:
             failure.id == "wrong-host" and self._auth.has_moved(self._host, left)
         )
         if is_retried:
-            self._report_retry(failure, Action.RETRY, 0.0)
+            self._retry(error, failure, Action.RETRY, 0.0)
             return
         action, pause = self._policy.next(self._action_for(failure, error))
         is_useless = action is Action.REFRESH and not self._auth.drop_rejected()
         if action is Action.FAIL or is_useless:
             raise self._error(error, failure)
-        self._report_retry(failure, action, pause)
-        self._pause(pause)
+        self._retry(error, failure, action, pause)
 
     def _wait_for_workspace(self, error: BaseException) -> None:
         """Wait until the workspace can be called again, or raise the error."""
@@ -174,10 +179,12 @@ class Connector:
         action, pause = self._policy.next(failure.action, at_least=retry_after(error))
         if action is not Action.RETRY:
             raise self._error(error, failure)
-        self._report_retry(failure, action, pause)
-        self._pause(pause)
+        self._retry(error, failure, action, pause)
 
-    def _report_retry(self, failure: Failure, action: Action, pause: float) -> None:
+    def _retry(
+        self, error: BaseException, failure: Failure, action: Action, pause: float
+    ) -> None:
+        """Report that another attempt follows, and wait until then."""
         events.connection_retried(
             type(self),
             self._event(),
@@ -185,6 +192,7 @@ class Connector:
             action=action,
             pause=pause,
         )
+        self._pause(pause, error, failure)
 
     def _action_for(self, failure: Failure, error: BaseException) -> Action:
         """Return the action of *failure*, or what an unknown failure needs."""

@@ -16,6 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
 from django.db.utils import ConnectionHandler
 from psycopg_pool import PoolTimeout
+from psycopg_pool.pool import WaitingClient
 
 from django_lakebase import pool
 from django_lakebase.auth.credentials import Credential, utc_now
@@ -145,6 +146,40 @@ def test_pool_timeout_raises_the_last_connect_error(new_wrapper, local):
         pytest.raises(LakebaseError, match="is still starting"),
     ):
         fetch_value(wrapper, "SELECT 1")
+
+
+def test_callers_of_an_endpoint_that_stays_down_get_its_error(new_wrapper, local):
+    """Each of them within its own timeout, although no attempt has ended for good."""
+    fetch_value(new_wrapper(), "SELECT 1")
+    wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "timeout": 0.5}})
+
+    with (
+        local.fault("reject-logins", message="starting"),
+        pytest.raises(LakebaseError, match=r"Seen: .*the database system is starting"),
+    ):
+        fetch_value(wrapper, "SELECT 1")
+
+
+def test_closing_a_pool_ends_its_retries(new_wrapper, local):
+    wrapper = new_wrapper("pooled", OPTIONS={"pool": {**POOL, "timeout": 0.5}})
+    with (
+        local.fault("reject-logins", message="starting"),
+        pytest.raises(LakebaseError),
+    ):
+        fetch_value(wrapper, "SELECT 1")
+
+    wrapper.pool.close()
+
+    assert not [t for t in threading.enumerate() if t.name.startswith("django-pooled")]
+
+
+def test_psycopg_pool_has_the_private_attributes_that_the_engine_uses(new_wrapper):
+    """Without them, permanent errors would wait for the timeout, for example."""
+    wrapper = pooled(new_wrapper)
+    fetch_value(wrapper, "SELECT 1")
+    found = {*vars(wrapper.pool), *vars(wrapper.connection), *dir(WaitingClient)}
+
+    assert found >= {"_lock", "_waiting", "_pool", "_expire_at", "fail"}
 
 
 def test_exhausted_pool_error_names_alias_and_max_size(new_wrapper):
