@@ -89,6 +89,12 @@ async def fetch_size(admin: AdminConnection) -> int:
     return int(rows[0][0] or 0)
 
 
+async def fetch_lsn(admin: AdminConnection) -> str:
+    """Return the current position in the WAL."""
+    rows = await admin.query("SELECT pg_current_wal_lsn()")
+    return rows[0][0] or ""
+
+
 def login_query(user: str) -> str:
     """Return a query for a role's comment, and for whether it has a password."""
     return (
