@@ -85,7 +85,7 @@ class Computes:
     async def _stop(self, folder: str, *, keeps_data: bool) -> None:
         compute = self._computes.pop(folder, None)
         if compute is not None:
-            compute.admin.close()
+            await compute.admin.close()
             await compute.server.stop(keeps_data=keeps_data)
 
     async def delete(self, folder: str) -> None:
@@ -98,7 +98,7 @@ class Computes:
         """Stop all servers, the standbys first."""
         order = sorted(self._computes.items(), key=lambda item: item[0], reverse=True)
         for _, compute in order:
-            compute.admin.close()
+            await compute.admin.close()
         await asyncio.gather(*(compute.server.stop() for _, compute in order))
         self._computes.clear()
 
@@ -108,7 +108,7 @@ class Computes:
     async def _run(self, folder: str, server: Server) -> Compute:
         try:
             await server.start()
-            compute = Compute(server, await AdminConnection.open(server.socket))
+            compute = Compute(server, await AdminConnection.open(server))
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
                 await server.stop()

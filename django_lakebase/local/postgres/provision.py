@@ -5,16 +5,19 @@ The initial content of a new project's PostgreSQL: roles, database and extension
 EXTENSION IF NOT EXISTS`` to a notice, and the emulator defines the function.
 """
 
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
 from django_lakebase.local.state.model import DATABASE, WorkspaceState
 
-from .admin_connection import AdminConnection, quote_identifier, quote_literal
+from .admin_connection import AdminConnection, Query
 from .server import SUPERUSER
-from .sql import IDENTITY_LABEL
+from .sql import IDENTITY_LABEL, create_database, fetch_databases, label_statement
 
-EXTENSION = f"""
+EXTENSION = SQL(
+    """
 INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable,
                           extversion)
-VALUES (90001, 'databricks_auth', {quote_literal(SUPERUSER)}::regrole,
+VALUES (90001, 'databricks_auth', {superuser}::regrole,
         'public'::regnamespace, false, '1.0');
 CREATE FUNCTION public.databricks_create_role(identity text, identity_type text)
 RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -30,7 +33,7 @@ BEGIN
     END IF;
     EXECUTE format('CREATE ROLE %I LOGIN', identity);
     EXECUTE format('COMMENT ON ROLE %I IS %L', identity,
-                   '{IDENTITY_LABEL}' || upper(identity_type));
+                   {label} || upper(identity_type));
     EXECUTE format('GRANT %I TO %I WITH ADMIN OPTION', identity, session_user);
     RETURN identity;
 END
@@ -42,69 +45,103 @@ VALUES ('pg_proc'::regclass,
         'public.databricks_create_role(text, text)'::regprocedure, 0,
         'pg_extension'::regclass, 90001, 0, 'e');
 """
+).format(superuser=Literal(SUPERUSER), label=Literal(IDENTITY_LABEL))
 
 
-SUPERUSER_GROUP = """
+def _create_role(name: str, identity_type: str, rights: str = "") -> Composed:
+    create = SQL("CREATE ROLE {} LOGIN {};").format(Identifier(name), SQL(rights))
+    return create + label_statement(name, identity_type)
+
+
+def _create_groups_and_owner(owner: str) -> Query:
+    group = SQL(
+        """
 CREATE ROLE databricks_superuser NOLOGIN;
 GRANT pg_read_all_data, pg_write_all_data, pg_monitor TO databricks_superuser;
 """
-
-
-def _create_role_statements(role: str, identity_type: str, attributes: str = "") -> str:
-    name, comment = (
-        quote_identifier(role),
-        quote_literal(IDENTITY_LABEL + identity_type),
     )
-    return f"CREATE ROLE {name} LOGIN {attributes};COMMENT ON ROLE {name} IS {comment};"
-
-
-def _create_owner_statements(owner: str) -> str:
-    """Return the statements that create the role of a project's owner."""
     identity_type = "USER" if "@" in owner else "SERVICE_PRINCIPAL"
     rights = "CREATEDB CREATEROLE BYPASSRLS IN ROLE databricks_superuser"
-    return _create_role_statements(owner, identity_type, rights)
+    return group + _create_role(owner, identity_type, rights)
 
 
-def _default_project_statements(state: WorkspaceState) -> str:
-    owner, principal = quote_identifier(state.owner), quote_identifier(state.client_id)
-    native = quote_identifier(state.native_user)
-    return f"""
-{_create_role_statements(state.client_id, "SERVICE_PRINCIPAL")}
+def _create_default_identities(state: WorkspaceState) -> Query:
+    statements = SQL(
+        """
 GRANT {principal} TO {owner} WITH ADMIN OPTION;
-CREATE ROLE {native} LOGIN PASSWORD {quote_literal(state.native_password)};
+CREATE ROLE {native} LOGIN PASSWORD {password};
 """
+    ).format(
+        principal=Identifier(state.client_id),
+        owner=Identifier(state.owner),
+        native=Identifier(state.native_user),
+        password=Literal(state.native_password),
+    )
+    return _create_role(state.client_id, "SERVICE_PRINCIPAL") + statements
 
 
-def grant_statements(grants: str, role: str) -> str:
-    """Return the statements that give *role* its *grants*: default, guide or app."""
-    database, grantee = quote_identifier(DATABASE), quote_identifier(role)
-    if grants == "app":
-        return f"GRANT CONNECT, CREATE ON DATABASE {database} TO {grantee};"
-    if grants == "guide":
-        return f"""
-GRANT CONNECT ON DATABASE {database} TO {grantee};
-GRANT USAGE ON SCHEMA public TO {grantee};
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {grantee};
+_GRANTS = {
+    "default": SQL(
+        """
+GRANT CONNECT, CREATE ON DATABASE {database} TO {role};
+GRANT USAGE, CREATE ON SCHEMA public TO {role};
+ALTER ROLE {role} CREATEDB;
+"""
+    ),
+    "guide": SQL(
+        """
+GRANT CONNECT ON DATABASE {database} TO {role};
+GRANT USAGE ON SCHEMA public TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
 ALTER DEFAULT PRIVILEGES IN SCHEMA public
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {grantee};
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role};
 """
-    return f"""
-GRANT CONNECT, CREATE ON DATABASE {database} TO {grantee};
-GRANT USAGE, CREATE ON SCHEMA public TO {grantee};
-ALTER ROLE {grantee} CREATEDB;
+    ),
+    "app": SQL("GRANT CONNECT, CREATE ON DATABASE {database} TO {role};"),
+}
+
+
+async def grant(admin: AdminConnection, role: str, grants: str) -> None:
+    """Give *role* its privileges; *grants* is default, guide or app."""
+    await _execute_for_role(admin, role, _GRANTS[grants])
+
+
+async def revoke(admin: AdminConnection, role: str, privilege: str) -> None:
+    """Revoke the *privilege* connect or schema from *role* and from everyone."""
+    statement = (
+        SQL("REVOKE ALL ON SCHEMA public FROM PUBLIC, {role}")
+        if privilege == "schema"
+        else SQL("REVOKE CONNECT ON DATABASE {database} FROM PUBLIC, {role}")
+    )
+    await _execute_for_role(admin, role, statement)
+
+
+async def restore_grants(admin: AdminConnection, role: str, grants: str) -> None:
+    """Undo `revoke`; *grants* are those of *role*."""
+    public = SQL(
+        """
+GRANT CONNECT ON DATABASE {database} TO PUBLIC;
+GRANT USAGE ON SCHEMA public TO PUBLIC;
 """
+    )
+    await _execute_for_role(admin, role, public)
+    await grant(admin, role, grants)
+
+
+async def _execute_for_role(admin: AdminConnection, role: str, statements: SQL) -> None:
+    """Run *statements*, which name the role and the database, in that database."""
+    names = {"role": Identifier(role), "database": Identifier(DATABASE)}
+    await admin.execute_in(DATABASE, statements.format(**names))
 
 
 async def provision_project(admin: AdminConnection, owner: str) -> bool:
     """Create a project's initial content; return False if its database exists."""
-    name = quote_literal(DATABASE)
-    if await admin.query(f"SELECT 1 FROM pg_database WHERE datname = {name}"):
+    if any(database.name == DATABASE for database in await fetch_databases(admin)):
         return False
-    await admin.query(SUPERUSER_GROUP + _create_owner_statements(owner))
+    await admin.execute(_create_groups_and_owner(owner))
     for existing in ("template1", "postgres"):
-        await admin.query_in(existing, EXTENSION)
-    database, role = quote_identifier(DATABASE), quote_identifier(owner)
-    await admin.query(f"CREATE DATABASE {database} OWNER {role}")
+        await admin.execute_in(existing, EXTENSION)
+    await create_database(admin, DATABASE, owner)
     return True
 
 
@@ -112,6 +149,6 @@ async def provision_default_project(
     admin: AdminConnection, state: WorkspaceState, grants: str
 ) -> None:
     """Create the identities of the default project, and grant their privileges."""
-    await admin.query(_default_project_statements(state))
+    await admin.execute(_create_default_identities(state))
     for role in (state.client_id, state.native_user):
-        await admin.query_in(DATABASE, grant_statements(grants, role))
+        await grant(admin, role, grants)
