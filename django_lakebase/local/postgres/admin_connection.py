@@ -1,26 +1,25 @@
 """
 The admin connection: a superuser session over a Unix socket with trust authentication.
 
-psycopg runs the statements, each in its own transaction. Its errors become `SqlError`
-or ``ConnectionError``, so that no other module needs to know them.
+psycopg runs the statements in autocommit mode. Its errors become `SqlError` or
+``ConnectionError``, so that no other module needs to know them.
 """
 
 import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Self, TypeVar
+from typing import Any, LiteralString, Self, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import AsyncRowFactory
-from psycopg.sql import SQL, Composed
+from psycopg.sql import SQL, Composable, Composed
 
 from .server import SUPERUSER, Server
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
-Query = SQL | Composed
 
 
 class SqlError(Exception):
@@ -43,7 +42,7 @@ class AdminConnection:
     async def fetch(
         self,
         row_factory: AsyncRowFactory[Row],
-        query: Query,
+        query: LiteralString | Composed,
         params: tuple[Any, ...] = (),
     ) -> list[Row]:
         """Return the rows of *query*. Raises SqlError or ConnectionError."""
@@ -55,19 +54,34 @@ class AdminConnection:
 
         return await self._run(fetch)
 
-    async def execute(self, query: Query) -> None:
-        """Run *query*, which may hold several statements. Raises as `fetch` does."""
+    async def execute(
+        self, template: LiteralString, /, *parts: Composable, **names: Composable
+    ) -> None:
+        """
+        Run *template*, which may hold several statements.
+
+        *parts* and *names* replace its placeholders, as in ``SQL.format()`` of psycopg.
+        Raises as `fetch` does.
+        """
 
         async def execute(connection: AsyncConnection) -> None:
-            await connection.execute(query, prepare=False)
+            statements = SQL(template).format(*parts, **names)
+            await connection.execute(statements, prepare=False)
 
         await self._run(execute)
 
-    async def execute_in(self, database: str, query: Query) -> None:
-        """Run *query* in another *database* of the same server."""
+    async def execute_in(
+        self,
+        database: str,
+        template: LiteralString,
+        /,
+        *parts: Composable,
+        **names: Composable,
+    ) -> None:
+        """Run *template* in another *database* of the same server, as `execute`."""
         with _translate_errors():
             async with await _connect(self._server, database) as connection:
-                await connection.execute(query)
+                await connection.execute(SQL(template).format(*parts, **names))
 
     async def close(self) -> None:
         """Close the connection."""

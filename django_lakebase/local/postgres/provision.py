@@ -5,16 +5,17 @@ The initial content of a new project's PostgreSQL: roles, database and extension
 EXTENSION IF NOT EXISTS`` to a notice, and the emulator defines the function.
 """
 
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from typing import LiteralString
+
+from psycopg.sql import Identifier, Literal
 
 from django_lakebase.local.state.model import DATABASE, WorkspaceState
 
-from .admin_connection import AdminConnection, Query
+from . import sql
+from .admin_connection import AdminConnection
 from .server import SUPERUSER
-from .sql import IDENTITY_LABEL, create_database, fetch_databases, label_statement
 
-EXTENSION = SQL(
-    """
+_EXTENSION = """
 INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable,
                           extversion)
 VALUES (90001, 'databricks_auth', {superuser}::regrole,
@@ -45,59 +46,32 @@ VALUES ('pg_proc'::regclass,
         'public.databricks_create_role(text, text)'::regprocedure, 0,
         'pg_extension'::regclass, 90001, 0, 'e');
 """
-).format(superuser=Literal(SUPERUSER), label=Literal(IDENTITY_LABEL))
-
-
-def _create_role(name: str, identity_type: str, rights: str = "") -> Composed:
-    create = SQL("CREATE ROLE {} LOGIN {};").format(Identifier(name), SQL(rights))
-    return create + label_statement(name, identity_type)
-
-
-def _create_groups_and_owner(owner: str) -> Query:
-    group = SQL(
-        """
+_SUPERUSER_GROUP = """
 CREATE ROLE databricks_superuser NOLOGIN;
 GRANT pg_read_all_data, pg_write_all_data, pg_monitor TO databricks_superuser;
 """
-    )
-    identity_type = "USER" if "@" in owner else "SERVICE_PRINCIPAL"
-    rights = "CREATEDB CREATEROLE BYPASSRLS IN ROLE databricks_superuser"
-    return group + _create_role(owner, identity_type, rights)
-
-
-def _create_default_identities(state: WorkspaceState) -> Query:
-    statements = SQL(
-        """
-GRANT {principal} TO {owner} WITH ADMIN OPTION;
-CREATE ROLE {native} LOGIN PASSWORD {password};
-"""
-    ).format(
-        principal=Identifier(state.client_id),
-        owner=Identifier(state.owner),
-        native=Identifier(state.native_user),
-        password=Literal(state.native_password),
-    )
-    return _create_role(state.client_id, "SERVICE_PRINCIPAL") + statements
-
-
 _GRANTS = {
-    "default": SQL(
-        """
+    "default": """
 GRANT CONNECT, CREATE ON DATABASE {database} TO {role};
 GRANT USAGE, CREATE ON SCHEMA public TO {role};
 ALTER ROLE {role} CREATEDB;
-"""
-    ),
-    "guide": SQL(
-        """
+""",
+    "guide": """
 GRANT CONNECT ON DATABASE {database} TO {role};
 GRANT USAGE ON SCHEMA public TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
 ALTER DEFAULT PRIVILEGES IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role};
+""",
+    "app": "GRANT CONNECT, CREATE ON DATABASE {database} TO {role};",
+}
+_PUBLIC_GRANTS = """
+GRANT CONNECT ON DATABASE {database} TO PUBLIC;
+GRANT USAGE ON SCHEMA public TO PUBLIC;
 """
-    ),
-    "app": SQL("GRANT CONNECT, CREATE ON DATABASE {database} TO {role};"),
+_REVOKE = {
+    "connect": "REVOKE CONNECT ON DATABASE {database} FROM PUBLIC, {role}",
+    "schema": "REVOKE ALL ON SCHEMA public FROM PUBLIC, {role}",
 }
 
 
@@ -107,41 +81,36 @@ async def grant(admin: AdminConnection, role: str, grants: str) -> None:
 
 
 async def revoke(admin: AdminConnection, role: str, privilege: str) -> None:
-    """Revoke the *privilege* connect or schema from *role* and from everyone."""
-    statement = (
-        SQL("REVOKE ALL ON SCHEMA public FROM PUBLIC, {role}")
-        if privilege == "schema"
-        else SQL("REVOKE CONNECT ON DATABASE {database} FROM PUBLIC, {role}")
-    )
-    await _execute_for_role(admin, role, statement)
+    """Revoke *privilege*, which is connect or schema, from *role* and everyone."""
+    await _execute_for_role(admin, role, _REVOKE[privilege])
 
 
 async def restore_grants(admin: AdminConnection, role: str, grants: str) -> None:
     """Undo `revoke`; *grants* are those of *role*."""
-    public = SQL(
-        """
-GRANT CONNECT ON DATABASE {database} TO PUBLIC;
-GRANT USAGE ON SCHEMA public TO PUBLIC;
-"""
-    )
-    await _execute_for_role(admin, role, public)
-    await grant(admin, role, grants)
+    await _execute_for_role(admin, role, _PUBLIC_GRANTS + _GRANTS[grants])
 
 
-async def _execute_for_role(admin: AdminConnection, role: str, statements: SQL) -> None:
-    """Run *statements*, which name the role and the database, in that database."""
+async def _execute_for_role(
+    admin: AdminConnection, role: str, template: LiteralString
+) -> None:
+    """Run *template*, which may name the role and the database, in that database."""
     names = {"role": Identifier(role), "database": Identifier(DATABASE)}
-    await admin.execute_in(DATABASE, statements.format(**names))
+    await admin.execute_in(DATABASE, template, **names)
 
 
 async def provision_project(admin: AdminConnection, owner: str) -> bool:
     """Create a project's initial content; return False if its database exists."""
-    if any(database.name == DATABASE for database in await fetch_databases(admin)):
+    if any(database.name == DATABASE for database in await sql.fetch_databases(admin)):
         return False
-    await admin.execute(_create_groups_and_owner(owner))
+    await admin.execute(_SUPERUSER_GROUP)
+    identity_type = "USER" if "@" in owner else "SERVICE_PRINCIPAL"
+    await sql.create_role(admin, owner, identity_type, can_log_in=True)
+    attributes = dict.fromkeys(("createdb", "createrole", "bypassrls"), True)
+    await sql.alter_role(admin, owner, attributes, is_superuser=True)
+    superuser, label = Literal(SUPERUSER), Literal(sql.IDENTITY_LABEL)
     for existing in ("template1", "postgres"):
-        await admin.execute_in(existing, EXTENSION)
-    await create_database(admin, DATABASE, owner)
+        await admin.execute_in(existing, _EXTENSION, superuser=superuser, label=label)
+    await sql.create_database(admin, DATABASE, owner)
     return True
 
 
@@ -149,6 +118,17 @@ async def provision_default_project(
     admin: AdminConnection, state: WorkspaceState, grants: str
 ) -> None:
     """Create the identities of the default project, and grant their privileges."""
-    await admin.execute(_create_default_identities(state))
-    for role in (state.client_id, state.native_user):
+    principal, native = state.client_id, state.native_user
+    await sql.create_role(admin, principal, "SERVICE_PRINCIPAL", can_log_in=True)
+    await admin.execute(
+        "GRANT {} TO {} WITH ADMIN OPTION",
+        Identifier(principal),
+        Identifier(state.owner),
+    )
+    await admin.execute(
+        "CREATE ROLE {} LOGIN PASSWORD {}",
+        Identifier(native),
+        Literal(state.native_password),
+    )
+    for role in (principal, native):
         await grant(admin, role, grants)

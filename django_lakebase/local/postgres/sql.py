@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from psycopg.rows import class_row, scalar_row
 from psycopg.sql import SQL, Identifier, Literal
 
-from .admin_connection import AdminConnection, Query
+from .admin_connection import AdminConnection
 from .server import SUPERUSER
 
 # The prefix of the comment on a role that accepts tokens. The identity type follows.
@@ -96,23 +96,23 @@ async def fetch_login_role(admin: AdminConnection, name: str) -> LoginRole | Non
 
 async def fetch_databases(admin: AdminConnection) -> list[Database]:
     """Return all databases except PostgreSQL's default databases."""
-    query = SQL(
+    return await admin.fetch(
+        class_row(Database),
         "SELECT datname AS name, pg_get_userbyid(datdba) AS owner FROM pg_database "
-        "WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY datname"
+        "WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY datname",
     )
-    return await admin.fetch(class_row(Database), query)
 
 
 async def fetch_size(admin: AdminConnection) -> int:
     """Return the total size of all databases in bytes."""
-    query = SQL("SELECT sum(pg_database_size(oid))::bigint FROM pg_database")
+    query = "SELECT sum(pg_database_size(oid))::bigint FROM pg_database"
     [size] = await admin.fetch(scalar_row, query)
     return int(size)
 
 
 async def fetch_lsn(admin: AdminConnection) -> str:
     """Return the current position in the WAL."""
-    [lsn] = await admin.fetch(scalar_row, SQL("SELECT pg_current_wal_lsn()"))
+    [lsn] = await admin.fetch(scalar_row, "SELECT pg_current_wal_lsn()")
     return str(lsn)
 
 
@@ -120,13 +120,8 @@ async def set_identity_type(
     admin: AdminConnection, role: str, identity_type: str | None
 ) -> None:
     """Label *role* with *identity_type*; None removes the label."""
-    await admin.execute(label_statement(role, identity_type))
-
-
-def label_statement(role: str, identity_type: str | None) -> Query:
-    """Return a statement that labels *role* with *identity_type*; None: no label."""
     label = None if identity_type is None else f"{IDENTITY_LABEL}{identity_type}"
-    return SQL("COMMENT ON ROLE {} IS {};").format(Identifier(role), Literal(label))
+    await admin.execute("COMMENT ON ROLE {} IS {}", Identifier(role), Literal(label))
 
 
 async def create_role(
@@ -134,7 +129,7 @@ async def create_role(
 ) -> None:
     """Create a role, which accepts tokens if *identity_type* is not empty."""
     right = SQL("LOGIN" if can_log_in else "NOLOGIN")
-    await admin.execute(SQL("CREATE ROLE {} {}").format(Identifier(role), right))
+    await admin.execute("CREATE ROLE {} {}", Identifier(role), right)
     if identity_type:
         await set_identity_type(admin, role, identity_type)
 
@@ -153,28 +148,23 @@ async def alter_role(
     name = Identifier(role)
     words = [k.upper() if on else f"NO{k.upper()}" for k, on in attributes.items()]
     if words:
-        rights = SQL(" ").join(SQL(word) for word in words)
-        await admin.execute(SQL("ALTER ROLE {} {}").format(name, rights))
-    if is_superuser is not None:
-        statement = SQL(
-            "GRANT databricks_superuser TO {}"
-            if is_superuser
-            else "REVOKE databricks_superuser FROM {}"
-        )
-        await admin.execute(statement.format(name))
+        await admin.execute("ALTER ROLE {} {}", name, SQL(" ".join(words)))
+    if is_superuser:
+        await admin.execute("GRANT databricks_superuser TO {}", name)
+    elif is_superuser is not None:
+        await admin.execute("REVOKE databricks_superuser FROM {}", name)
 
 
 async def rename_role(admin: AdminConnection, old: str, new: str) -> None:
     """Rename a role."""
-    statement = SQL("ALTER ROLE {} RENAME TO {}")
-    await admin.execute(statement.format(Identifier(old), Identifier(new)))
+    await admin.execute("ALTER ROLE {} RENAME TO {}", Identifier(old), Identifier(new))
 
 
 async def reset_password(admin: AdminConnection, role: str) -> str:
     """Set a new random password for a role, and return the password."""
     password = secrets.token_urlsafe(18)
-    statement = SQL("ALTER ROLE {} PASSWORD {}")
-    await admin.execute(statement.format(Identifier(role), Literal(password)))
+    statement = "ALTER ROLE {} PASSWORD {}"
+    await admin.execute(statement, Identifier(role), Literal(password))
     return password
 
 
@@ -184,19 +174,18 @@ async def drop_role(admin: AdminConnection, role: str, new_owner: str) -> None:
 
     If *new_owner* is empty, the role must not own any objects.
     """
+    old, new = Identifier(role), Identifier(new_owner)
     if new_owner:
-        statement = SQL("REASSIGN OWNED BY {old} TO {new}; DROP OWNED BY {old}").format(
-            old=Identifier(role), new=Identifier(new_owner)
-        )
+        statements = "REASSIGN OWNED BY {old} TO {new}; DROP OWNED BY {old}"
         for database in await fetch_databases(admin):
-            await admin.execute_in(database.name, statement)
-    await admin.execute(SQL("DROP ROLE {}").format(Identifier(role)))
+            await admin.execute_in(database.name, statements, old=old, new=new)
+    await admin.execute("DROP ROLE {}", old)
 
 
 async def create_database(admin: AdminConnection, name: str, owner: str) -> None:
     """Create a database."""
-    statement = SQL("CREATE DATABASE {} OWNER {}")
-    await admin.execute(statement.format(Identifier(name), Identifier(owner)))
+    statement = "CREATE DATABASE {} OWNER {}"
+    await admin.execute(statement, Identifier(name), Identifier(owner))
 
 
 async def alter_database(
@@ -204,31 +193,33 @@ async def alter_database(
 ) -> None:
     """Rename a database, and change its owner."""
     if old != name:
-        statement = SQL("ALTER DATABASE {} RENAME TO {}")
-        await admin.execute(statement.format(Identifier(old), Identifier(name)))
-    statement = SQL("ALTER DATABASE {} OWNER TO {}")
-    await admin.execute(statement.format(Identifier(name), Identifier(owner)))
+        rename = "ALTER DATABASE {} RENAME TO {}"
+        await admin.execute(rename, Identifier(old), Identifier(name))
+    change_owner = "ALTER DATABASE {} OWNER TO {}"
+    await admin.execute(change_owner, Identifier(name), Identifier(owner))
 
 
 async def drop_database(admin: AdminConnection, name: str) -> None:
     """Drop a database, and end its sessions."""
-    statement = SQL("DROP DATABASE {} WITH (FORCE)")
-    await admin.execute(statement.format(Identifier(name)))
+    await admin.execute("DROP DATABASE {} WITH (FORCE)", Identifier(name))
 
 
 async def set_settings(admin: AdminConnection, settings: dict[str, str]) -> None:
     """Replace all changed server settings with *settings*."""
-    await admin.execute(SQL("ALTER SYSTEM RESET ALL"))
-    statement = SQL("ALTER SYSTEM SET {} = {}")
+    await admin.execute("ALTER SYSTEM RESET ALL")
     for name, value in settings.items():
-        await admin.execute(statement.format(Identifier(name), Literal(value)))
-    await admin.execute(SQL("SELECT pg_reload_conf()"))
+        await admin.execute(
+            "ALTER SYSTEM SET {} = {}", Identifier(name), Literal(value)
+        )
+    await admin.execute("SELECT pg_reload_conf()")
 
 
 async def end_sessions(admin: AdminConnection) -> None:
     """End all user sessions, as an administrator does."""
-    query = SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {}")
-    await admin.execute(query.format(_IS_USER_SESSION))
+    await admin.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {}",
+        _IS_USER_SESSION,
+    )
 
 
 async def fetch_last_activity(admin: AdminConnection) -> float | None:
