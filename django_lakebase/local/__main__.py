@@ -227,6 +227,9 @@ def _serve(main: Coroutine[Any, Any, int]) -> int:
     from .errors import LocalError
 
     libc.map_large_allocations()
+    # libpq must not read the user's variables when it connects to the servers here.
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
     try:
         return asyncio.run(main)
     except LocalError as exc:

@@ -11,13 +11,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from .faults import FaultRegistry, Value
 from .gateway.server import Gateway
 from .postgres import provision, sql
-from .postgres.admin_connection import (
-    AdminConnection,
-    quote_identifier,
-)
+from .postgres.admin_connection import AdminConnection
 from .postgres.computes import Computes
 from .state.model import (
-    DATABASE,
     ENDPOINT,
     Endpoint,
     EndpointRef,
@@ -166,11 +162,7 @@ class FaultEffects:
         return any(role.name == name for role in await sql.fetch_roles(self._admin))
 
     async def _hide_role(self, _: Options) -> None:
-        old, new = (
-            quote_identifier(self._state.client_id),
-            quote_identifier(self._hidden_role),
-        )
-        await self._admin.query(f"ALTER ROLE {old} RENAME TO {new}")
+        await sql.rename_role(self._admin, self._state.client_id, self._hidden_role)
 
     async def _restore_role(self) -> None:
         role, hidden = self._state.client_id, self._hidden_role
@@ -178,31 +170,19 @@ class FaultEffects:
             return
         if await self._has_role(role):
             await sql.drop_role(self._admin, role, hidden)
-        old, new = quote_identifier(hidden), quote_identifier(role)
-        await self._admin.query(f"ALTER ROLE {old} RENAME TO {new}")
+        await sql.rename_role(self._admin, hidden, role)
 
     async def _remove_label(self, _: Options) -> None:
-        await self._admin.query(sql.label_statement(self._state.client_id, None))
+        await sql.set_identity_type(self._admin, self._state.client_id, None)
 
     async def _restore_label(self) -> None:
         role = self._state.client_id
         if await self._has_role(role):
-            await self._admin.query(sql.label_statement(role, "SERVICE_PRINCIPAL"))
+            await sql.set_identity_type(self._admin, role, "SERVICE_PRINCIPAL")
 
     async def _revoke_grants(self, options: Options) -> None:
-        role = quote_identifier(self._state.client_id)
-        privilege = f"CONNECT ON DATABASE {quote_identifier(DATABASE)}"
-        if options["privilege"] == "schema":
-            privilege = "ALL ON SCHEMA public"
-        await self._run_in_database(f"REVOKE {privilege} FROM PUBLIC, {role}")
+        role, privilege = self._state.client_id, str(options["privilege"])
+        await provision.revoke(self._admin, role, privilege)
 
     async def _restore_grants(self) -> None:
-        grants = provision.grant_statements(self._grants, self._state.client_id)
-        database = quote_identifier(DATABASE)
-        await self._run_in_database(
-            f"GRANT CONNECT ON DATABASE {database} TO PUBLIC;"
-            f"GRANT USAGE ON SCHEMA public TO PUBLIC; {grants}"
-        )
-
-    async def _run_in_database(self, statements: str) -> None:
-        await self._admin.query_in(DATABASE, statements)
+        await provision.restore_grants(self._admin, self._state.client_id, self._grants)

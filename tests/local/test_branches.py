@@ -1,6 +1,7 @@
 """Projects and branches over the API: creation, changes, protection and expiry."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -40,6 +41,24 @@ def get_host(api, branch):
     """Return the host of the branch's read-write endpoint."""
     [endpoint] = api.request("GET", f"{branch}/endpoints")["endpoints"]
     return endpoint["status"]["hosts"]["host"]
+
+
+def test_six_branches_are_created_at_the_same_time(api, local):
+    """Each copy occupies two of the server's WAL senders."""
+    path = f"{local.facts['project']}/branches"
+    names = [f"{path}/parallel-{number}" for number in range(6)]
+
+    def create(name):
+        branch_id = name.rpartition("/")[2]
+        api.run_operation("POST", f"{path}?branch_id={branch_id}", NO_EXPIRY)
+
+    try:
+        with ThreadPoolExecutor(len(names)) as threads:
+            list(threads.map(create, names))
+    finally:
+        for name in names:
+            if api.exists(name):
+                api.run_operation("DELETE", f"{name}?purge=true")
 
 
 def test_branch_is_an_independent_copy_of_rows_and_roles(

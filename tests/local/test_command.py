@@ -72,6 +72,26 @@ def test_run_sets_all_variables_and_removes_those_of_another_workspace(
     assert list(temp_dir.iterdir()) == []
 
 
+def test_variables_and_files_of_libpq_do_not_affect_the_admin_connection(
+    temp_dir, monkeypatch
+):
+    """Each of these would make the connection fail, or libpq print a warning."""
+    monkeypatch.setenv("PGSERVICE", "missing")
+    monkeypatch.setenv("PGHOSTADDR", "192.0.2.1")
+    monkeypatch.setenv("PGOPTIONS", "-c no_such_setting=1")
+    monkeypatch.setenv("PGREQUIREAUTH", "scram-sha-256")
+    monkeypatch.setenv("PGTZ", "no such time zone")
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:
+        monkeypatch.setenv("HOME", home)
+        passwords = Path(home, ".pgpass")
+        passwords.touch()
+        passwords.chmod(0o644)
+        result = run("run", "--", "true")
+
+    assert result.returncode == 0
+    assert "pgpass" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("code", "status"),
     [("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 15)", 143)],

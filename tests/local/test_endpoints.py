@@ -280,7 +280,7 @@ def test_endpoint_is_suspended_only_when_idle_and_wakes_at_the_next_login():
 def test_data_option_keeps_branches_and_replicas_but_no_faults():
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o711)
-        with LocalLakebase.start("--data", f"{folder}/kept") as emulator:
+        with LocalLakebase.start("--data", f"{folder}/kept data") as emulator:
             api = RestApi(emulator.url, emulator.facts["owner_token"])
             branch = api.run_operation(
                 "POST",
@@ -291,10 +291,15 @@ def test_data_option_keeps_branches_and_replicas_but_no_faults():
                 "POST", f"{branch}/endpoints?endpoint_id=ro", READ_ONLY
             )
             emulator.set_fault("role-missing")
-        with LocalLakebase.start("--data", f"{folder}/kept") as emulator:
+        with LocalLakebase.start("--data", f"{folder}/kept data") as emulator:
             host = replica["status"]["hosts"]["host"]
             with open_session(emulator, host=host) as session:
                 row = session.execute("SELECT pg_is_in_recovery()").fetchone()
+                # The path with a space is part of the standby's primary_conninfo.
+                deadline = time.monotonic() + 60
+                receiver = "SELECT 1 FROM pg_stat_wal_receiver"
+                while not session.execute(receiver).fetchone():
+                    assert time.monotonic() < deadline
             # The fault ended with the first run, so the role exists again.
             open_session(emulator).close()
 

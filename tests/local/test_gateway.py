@@ -189,7 +189,8 @@ def test_login_succeeds_after_the_admin_connection_was_terminated(connect, local
 
     connect().close()
 
-    assert ended == [(True,)]
+    # PgBouncer may have a session as the same user.
+    assert set(ended) == {(True,)}
 
 
 def test_databricks_create_role_belongs_to_the_extension(connect):

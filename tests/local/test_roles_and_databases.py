@@ -158,14 +158,19 @@ def test_role_that_owns_a_database_is_deleted_only_with_a_new_owner(
 def test_database_is_created_connected_to_renamed_and_dropped(
     api, branch, create_role, connect, local
 ):
-    owner = create_role(postgres_role="shopkeeper", auth_method="NO_LOGIN")["name"]
-    spec = {"postgres_database": "Shop 1", "role": owner}
+    """The names contain characters that are special in SQL and in psycopg."""
+    role = """O'Brien "50%" \\ {}"""
+    name = f"Shop of {role}"
+    owner = create_role(
+        "?role_id=shopkeeper", postgres_role=role, auth_method="NO_LOGIN"
+    )["name"]
+    spec = {"postgres_database": name, "role": owner}
 
     database = api.run_operation(
         "POST", f"{branch}/databases?database_id=shop", {"spec": spec}
     )
     listed = api.request("GET", f"{branch}/databases")["databases"]
-    connect(dbname="Shop 1", user=local.facts["owner"]).close()
+    connect(dbname=name, user=local.facts["owner"]).close()
     renamed = api.run_operation(
         "PATCH",
         f"{database['name']}?update_mask=spec.postgres_database",
@@ -174,6 +179,7 @@ def test_database_is_created_connected_to_renamed_and_dropped(
     api.run_operation("DELETE", database["name"])
 
     assert database["status"]["role"] == owner
+    assert database["status"]["postgres_database"] == name
     assert {"shop", "databricks-postgres"} <= {db["database_id"] for db in listed}
     assert renamed["status"]["postgres_database"] == "shop"
     with pytest.raises(ApiError, match="database id not found"):

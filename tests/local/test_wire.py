@@ -41,13 +41,6 @@ def test_error_response_has_severity_code_message_and_detail():
 
     assert encoded[:1] == b"E"
     assert encoded[5:] == b"SFATAL\0VFATAL\0C28000\0Mno\0Dbecause\0\0"
-    assert wire.parse_error(encoded[5:]) == "no"
-
-
-def test_null_in_a_row_is_parsed_as_none():
-    row = b"\x00\x02" + (2).to_bytes(4, "big") + b"ab" + b"\xff\xff\xff\xff"
-
-    assert wire.parse_row(row) == ["ab", None]
 
 
 @pytest.mark.parametrize(

@@ -185,12 +185,9 @@ class Gateway:
         if compute is None:
             raise LoginRejectedError(ErrorResponse("Couldn't connect to compute node"))
         connection.folder = ref.folder
-        rows = await compute.admin.query(sql.login_query(user))
-        comment, has_scram = rows[0] if rows else (None, "f")
-        identity_type = sql.parse_identity_type(comment)
+        role = await sql.fetch_login_role(compute.admin, user)
         ref.endpoint.active_at = time.time()
-        is_native = has_scram == "t" and not identity_type
-        if is_native and ref.project.has_native_login:
+        if role is not None and role.is_native and ref.project.has_native_login:
             await self._relay(
                 connection, body, await self._get_native_address(ref, compute)
             )
@@ -200,7 +197,10 @@ class Gateway:
         connection.write(wire.PASSWORD_REQUEST)
         token = await self._read_password(connection)
         self._auth.check_token(
-            user, token, role_exists=bool(rows), identity_type=identity_type
+            user,
+            token,
+            role_exists=role is not None,
+            identity_type="" if role is None else role.identity_type,
         )
         await self._relay(connection, body, compute.server.socket)
 

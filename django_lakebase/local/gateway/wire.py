@@ -1,8 +1,7 @@
 """
 The messages of PostgreSQL's wire protocol that the emulator builds and parses.
 
-The gateway parses only the login; the admin connection also uses simple queries. This
-module does no I/O. For the formats, see
+The gateway parses only the login. This module does no I/O. For the formats, see
 https://www.postgresql.org/docs/current/protocol-message-formats.html.
 """
 
@@ -26,11 +25,6 @@ SCRAM_REQUEST = b"R" + struct.pack("!II", 8 + len(_MECHANISMS), 10) + _MECHANISM
 
 class ProtocolError(Exception):
     """Received bytes that do not follow PostgreSQL's protocol."""
-
-
-def message(kind: bytes, body: bytes) -> bytes:
-    """Return a message with the type byte *kind*."""
-    return kind + struct.pack("!I", len(body) + 4) + body
 
 
 def packet(body: bytes) -> bytes:
@@ -73,29 +67,3 @@ def startup(parameters: dict[str, str], *, version: int = PROTOCOL_3 << 16) -> b
         for name, value in parameters.items()
     )
     return packet(struct.pack("!I", version) + body + b"\0")
-
-
-def query(sql: str) -> bytes:
-    """Return a message of the simple query protocol."""
-    return message(b"Q", sql.encode() + b"\0")
-
-
-def parse_error(body: bytes) -> str:
-    """Return the message text of an ErrorResponse."""
-    fields = {part[:1]: part[1:].decode() for part in body.split(b"\0") if part}
-    return fields.get(b"M", "unknown error")
-
-
-def parse_row(body: bytes) -> list[str | None]:
-    """Return the values of a DataRow, in text format."""
-    values: list[str | None] = []
-    offset = 2
-    for _ in range(struct.unpack("!H", body[:2])[0]):
-        (length,) = struct.unpack("!i", body[offset : offset + 4])
-        offset += 4
-        if length < 0:
-            values.append(None)
-            continue
-        values.append(body[offset : offset + length].decode())
-        offset += length
-    return values

@@ -1,16 +1,25 @@
 """
 The admin connection: a superuser session over a Unix socket with trust authentication.
 
-It uses only the simple query protocol, so the emulator needs no database driver.
+psycopg runs the statements in autocommit mode. Its errors become `SqlError` or
+``ConnectionError``, so that no other module needs to know them.
 """
 
 import asyncio
-from pathlib import Path
-from typing import Self
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, LiteralString, Self, TypeVar
 
-from django_lakebase.local.gateway import wire
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import AsyncRowFactory
+from psycopg.sql import SQL, Composable, Composed
 
-from .server import SUPERUSER
+from .server import SUPERUSER, Server
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
 
 
 class SqlError(Exception):
@@ -20,86 +29,103 @@ class SqlError(Exception):
 class AdminConnection:
     """A superuser connection that runs one query at a time."""
 
-    def __init__(self, socket: Path, database: str) -> None:
-        self.socket, self._database = socket, database
-        self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter | None = None
+    def __init__(self, server: Server, connection: AsyncConnection) -> None:
+        self._server, self._connection = server, connection
         self._lock = asyncio.Lock()
 
     @classmethod
-    async def open(cls, socket: Path, database: str = "postgres") -> Self:
-        """Connect to *database*."""
-        connection = cls(socket, database)
-        await connection.query("")
-        return connection
+    async def open(cls, server: Server) -> Self:
+        """Connect to *server*. Raises ConnectionError."""
+        with _translate_errors():
+            return cls(server, await _connect(server, "postgres"))
 
-    async def query(self, sql: str) -> list[list[str | None]]:
+    async def fetch(
+        self,
+        row_factory: AsyncRowFactory[Row],
+        query: LiteralString | Composed,
+        params: tuple[Any, ...] = (),
+    ) -> list[Row]:
+        """Return the rows of *query*. Raises SqlError or ConnectionError."""
+
+        async def fetch(connection: AsyncConnection) -> list[Row]:
+            cursor = connection.cursor(row_factory=row_factory)
+            await cursor.execute(query, params, prepare=True)
+            return await cursor.fetchall()
+
+        return await self._run(fetch)
+
+    async def execute(
+        self, template: LiteralString, /, *parts: Composable, **names: Composable
+    ) -> None:
         """
-        Run *sql*, which may hold several statements, and return the rows.
+        Run *template*, which may hold several statements.
+
+        *parts* and *names* replace its placeholders, as in ``SQL.format()`` of psycopg.
+        Raises as `fetch` does.
+        """
+
+        async def execute(connection: AsyncConnection) -> None:
+            statements = SQL(template).format(*parts, **names)
+            await connection.execute(statements, prepare=False)
+
+        await self._run(execute)
+
+    async def execute_in(
+        self,
+        database: str,
+        template: LiteralString,
+        /,
+        *parts: Composable,
+        **names: Composable,
+    ) -> None:
+        """Run *template* in another *database* of the same server, as `execute`."""
+        with _translate_errors():
+            async with await _connect(self._server, database) as connection:
+                await connection.execute(SQL(template).format(*parts, **names))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._connection.close()
+
+    async def _run(
+        self, work: Callable[[AsyncConnection], Awaitable[Result]]
+    ) -> Result:
+        """
+        Return the result of *work*, which gets the connection.
 
         Reconnects once if PostgreSQL has closed the connection, as it does when it
         restarts after the crash of a backend.
         """
         async with self._lock:
-            if self._writer is None:
-                return await self._execute(sql)
-            try:
-                return await self._execute(sql)
-            except (OSError, EOFError):
-                return await self._execute(sql)
-
-    async def query_in(self, database: str, sql: str) -> list[list[str | None]]:
-        """Run *sql* in another *database* of the same server."""
-        connection = await type(self).open(self.socket, database)
-        try:
-            return await connection.query(sql)
-        finally:
-            connection.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    async def _execute(self, sql: str) -> list[list[str | None]]:
-        try:
-            if self._writer is None:
-                path = str(self.socket)
-                self._reader, self._writer = await asyncio.open_unix_connection(path)
-                parameters = {"user": SUPERUSER, "database": self._database}
-                self._writer.write(wire.startup(parameters))
-                await self._read_result()
-            self._writer.write(wire.query(sql))
-            return await self._read_result()
-        except SqlError:
-            raise
-        except BaseException:
-            # Also on cancellation: the next query must not read a partial result.
-            self.close()
-            raise
-
-    async def _read_result(self) -> list[list[str | None]]:
-        rows, error = [], ""
-        while True:
-            kind = await self._reader.readexactly(1)
-            length = int.from_bytes(await self._reader.readexactly(4), "big")
-            body = await self._reader.readexactly(length - 4)
-            if kind == b"D":
-                rows.append(wire.parse_row(body))
-            elif kind == b"E":
-                error = wire.parse_error(body)
-            elif kind == b"Z":
-                if error:
-                    raise SqlError(error)
-                return rows
+            with _translate_errors():
+                try:
+                    return await work(self._connection)
+                except psycopg.OperationalError:
+                    if not self._connection.closed:
+                        raise
+                    self._connection = await _connect(self._server, "postgres")
+                    return await work(self._connection)
 
 
-def quote_literal(text: str) -> str:
-    """Return *text* as a quoted SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
+async def _connect(server: Server, database: str) -> AsyncConnection:
+    return await AsyncConnection.connect(
+        host=str(server.socket_folder),
+        port=server.port,
+        user=SUPERUSER,
+        dbname=database,
+        client_encoding="utf8",
+        # A path that cannot exist, so that libpq does not read ~/.pgpass. The command
+        # removes the variables that libpq reads.
+        passfile=f"{os.devnull}/unused",
+        autocommit=True,
+    )
 
 
-def quote_identifier(name: str) -> str:
-    """Return *name* as a quoted SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
+@contextlib.contextmanager
+def _translate_errors() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as exc:
+        is_lost = isinstance(exc, psycopg.OperationalError) and exc.sqlstate is None
+        error = ConnectionError if is_lost else SqlError
+        raise error(exc.diag.message_primary or str(exc)) from exc

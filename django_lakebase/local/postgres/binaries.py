@@ -16,11 +16,13 @@ from pathlib import Path
 from django_lakebase.local.errors import LocalError
 
 OLDEST_VERSION = 15
+# The programs that the emulator runs.
+PROGRAMS = ("initdb", "pg_basebackup", "postgres")
 
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
-    """A folder with initdb and postgres, and their major version."""
+    """A folder with the server programs, and their major version."""
 
     folder: Path
     version: int
@@ -68,9 +70,9 @@ def _find_embedded() -> list[Binaries]:
 def _select_usable(folders: list[Path]) -> list[Binaries]:
     found = []
     for folder in folders:
-        # This skips wrapper programs such as Debian's, which have no initdb in their
-        # folder, and folders on PATH that the current user cannot read.
-        if all(os.access(folder / name, os.X_OK) for name in ("initdb", "postgres")):
+        # This skips wrapper programs such as Debian's, folders with links to only some
+        # programs, and folders on PATH that the current user cannot read.
+        if all(os.access(folder / name, os.X_OK) for name in PROGRAMS):
             version = _get_version(folder)
             if version >= OLDEST_VERSION:
                 found.append(Binaries(folder, version))

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from django_lakebase.local.state.model import Branch, Endpoint, Project, WorkspaceState
 
-from . import provision
+from . import provision, sql
 from .admin_connection import AdminConnection
-from .copy import copy_cluster
 from .launcher import Launcher
 from .server import Server
 
@@ -63,9 +62,10 @@ class Computes:
         return await provision.provision_project(compute.admin, project.owner)
 
     async def create_copy(self, source: Branch, branch: Branch) -> str:
-        """Start *branch* as a copy of *source*; return the LSN of the copy."""
-        server = Server(self._launcher, branch.folder)
-        lsn = await copy_cluster(self._launcher, self.get(source).server, server)
+        """Start *branch* as a copy of *source*; return the LSN before the copy."""
+        parent, server = self.get(source), Server(self._launcher, branch.folder)
+        lsn = await sql.fetch_lsn(parent.admin)
+        await server.copy_from(parent.server)
         await self._run(branch.folder, server)
         return lsn
 
@@ -75,7 +75,7 @@ class Computes:
         server = Server(self._launcher, endpoint.folder, primary)
         # A standby of an earlier run may need WAL that its primary has removed.
         shutil.rmtree(server.folder, ignore_errors=True)
-        await copy_cluster(self._launcher, primary, server, is_standby=True)
+        await server.copy_from(primary)
         await self._run(endpoint.folder, server)
 
     async def stop(self, folder: str) -> None:
@@ -85,7 +85,7 @@ class Computes:
     async def _stop(self, folder: str, *, keeps_data: bool) -> None:
         compute = self._computes.pop(folder, None)
         if compute is not None:
-            compute.admin.close()
+            await compute.admin.close()
             await compute.server.stop(keeps_data=keeps_data)
 
     async def delete(self, folder: str) -> None:
@@ -98,7 +98,7 @@ class Computes:
         """Stop all servers, the standbys first."""
         order = sorted(self._computes.items(), key=lambda item: item[0], reverse=True)
         for _, compute in order:
-            compute.admin.close()
+            await compute.admin.close()
         await asyncio.gather(*(compute.server.stop() for _, compute in order))
         self._computes.clear()
 
@@ -108,7 +108,7 @@ class Computes:
     async def _run(self, folder: str, server: Server) -> Compute:
         try:
             await server.start()
-            compute = Compute(server, await AdminConnection.open(server.socket))
+            compute = Compute(server, await AdminConnection.open(server))
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
                 await server.stop()

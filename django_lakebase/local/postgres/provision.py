@@ -5,16 +5,20 @@ The initial content of a new project's PostgreSQL: roles, database and extension
 EXTENSION IF NOT EXISTS`` to a notice, and the emulator defines the function.
 """
 
+from typing import LiteralString
+
+from psycopg.sql import Identifier, Literal
+
 from django_lakebase.local.state.model import DATABASE, WorkspaceState
 
-from .admin_connection import AdminConnection, quote_identifier, quote_literal
+from . import sql
+from .admin_connection import AdminConnection
 from .server import SUPERUSER
-from .sql import IDENTITY_LABEL
 
-EXTENSION = f"""
+_EXTENSION = """
 INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable,
                           extversion)
-VALUES (90001, 'databricks_auth', {quote_literal(SUPERUSER)}::regrole,
+VALUES (90001, 'databricks_auth', {superuser}::regrole,
         'public'::regnamespace, false, '1.0');
 CREATE FUNCTION public.databricks_create_role(identity text, identity_type text)
 RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -30,7 +34,7 @@ BEGIN
     END IF;
     EXECUTE format('CREATE ROLE %I LOGIN', identity);
     EXECUTE format('COMMENT ON ROLE %I IS %L', identity,
-                   '{IDENTITY_LABEL}' || upper(identity_type));
+                   {label} || upper(identity_type));
     EXECUTE format('GRANT %I TO %I WITH ADMIN OPTION', identity, session_user);
     RETURN identity;
 END
@@ -42,69 +46,71 @@ VALUES ('pg_proc'::regclass,
         'public.databricks_create_role(text, text)'::regprocedure, 0,
         'pg_extension'::regclass, 90001, 0, 'e');
 """
-
-
-SUPERUSER_GROUP = """
+_SUPERUSER_GROUP = """
 CREATE ROLE databricks_superuser NOLOGIN;
 GRANT pg_read_all_data, pg_write_all_data, pg_monitor TO databricks_superuser;
 """
-
-
-def _create_role_statements(role: str, identity_type: str, attributes: str = "") -> str:
-    name, comment = (
-        quote_identifier(role),
-        quote_literal(IDENTITY_LABEL + identity_type),
-    )
-    return f"CREATE ROLE {name} LOGIN {attributes};COMMENT ON ROLE {name} IS {comment};"
-
-
-def _create_owner_statements(owner: str) -> str:
-    """Return the statements that create the role of a project's owner."""
-    identity_type = "USER" if "@" in owner else "SERVICE_PRINCIPAL"
-    rights = "CREATEDB CREATEROLE BYPASSRLS IN ROLE databricks_superuser"
-    return _create_role_statements(owner, identity_type, rights)
-
-
-def _default_project_statements(state: WorkspaceState) -> str:
-    owner, principal = quote_identifier(state.owner), quote_identifier(state.client_id)
-    native = quote_identifier(state.native_user)
-    return f"""
-{_create_role_statements(state.client_id, "SERVICE_PRINCIPAL")}
-GRANT {principal} TO {owner} WITH ADMIN OPTION;
-CREATE ROLE {native} LOGIN PASSWORD {quote_literal(state.native_password)};
-"""
-
-
-def grant_statements(grants: str, role: str) -> str:
-    """Return the statements that give *role* its *grants*: default, guide or app."""
-    database, grantee = quote_identifier(DATABASE), quote_identifier(role)
-    if grants == "app":
-        return f"GRANT CONNECT, CREATE ON DATABASE {database} TO {grantee};"
-    if grants == "guide":
-        return f"""
-GRANT CONNECT ON DATABASE {database} TO {grantee};
-GRANT USAGE ON SCHEMA public TO {grantee};
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {grantee};
+_GRANTS = {
+    "default": """
+GRANT CONNECT, CREATE ON DATABASE {database} TO {role};
+GRANT USAGE, CREATE ON SCHEMA public TO {role};
+ALTER ROLE {role} CREATEDB;
+""",
+    "guide": """
+GRANT CONNECT ON DATABASE {database} TO {role};
+GRANT USAGE ON SCHEMA public TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
 ALTER DEFAULT PRIVILEGES IN SCHEMA public
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {grantee};
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role};
+""",
+    "app": "GRANT CONNECT, CREATE ON DATABASE {database} TO {role};",
+}
+_PUBLIC_GRANTS = """
+GRANT CONNECT ON DATABASE {database} TO PUBLIC;
+GRANT USAGE ON SCHEMA public TO PUBLIC;
 """
-    return f"""
-GRANT CONNECT, CREATE ON DATABASE {database} TO {grantee};
-GRANT USAGE, CREATE ON SCHEMA public TO {grantee};
-ALTER ROLE {grantee} CREATEDB;
-"""
+_REVOKE = {
+    "connect": "REVOKE CONNECT ON DATABASE {database} FROM PUBLIC, {role}",
+    "schema": "REVOKE ALL ON SCHEMA public FROM PUBLIC, {role}",
+}
+
+
+async def grant(admin: AdminConnection, role: str, grants: str) -> None:
+    """Give *role* its privileges; *grants* is default, guide or app."""
+    await _execute_for_role(admin, role, _GRANTS[grants])
+
+
+async def revoke(admin: AdminConnection, role: str, privilege: str) -> None:
+    """Revoke *privilege*, which is connect or schema, from *role* and everyone."""
+    await _execute_for_role(admin, role, _REVOKE[privilege])
+
+
+async def restore_grants(admin: AdminConnection, role: str, grants: str) -> None:
+    """Undo `revoke`; *grants* are those of *role*."""
+    await _execute_for_role(admin, role, _PUBLIC_GRANTS + _GRANTS[grants])
+
+
+async def _execute_for_role(
+    admin: AdminConnection, role: str, template: LiteralString
+) -> None:
+    """Run *template*, which may name the role and the database, in that database."""
+    names = {"role": Identifier(role), "database": Identifier(DATABASE)}
+    await admin.execute_in(DATABASE, template, **names)
 
 
 async def provision_project(admin: AdminConnection, owner: str) -> bool:
     """Create a project's initial content; return False if its database exists."""
-    name = quote_literal(DATABASE)
-    if await admin.query(f"SELECT 1 FROM pg_database WHERE datname = {name}"):
+    if any(database.name == DATABASE for database in await sql.fetch_databases(admin)):
         return False
-    await admin.query(SUPERUSER_GROUP + _create_owner_statements(owner))
+    await admin.execute(_SUPERUSER_GROUP)
+    identity_type = "USER" if "@" in owner else "SERVICE_PRINCIPAL"
+    await sql.create_role(admin, owner, identity_type, can_log_in=True)
+    attributes = dict.fromkeys(("createdb", "createrole", "bypassrls"), True)
+    await sql.alter_role(admin, owner, attributes, is_superuser=True)
+    superuser, label = Literal(SUPERUSER), Literal(sql.IDENTITY_LABEL)
     for existing in ("template1", "postgres"):
-        await admin.query_in(existing, EXTENSION)
-    database, role = quote_identifier(DATABASE), quote_identifier(owner)
-    await admin.query(f"CREATE DATABASE {database} OWNER {role}")
+        await admin.execute_in(existing, _EXTENSION, superuser=superuser, label=label)
+    await sql.create_database(admin, DATABASE, owner)
     return True
 
 
@@ -112,6 +118,17 @@ async def provision_default_project(
     admin: AdminConnection, state: WorkspaceState, grants: str
 ) -> None:
     """Create the identities of the default project, and grant their privileges."""
-    await admin.query(_default_project_statements(state))
-    for role in (state.client_id, state.native_user):
-        await admin.query_in(DATABASE, grant_statements(grants, role))
+    principal, native = state.client_id, state.native_user
+    await sql.create_role(admin, principal, "SERVICE_PRINCIPAL", can_log_in=True)
+    await admin.execute(
+        "GRANT {} TO {} WITH ADMIN OPTION",
+        Identifier(principal),
+        Identifier(state.owner),
+    )
+    await admin.execute(
+        "CREATE ROLE {} LOGIN PASSWORD {}",
+        Identifier(native),
+        Literal(state.native_password),
+    )
+    for role in (principal, native):
+        await grant(admin, role, grants)

@@ -7,6 +7,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from psycopg.conninfo import make_conninfo
+
 from django_lakebase.local.errors import LocalError
 
 from .launcher import Launcher, get_locale
@@ -54,13 +56,11 @@ class Server:
     async def start(self) -> None:
         """Start the server, and create its cluster if needed. Raises LocalError."""
         launcher, data = self._launcher, self.data
-        for path in (self.folder, data, self.socket_folder):
-            launcher.make_directory(path)
+        self._make_directories()
         self._log.unlink(missing_ok=True)
         launcher.check_access(self.socket)
-        binaries = launcher.get_accessible_binaries()
         if not (data / "PG_VERSION").exists():
-            await self._run_initdb(binaries)
+            await self._run_initdb()
         data_version = (data / "PG_VERSION").read_text().strip()
         version = launcher.binaries.version
         if data_version != str(version):
@@ -74,6 +74,32 @@ class Server:
         command += self._options()
         self._process = launcher.spawn(command, self._log)
         await self._wait_until_ready()
+
+    async def copy_from(self, source: "Server") -> None:
+        """
+        Copy the data of *source*, which is running. Raises LocalError.
+
+        The copy has the transactions that were committed when the copying ended.
+        """
+        self._make_directories()
+        await self._run_program(
+            "pg_basebackup",
+            f"--pgdata={self.data}",
+            f"--host={source.socket_folder}",
+            f"--port={source.port}",
+            f"--username={SUPERUSER}",
+            "--checkpoint=fast",
+            "--wal-method=stream",
+            "--no-manifest",
+            "--no-password",
+            "--no-sync",
+        )
+        if self._primary is not None:
+            (self.data / "standby.signal").touch()
+
+    def _make_directories(self) -> None:
+        for path in (self.folder, self.data, self.socket_folder):
+            self._launcher.make_directory(path)
 
     async def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT
@@ -116,39 +142,44 @@ class Server:
             "lc_messages": "C",
             # Keep enough WAL for a standby that falls behind.
             "wal_keep_size": "64MB",
+            # Each copy that runs needs two senders and a slot, each standby a sender.
+            "max_wal_senders": "100",
+            "max_replication_slots": "100",
         }
         if not self._launcher.is_persistent:
             settings |= dict.fromkeys(
                 ("fsync", "synchronous_commit", "full_page_writes"), "off"
             )
         if self._primary is not None:
-            settings["primary_conninfo"] = (
-                f"host={self._primary.socket_folder} port={self._primary.port} "
-                f"user={SUPERUSER}"
+            settings["primary_conninfo"] = make_conninfo(
+                host=str(self._primary.socket_folder),
+                port=self._primary.port,
+                user=SUPERUSER,
             )
         return [f"--{name}={value}" for name, value in settings.items()]
 
-    async def _run_initdb(self, binaries: Path) -> None:
-        process = self._launcher.spawn(
-            [
-                binaries / "initdb",
-                f"--pgdata={self.data}",
-                f"--username={SUPERUSER}",
-                "--auth-local=trust",
-                "--auth-host=scram-sha-256",
-                "--encoding=UTF8",
-                f"--locale={get_locale()}",
-                "--no-sync",
-                "--no-instructions",
-            ],
-            self._log,
+    async def _run_initdb(self) -> None:
+        await self._run_program(
+            "initdb",
+            f"--pgdata={self.data}",
+            f"--username={SUPERUSER}",
+            "--auth-local=trust",
+            "--auth-host=scram-sha-256",
+            "--encoding=UTF8",
+            f"--locale={get_locale()}",
+            "--no-sync",
+            "--no-instructions",
         )
+
+    async def _run_program(self, name: str, *arguments: str) -> None:
+        program = self._launcher.get_accessible_binaries() / name
+        process = self._launcher.spawn([program, *arguments], self._log)
         try:
             await asyncio.to_thread(process.wait)
         finally:
             process.kill()
         if process.returncode != 0:
-            raise LocalError(f"initdb failed:\n{_read_tail(self._log)}")
+            raise LocalError(f"{name} failed:\n{_read_tail(self._log)}")
 
 
 def _read_tail(log: Path) -> str:

@@ -9,14 +9,34 @@ instead, which needs a C library.
 import secrets
 from dataclasses import dataclass
 
-from .admin_connection import AdminConnection, quote_identifier, quote_literal
+from psycopg.rows import class_row, scalar_row
+from psycopg.sql import SQL, Identifier, Literal
+
+from .admin_connection import AdminConnection
 from .server import SUPERUSER
 
 # The prefix of the comment on a role that accepts tokens. The identity type follows.
 IDENTITY_LABEL = "databricks_auth: "
-_IS_USER_SESSION = (
-    f"backend_type = 'client backend' AND usename <> {quote_literal(SUPERUSER)}"
-)
+_IDENTITY_TYPE = SQL(
+    "coalesce(substring(shobj_description(oid, 'pg_authid') FROM {}), '')"
+).format(Literal(f"^{IDENTITY_LABEL}(.*)"))
+_IS_USER_SESSION = SQL(
+    "backend_type = 'client backend' AND usename <> {superuser}"
+).format(superuser=Literal(SUPERUSER))
+
+_SELECT_ROLES = SQL(
+    "SELECT rolname AS name, {identity_type} AS identity_type, "
+    "rolcanlogin AS can_log_in, rolpassword IS NOT NULL AS has_password, "
+    "rolcreatedb AS createdb, rolcreaterole AS createrole, "
+    "rolbypassrls AS bypassrls, "
+    "pg_has_role(oid, 'databricks_superuser', 'member') AS is_superuser "
+    "FROM pg_authid WHERE rolname !~ '^pg_' "
+    "AND rolname NOT IN ({superuser}, 'databricks_superuser') ORDER BY rolname"
+).format(identity_type=_IDENTITY_TYPE, superuser=Literal(SUPERUSER))
+_SELECT_LOGIN_ROLE = SQL(
+    "SELECT {identity_type} AS identity_type, rolpassword IS NOT NULL AS has_password "
+    "FROM pg_authid WHERE rolname = %s AND rolcanlogin"
+).format(identity_type=_IDENTITY_TYPE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +63,19 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoginRole:
+    """What a login needs to know about a role that can log in."""
+
+    identity_type: str
+    has_password: bool
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the role logs in with a password, not with a token."""
+        return self.has_password and not self.identity_type
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
     """A database and the role that owns it."""
 
@@ -52,75 +85,53 @@ class Database:
 
 async def fetch_roles(admin: AdminConnection) -> list[Role]:
     """Return all roles except the roles of PostgreSQL and the service."""
-    rows = await admin.query(
-        "SELECT rolname, shobj_description(oid, 'pg_authid'), rolcanlogin, "
-        "rolpassword IS NOT NULL, rolcreatedb, rolcreaterole, rolbypassrls, "
-        "pg_has_role(oid, 'databricks_superuser', 'member') FROM pg_authid "
-        f"WHERE rolname !~ '^pg_' AND rolname NOT IN ({quote_literal(SUPERUSER)}, "
-        "'databricks_superuser') ORDER BY rolname"
-    )
-    return [
-        Role(
-            name=row[0] or "",
-            identity_type=parse_identity_type(row[1]),
-            can_log_in=row[2] == "t",
-            has_password=row[3] == "t",
-            createdb=row[4] == "t",
-            createrole=row[5] == "t",
-            bypassrls=row[6] == "t",
-            is_superuser=row[7] == "t",
-        )
-        for row in rows
-    ]
+    return await admin.fetch(class_row(Role), _SELECT_ROLES)
+
+
+async def fetch_login_role(admin: AdminConnection, name: str) -> LoginRole | None:
+    """Return the role *name*, or None if there is none that can log in."""
+    rows = await admin.fetch(class_row(LoginRole), _SELECT_LOGIN_ROLE, (name,))
+    return rows[0] if rows else None
 
 
 async def fetch_databases(admin: AdminConnection) -> list[Database]:
     """Return all databases except PostgreSQL's default databases."""
-    rows = await admin.query(
-        "SELECT datname, pg_get_userbyid(datdba) FROM pg_database "
-        "WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY datname"
+    return await admin.fetch(
+        class_row(Database),
+        "SELECT datname AS name, pg_get_userbyid(datdba) AS owner FROM pg_database "
+        "WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY datname",
     )
-    return [Database(name=row[0] or "", owner=row[1] or "") for row in rows]
 
 
 async def fetch_size(admin: AdminConnection) -> int:
     """Return the total size of all databases in bytes."""
-    rows = await admin.query("SELECT sum(pg_database_size(oid)) FROM pg_database")
-    return int(rows[0][0] or 0)
+    query = "SELECT sum(pg_database_size(oid))::bigint FROM pg_database"
+    [size] = await admin.fetch(scalar_row, query)
+    return int(size)
 
 
-def login_query(user: str) -> str:
-    """Return a query for a role's comment, and for whether it has a password."""
-    return (
-        "SELECT shobj_description(oid, 'pg_authid'), rolpassword IS NOT NULL "
-        f"FROM pg_authid WHERE rolname = {quote_literal(user)} AND rolcanlogin"
-    )
+async def fetch_lsn(admin: AdminConnection) -> str:
+    """Return the current position in the WAL."""
+    [lsn] = await admin.fetch(scalar_row, "SELECT pg_current_wal_lsn()")
+    return str(lsn)
 
 
-def label_statement(role: str, identity_type: str | None) -> str:
-    """Return a statement that labels *role* with *identity_type*; None: no label."""
-    text = (
-        "NULL"
-        if identity_type is None
-        else quote_literal(IDENTITY_LABEL + identity_type)
-    )
-    return f"COMMENT ON ROLE {quote_identifier(role)} IS {text};"
-
-
-def parse_identity_type(comment: str | None) -> str:
-    """Return the identity type in a role's *comment*, empty without one."""
-    text = comment or ""
-    return text.removeprefix(IDENTITY_LABEL) if text.startswith(IDENTITY_LABEL) else ""
+async def set_identity_type(
+    admin: AdminConnection, role: str, identity_type: str | None
+) -> None:
+    """Label *role* with *identity_type*; None removes the label."""
+    label = None if identity_type is None else f"{IDENTITY_LABEL}{identity_type}"
+    await admin.execute("COMMENT ON ROLE {} IS {}", Identifier(role), Literal(label))
 
 
 async def create_role(
     admin: AdminConnection, role: str, identity_type: str, *, can_log_in: bool
 ) -> None:
     """Create a role, which accepts tokens if *identity_type* is not empty."""
-    right = "LOGIN" if can_log_in else "NOLOGIN"
-    await admin.query(f"CREATE ROLE {quote_identifier(role)} {right}")
+    right = SQL("LOGIN" if can_log_in else "NOLOGIN")
+    await admin.execute("CREATE ROLE {} {}", Identifier(role), right)
     if identity_type:
-        await admin.query(label_statement(role, identity_type))
+        await set_identity_type(admin, role, identity_type)
 
 
 async def alter_role(
@@ -134,22 +145,26 @@ async def alter_role(
 
     The membership stays unchanged if *is_superuser* is None.
     """
+    name = Identifier(role)
     words = [k.upper() if on else f"NO{k.upper()}" for k, on in attributes.items()]
     if words:
-        await admin.query(f"ALTER ROLE {quote_identifier(role)} {' '.join(words)}")
-    if is_superuser is not None:
-        verb, side = ("GRANT", "TO") if is_superuser else ("REVOKE", "FROM")
-        await admin.query(
-            f"{verb} databricks_superuser {side} {quote_identifier(role)}"
-        )
+        await admin.execute("ALTER ROLE {} {}", name, SQL(" ".join(words)))
+    if is_superuser:
+        await admin.execute("GRANT databricks_superuser TO {}", name)
+    elif is_superuser is not None:
+        await admin.execute("REVOKE databricks_superuser FROM {}", name)
+
+
+async def rename_role(admin: AdminConnection, old: str, new: str) -> None:
+    """Rename a role."""
+    await admin.execute("ALTER ROLE {} RENAME TO {}", Identifier(old), Identifier(new))
 
 
 async def reset_password(admin: AdminConnection, role: str) -> str:
     """Set a new random password for a role, and return the password."""
     password = secrets.token_urlsafe(18)
-    await admin.query(
-        f"ALTER ROLE {quote_identifier(role)} PASSWORD {quote_literal(password)}"
-    )
+    statement = "ALTER ROLE {} PASSWORD {}"
+    await admin.execute(statement, Identifier(role), Literal(password))
     return password
 
 
@@ -159,19 +174,18 @@ async def drop_role(admin: AdminConnection, role: str, new_owner: str) -> None:
 
     If *new_owner* is empty, the role must not own any objects.
     """
-    old, new = quote_identifier(role), quote_identifier(new_owner)
-    for database in await fetch_databases(admin):
-        if new_owner:
-            reassign = f"REASSIGN OWNED BY {old} TO {new};"
-            await admin.query_in(database.name, f"{reassign} DROP OWNED BY {old}")
-    await admin.query(f"DROP ROLE {old}")
+    old, new = Identifier(role), Identifier(new_owner)
+    if new_owner:
+        statements = "REASSIGN OWNED BY {old} TO {new}; DROP OWNED BY {old}"
+        for database in await fetch_databases(admin):
+            await admin.execute_in(database.name, statements, old=old, new=new)
+    await admin.execute("DROP ROLE {}", old)
 
 
 async def create_database(admin: AdminConnection, name: str, owner: str) -> None:
     """Create a database."""
-    await admin.query(
-        f"CREATE DATABASE {quote_identifier(name)} OWNER {quote_identifier(owner)}"
-    )
+    statement = "CREATE DATABASE {} OWNER {}"
+    await admin.execute(statement, Identifier(name), Identifier(owner))
 
 
 async def alter_database(
@@ -179,34 +193,32 @@ async def alter_database(
 ) -> None:
     """Rename a database, and change its owner."""
     if old != name:
-        await admin.query(
-            f"ALTER DATABASE {quote_identifier(old)} RENAME TO {quote_identifier(name)}"
-        )
-    await admin.query(
-        f"ALTER DATABASE {quote_identifier(name)} OWNER TO {quote_identifier(owner)}"
-    )
+        rename = "ALTER DATABASE {} RENAME TO {}"
+        await admin.execute(rename, Identifier(old), Identifier(name))
+    change_owner = "ALTER DATABASE {} OWNER TO {}"
+    await admin.execute(change_owner, Identifier(name), Identifier(owner))
 
 
 async def drop_database(admin: AdminConnection, name: str) -> None:
     """Drop a database, and end its sessions."""
-    await admin.query(f"DROP DATABASE {quote_identifier(name)} WITH (FORCE)")
+    await admin.execute("DROP DATABASE {} WITH (FORCE)", Identifier(name))
 
 
 async def set_settings(admin: AdminConnection, settings: dict[str, str]) -> None:
     """Replace all changed server settings with *settings*."""
-    await admin.query("ALTER SYSTEM RESET ALL")
+    await admin.execute("ALTER SYSTEM RESET ALL")
     for name, value in settings.items():
-        await admin.query(
-            f"ALTER SYSTEM SET {quote_identifier(name)} = {quote_literal(value)}"
+        await admin.execute(
+            "ALTER SYSTEM SET {} = {}", Identifier(name), Literal(value)
         )
-    await admin.query("SELECT pg_reload_conf()")
+    await admin.execute("SELECT pg_reload_conf()")
 
 
 async def end_sessions(admin: AdminConnection) -> None:
     """End all user sessions, as an administrator does."""
-    await admin.query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        f"WHERE {_IS_USER_SESSION}"
+    await admin.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {}",
+        _IS_USER_SESSION,
     )
 
 
@@ -216,10 +228,10 @@ async def fetch_last_activity(admin: AdminConnection) -> float | None:
 
     A running statement counts as activity now. Returns None if there is no session.
     """
-    rows = await admin.query(
+    query = SQL(
         "SELECT max(extract(epoch FROM CASE state WHEN 'active' THEN now() "
-        "ELSE greatest(state_change, backend_start) END)) FROM pg_stat_activity "
-        f"WHERE {_IS_USER_SESSION}"
+        "ELSE greatest(state_change, backend_start) END))::float8 "
+        "FROM pg_stat_activity WHERE {}"
     )
-    value = rows[0][0]
-    return None if value is None else float(value)
+    [moment] = await admin.fetch(scalar_row, query.format(_IS_USER_SESSION))
+    return None if moment is None else float(moment)
