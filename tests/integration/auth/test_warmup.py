@@ -6,6 +6,7 @@ from django.utils.connection import ConnectionDoesNotExist
 
 from django_lakebase import warm
 from django_lakebase.exceptions import LakebaseError, SettingsError
+from django_lakebase.stats import get_stats
 from tests.helpers.credential_cache import cache_of
 from tests.helpers.local_settings import settings_for
 from tests.helpers.queries import fetch_value
@@ -63,6 +64,16 @@ def test_warm_retries_after_a_brief_outage(aliases, local):
         warm("default")
 
     assert cache_of(connections["default"]).issued == 1
+
+
+def test_failed_warm_is_not_counted_as_a_failed_connection(aliases, local):
+    """It opens none."""
+    before = get_stats()["default"].connections_failed
+
+    with local.fault("no-workspace-access"), pytest.raises(LakebaseError):
+        warm("default")
+
+    assert get_stats()["default"].connections_failed == before
 
 
 def test_warm_raises_the_error_that_connecting_would_raise(aliases, local):

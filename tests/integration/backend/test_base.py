@@ -14,6 +14,7 @@ from django_lakebase import __version__
 from django_lakebase.auth.sdk import new_client
 from django_lakebase.connect.liveness import is_readable
 from django_lakebase.connect.params import KEEPALIVES
+from django_lakebase.events import get_count
 from django_lakebase.exceptions import LakebaseError
 from tests.helpers.queries import fetch_value
 
@@ -105,8 +106,11 @@ def test_rejected_time_zone_option_is_set_by_django_instead(new_wrapper, monkeyp
     params["options"] = params["options"].replace("UTC", "No/Where")
     monkeypatch.setattr(wrapper, "get_connection_params", params.copy)
 
+    retried = get_count(wrapper.alias, "retried")
+
     assert fetch_value(wrapper, "SHOW TimeZone") == "UTC"
 
+    assert get_count(wrapper.alias, "retried") == retried + 1
     monkeypatch.undo()
     assert wrapper.get_connection_params()["options"] == ""
 

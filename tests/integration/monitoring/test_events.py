@@ -8,8 +8,10 @@ import pytest
 from django.db import OperationalError
 
 from django_lakebase import events, signals
+from django_lakebase.auth.credentials import CredentialCache
+from django_lakebase.connect.connector import Connector
 from django_lakebase.exceptions import LakebaseError
-from tests.helpers.credential_cache import cache_token
+from tests.helpers.credential_cache import cache_of, cache_token
 from tests.helpers.queries import fetch_value
 
 ANOTHER = "projects/a/branches/b/endpoints/c"
@@ -109,6 +111,28 @@ def test_signals_contain_no_secret(new_wrapper, local, received):
     assert local.env["DATABRICKS_CLIENT_SECRET"] not in said
 
 
+def test_sender_of_each_signal_is_a_class(new_wrapper, local):
+    """As with Django's signals, so that receivers can choose."""
+    senders = set()
+
+    def listen(sender, signal, **arguments):
+        senders.add(sender)
+
+    for name in NAMES:
+        getattr(signals, name).connect(listen)
+    try:
+        wrapper = new_wrapper("observed")
+        cache_token(
+            wrapper, local.issue_token(local.facts["service_principal"], ttl=-5)
+        )
+        fetch_value(wrapper, "SELECT 1")
+    finally:
+        for name in NAMES:
+            getattr(signals, name).disconnect(listen)
+
+    assert senders == {Connector, CredentialCache}
+
+
 def test_failing_signal_receiver_does_not_break_the_connection(new_wrapper, caplog):
     """Django logs its error."""
 
@@ -143,13 +167,17 @@ def test_log_records_have_alias_endpoint_and_failure_id(new_wrapper, local, capl
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )
 def test_child_process_starts_with_counters_at_zero(new_wrapper):
-    fetch_value(new_wrapper("counted"), "SELECT 1")
+    wrapper = new_wrapper("counted")
+    fetch_value(wrapper, "SELECT 1")
+    cache = cache_of(wrapper)
     assert events.get_count("counted", "opened") >= 1
+    assert cache.issued == 1
 
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
-        os.write(writing, str(events.get_count("counted", "opened")).encode())
+        count = events.get_count("counted", "opened") + cache.issued
+        os.write(writing, str(count).encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
