@@ -223,10 +223,8 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
 
 
 def _serve(main: Coroutine[Any, Any, int]) -> int:
-    from . import libc
     from .errors import LocalError
 
-    libc.map_large_allocations()
     try:
         with asyncio.Runner(loop_factory=find_event_loop()) as runner:
             return runner.run(main)
