@@ -16,7 +16,7 @@ from benchmarks import backends
 from benchmarks.measurement import Measurement, compare, measure_alternately
 from django_lakebase.local.client import LocalLakebase
 
-ROUNDS, STATEMENTS = 7, 1000
+ROUNDS, STATEMENTS, LOGINS = 7, 1000, 20
 # Lines of 100 bytes.
 ROWS = 1_000_000
 COPY_OUT = "COPY (SELECT repeat('x', 99) FROM generate_series(1, %s)) TO STDOUT"
@@ -28,10 +28,24 @@ def gateway(*, quick: bool) -> Iterator[Measurement]:
     scale = 10 if quick else 1
     with backends.running_lakebase() as local:
         gateway_params, direct_params = _connection_params(local)
-        for name, work, times in (
-            (f"SELECT 1, {STATEMENTS // scale:,} times", _select, STATEMENTS // scale),
-            (f"COPY out of {100 // scale} MB", _copy_out, ROWS // scale),
-            (f"COPY in of {100 // scale} MB", _copy_in, ROWS // scale),
+        connects = [
+            partial(_connect, params, LOGINS)
+            for params in (gateway_params, direct_params)
+        ]
+        yield compare(
+            f"connect, {LOGINS} times, gateway / direct connection",
+            measure_alternately(connects, ROUNDS),
+            limit=1.3,
+        )
+        for name, work, times, limit in (
+            (
+                f"SELECT 1, {STATEMENTS // scale:,} times",
+                _select,
+                STATEMENTS // scale,
+                1.8,
+            ),
+            (f"COPY out of {100 // scale} MB", _copy_out, ROWS // scale, None),
+            (f"COPY in of {100 // scale} MB", _copy_in, ROWS // scale, None),
         ):
             with (
                 psycopg.connect(**gateway_params) as through_gateway,
@@ -42,7 +56,7 @@ def gateway(*, quick: bool) -> Iterator[Measurement]:
                     for connection in (through_gateway, direct)
                 ]
                 seconds = measure_alternately(works, ROUNDS)
-            yield compare(f"{name}, gateway / direct connection", seconds)
+            yield compare(f"{name}, gateway / direct connection", seconds, limit)
 
 
 def _connection_params(local: LocalLakebase) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -103,6 +117,11 @@ def _accepts_tls(port: int) -> bool:
         # The protocol's SSLRequest, which the server answers with "S" or "N".
         probe.sendall(bytes([0, 0, 0, 8, 4, 210, 22, 47]))
         return probe.recv(1) == b"S"
+
+
+def _connect(params: dict[str, Any], times: int) -> None:
+    for _ in range(times):
+        psycopg.connect(**params).close()
 
 
 def _select(connection: psycopg.Connection[Any], times: int) -> None:

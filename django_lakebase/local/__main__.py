@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,17 +223,25 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
 
 
 def _serve(main: Coroutine[Any, Any, int]) -> int:
-    from . import libc
     from .errors import LocalError
 
-    libc.map_large_allocations()
     # libpq must not read the user's variables when it connects to the servers here.
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
     try:
-        return asyncio.run(main)
+        with asyncio.Runner(loop_factory=find_event_loop()) as runner:
+            return runner.run(main)
     except LocalError as exc:
         return _fail(exc)
+
+
+def find_event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's event loop, or None if uvloop cannot be imported."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -389,3 +389,21 @@ def test_api_tls_option_serves_the_api_with_a_private_certificate_authority():
     assert url.startswith("https://127.0.0.1:")
     assert metadata["token_endpoint"] == f"{url}/oidc/v1/token"
     assert emulator.url.startswith("http://127.0.0.1:")
+
+
+def test_emulator_runs_on_uvloop_if_it_is_installed(local):
+    pytest.importorskip("uvloop")
+
+    maps = Path(f"/proc/{local.facts['pid']}/maps")
+
+    assert "uvloop" in maps.read_text()
+
+
+def test_emulator_runs_on_plain_asyncio_if_uvloop_cannot_be_imported(
+    temp_dir, tmp_path, monkeypatch
+):
+    (tmp_path / "uvloop.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    with LocalLakebase.start() as local, open_session(local) as session:
+        assert session.execute("SELECT 1").fetchone() == (1,)

@@ -1,4 +1,8 @@
-"""Clients that send the gateway random bytes, too many bytes, or none at all."""
+"""
+Clients that send the gateway random bytes, too many bytes, or none at all.
+
+Each test runs on plain asyncio, and on uvloop if it is installed.
+"""
 
 import asyncio
 import contextlib
@@ -11,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_lakebase.local import certs
+from django_lakebase.local.__main__ import find_event_loop
 from django_lakebase.local.faults import FaultRegistry
 from django_lakebase.local.gateway import server as gateway_server
 from django_lakebase.local.gateway import wire
@@ -37,6 +42,22 @@ PREFIXES = st.sampled_from(
         (10004).to_bytes(4, "big") + b"\x00\x03\x00\x00user\0",
     ]
 )
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def run(request):
+    """Return a function that runs a coroutine on one of the two event loops."""
+    loop_factory = None
+    if request.param == "uvloop":
+        loop_factory = find_event_loop()
+        if loop_factory is None:
+            pytest.skip("uvloop is not installed")
+
+    def run(coroutine):
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(coroutine)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +132,12 @@ def record_tasks():
     return tasks
 
 
+def receive(connection, data):
+    """Have *connection* receive *data*, as the event loop does."""
+    connection.get_buffer(-1)[: len(data)] = data
+    connection.buffer_updated(len(data))
+
+
 async def send(port, chunks, tls_context=None):
     """
     Send *chunks* in separate writes and return the response.
@@ -139,18 +166,18 @@ async def send(port, chunks, tls_context=None):
 
 @settings(deadline=None, max_examples=60)
 @given(prefix=PREFIXES, chunks=CHUNKS)
-def test_random_bytes_before_tls_raise_no_exception(serve_gateway, prefix, chunks):
+def test_random_bytes_before_tls_raise_no_exception(run, serve_gateway, prefix, chunks):
     async def main():
         async with serve_gateway() as (_, port):
             await send(port, [prefix, *chunks])
 
-    asyncio.run(main())
+    run(main())
 
 
 @settings(deadline=None, max_examples=30)
 @given(prefix=PREFIXES, chunks=CHUNKS)
 def test_random_bytes_inside_tls_raise_no_exception(
-    serve_gateway, ca_file, prefix, chunks
+    run, serve_gateway, ca_file, prefix, chunks
 ):
     context = ssl.create_default_context(cafile=ca_file)
     context.check_hostname = False
@@ -159,20 +186,22 @@ def test_random_bytes_inside_tls_raise_no_exception(
         async with serve_gateway() as (_, port):
             await send(port, [prefix, *chunks], context)
 
-    asyncio.run(main())
+    run(main())
 
 
-def test_bytes_sent_together_with_the_tls_request_are_rejected(serve_gateway):
+def test_bytes_sent_together_with_the_tls_request_are_rejected(run, serve_gateway):
     """A man in the middle may have injected them (CVE-2021-23214)."""
 
     async def main():
         async with serve_gateway() as (_, port):
             return await send(port, [SSL_REQUEST + b"select"])
 
-    assert b"Received unencrypted data after SSL request." in asyncio.run(main())
+    assert b"Received unencrypted data after SSL request." in run(main())
 
 
-def test_client_that_resets_in_the_tls_handshake_is_no_longer_counted(serve_gateway):
+def test_client_that_resets_in_the_tls_handshake_is_no_longer_counted(
+    run, serve_gateway
+):
     async def main():
         async with serve_gateway() as (gateway, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -187,11 +216,11 @@ def test_client_that_resets_in_the_tls_handshake_is_no_longer_counted(serve_gate
             writer.transport.abort()
         return gateway.connections
 
-    assert asyncio.run(main()) == set()
+    assert run(main()) == set()
 
 
 def test_client_that_sends_nothing_is_disconnected_after_the_login_timeout(
-    serve_gateway, monkeypatch
+    run, serve_gateway, monkeypatch
 ):
     monkeypatch.setattr(gateway_server, "LOGIN_TIMEOUT", 0.1)
 
@@ -203,10 +232,10 @@ def test_client_that_sends_nothing_is_disconnected_after_the_login_timeout(
             await writer.wait_closed()
             return response
 
-    assert b"Client handshake timeout." in asyncio.run(main())
+    assert b"Client handshake timeout." in run(main())
 
 
-def test_gateway_pauses_reading_while_its_buffer_is_full():
+def test_gateway_pauses_reading_while_its_buffer_is_full(run):
     """A client must not fill the emulator's memory."""
     calls = []
 
@@ -221,15 +250,15 @@ def test_gateway_pauses_reading_while_its_buffer_is_full():
         connection = RelayConnection(lambda _: None, set())
         connection.connection_made(RecordingTransport())
         for _ in range(3):
-            connection.data_received(bytes(MAX_BUFFERED // 2))
+            receive(connection, bytes(MAX_BUFFERED // 2))
         assert calls == ["pause"]
         await connection.read(MAX_BUFFERED)
 
-    asyncio.run(main())
+    run(main())
     assert calls == ["pause", "resume"]
 
 
-def test_final_message_of_the_server_reaches_a_client_that_is_sending():
+def test_final_message_of_the_server_reaches_a_client_that_is_sending(run):
     """
     The relay forwards what the server sent before it closed the connection.
 
@@ -253,8 +282,8 @@ def test_final_message_of_the_server_reaches_a_client_that_is_sending():
         server.sendall(b"terminated")
         server.close()
         # Both sides are readable now; here the event loop handles the client's first.
-        to_client.data_received(b"SELECT 1")
+        receive(to_client, b"SELECT 1")
         with client:
             return await asyncio.to_thread(client.recv, 100)
 
-    assert asyncio.run(main()) == b"terminated"
+    assert run(main()) == b"terminated"

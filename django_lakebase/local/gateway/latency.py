@@ -5,12 +5,12 @@ This module does not depend on PostgreSQL's protocol.
 """
 
 import asyncio
-import contextlib
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-# Seconds. asyncio's timers can be one millisecond late: epoll counts milliseconds.
+# Seconds. Timers can be one millisecond late: epoll and uvloop count milliseconds.
 TIMER_RESOLUTION = 0.001
 
 
@@ -68,16 +68,16 @@ class LatencyProxy(asyncio.Protocol):
             self._schedule(outgoing._write, data)
 
     def _schedule(self, callback: Callable[..., None], *arguments: bytes) -> None:
-        loop = asyncio.get_running_loop()
-        self._last_send_at = max(self._last_send_at, loop.time() + self._delay())
+        # Not the time of the event loop, which is in whole milliseconds in uvloop.
+        send_at = max(self._last_send_at, time.monotonic() + self._delay())
+        self._last_send_at = send_at
         # Only one timer: asyncio does not keep timers for the same time in order.
-        self._queue.append((self._last_send_at, callback, arguments))
+        self._queue.append((send_at, callback, arguments))
         if len(self._queue) == 1:
             self._set_timer()
 
     def _flush(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._queue and self._queue[0][0] <= loop.time():
+        while self._queue and self._queue[0][0] <= time.monotonic():
             _, callback, arguments = self._queue.popleft()
             callback(*arguments)
         if self._queue:
@@ -85,9 +85,9 @@ class LatencyProxy(asyncio.Protocol):
 
     def _set_timer(self) -> None:
         loop = asyncio.get_running_loop()
-        wake_at = self._queue[0][0] - TIMER_RESOLUTION
-        if wake_at > loop.time():
-            loop.call_at(wake_at, self._flush)
+        seconds = self._queue[0][0] - time.monotonic() - TIMER_RESOLUTION
+        if seconds > 0:
+            loop.call_later(seconds, self._flush)
         else:
             # Poll during the last millisecond. The loop still serves other connections.
             loop.call_soon(self._flush)
@@ -95,14 +95,12 @@ class LatencyProxy(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Stop reading from the other end: this end's send buffer is full."""
         if self._peer is not None and self._peer._transport is not None:
-            with contextlib.suppress(RuntimeError):
-                self._peer._transport.pause_reading()
+            self._peer._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Resume reading from the other end."""
         if self._peer is not None and self._peer._transport is not None:
-            with contextlib.suppress(RuntimeError):
-                self._peer._transport.resume_reading()
+            self._peer._transport.resume_reading()
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -19,9 +19,12 @@ from typing import cast
 MAX_BUFFERED = 65536
 # ReadyForQuery outside a transaction.
 READY_AND_IDLE = b"Z\x00\x00\x00\x05I"
+# The memory into which all connections read: the event loop calls `buffer_updated`
+# before it reads again. For a `Protocol`, it would allocate 256 KiB for each read.
+RECEIVED = memoryview(bytearray(MAX_BUFFERED))
 
 
-class RelayConnection(asyncio.Protocol):
+class RelayConnection(asyncio.BufferedProtocol):
     """
     A connection that buffers received bytes until it is paired with another.
 
@@ -55,17 +58,21 @@ class RelayConnection(asyncio.Protocol):
         self._open_connections.add(self)
         self._on_connected(self)
 
-    def data_received(self, data: bytes) -> None:
-        """Forward *data* to the peer, or buffer it until it is read."""
-        peer = self._peer
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return the memory into which asyncio reads the next bytes."""
+        return RECEIVED
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Forward the *nbytes* received bytes to the peer, or buffer them."""
+        data, peer = bytes(RECEIVED[:nbytes]), self._peer
         if peer is not None:
             self.is_idle = peer.is_idle = data.endswith(READY_AND_IDLE)
             peer.write(data)
             return
         self._buffer += data
         self._has_data.set()
-        if len(self._buffer) > MAX_BUFFERED and self._transport is not None:
-            self._transport.pause_reading()
+        if len(self._buffer) > MAX_BUFFERED:
+            self._set_reading(on=False)
 
     def eof_received(self) -> bool:
         """Let asyncio close the transport, which also closes the peer."""
@@ -99,17 +106,19 @@ class RelayConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Stop reading from the peer: this side's send buffer is full."""
-        peer = self._peer
-        if peer is not None and peer._transport is not None:
-            with contextlib.suppress(RuntimeError):
-                peer._transport.pause_reading()
+        if self._peer is not None:
+            self._peer._set_reading(on=False)
 
     def resume_writing(self) -> None:
         """Resume reading from the peer."""
-        peer = self._peer
-        if peer is not None and peer._transport is not None and not self._is_paused:
-            with contextlib.suppress(RuntimeError):
-                peer._transport.resume_reading()
+        if self._peer is not None and not self._is_paused:
+            self._peer._set_reading(on=True)
+
+    def _set_reading(self, *, on: bool) -> None:
+        if self._transport is not None and on:
+            self._transport.resume_reading()
+        elif self._transport is not None:
+            self._transport.pause_reading()
 
     # Called by the gateway.
 
@@ -134,8 +143,7 @@ class RelayConnection(asyncio.Protocol):
             await self._has_data.wait()
         data = bytes(self._buffer[:count])
         del self._buffer[:count]
-        if self._transport is not None:
-            self._transport.resume_reading()
+        self._set_reading(on=True)
         return data
 
     @property
@@ -146,13 +154,9 @@ class RelayConnection(asyncio.Protocol):
     def pause(self, *, on: bool) -> None:
         """Stop forwarding in both directions if *on*, else resume."""
         for side in (self, self._peer):
-            if side is not None and side._transport is not None:
+            if side is not None:
                 side._is_paused = on
-                with contextlib.suppress(RuntimeError):
-                    if on:
-                        side._transport.pause_reading()
-                    else:
-                        side._transport.resume_reading()
+                side._set_reading(on=not on)
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
         """Start TLS on this connection, as the server. Raises OSError or EOFError."""
@@ -182,8 +186,7 @@ class RelayConnection(asyncio.Protocol):
             if side._buffer:
                 peer.write(bytes(side._buffer))
                 side._buffer.clear()
-            if side._transport is not None:
-                side._transport.resume_reading()
+            side._set_reading(on=True)
             if side._is_eof:
                 peer.close()
 

@@ -131,7 +131,7 @@ class Gateway:
 
     # The handling of one connection.
 
-    def _accept(self) -> asyncio.Protocol:
+    def _accept(self) -> asyncio.BaseProtocol:
         if self._faults.get("latency") is None:
             return self.new_connection()
         return LatencyProxy(
