@@ -10,6 +10,7 @@ replaces these values with those of one credential, so that it knows which token
 rejected and when the credential of the connection expires.
 """
 
+from functools import partial
 from typing import Any, TypeAlias
 
 from django.conf import settings
@@ -148,8 +149,15 @@ def drop_rejected_timezone(
 
 
 def _lazy_values(target: Target) -> Params:
-    getters = auth_for(target).getters
-    return {name: LazyValue(name, target, getter) for name, getter in getters.items()}
+    names = auth_for(target).getters
+    return {
+        name: LazyValue(name, target, partial(_fetch, target, name)) for name in names
+    }
+
+
+def _fetch(target: Target, name: str, seconds: float) -> str:
+    # The parameters may be older than the registry's entry for the target.
+    return auth_for(target).getters[name](seconds)
 
 
 def _startup_options(target: Target, timezone: str | None) -> str:
