@@ -198,7 +198,8 @@ class LakebaseMixin(Base):
         """
         process.detect_fork()
         connection = self.connection
-        if connection is None:
+        # Django also calls this while it sets up a new connection.
+        if connection is None or self._resolved is not None:
             return
         super().close_if_health_check_failed()
         # Autocommit is also off inside atomic.
