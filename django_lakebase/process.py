@@ -12,8 +12,8 @@ After ``os.fork()`` Python calls `detect_fork` in the child. uWSGI forks without
 Python's hooks, so the engine also calls it at request boundaries and before it opens a
 cursor; it compares process ids. It replaces both locks, because a thread of the parent
 that does not exist in the child may hold them, and then runs the functions registered
-with `run_in_child`, once per child and in the order of registration. A signal handler that
-interrupts this runs those that are left.
+with `run_in_child`, once per child and in the order of registration. A signal handler
+that interrupts this runs those that are left.
 """
 
 import os
