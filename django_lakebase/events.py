@@ -38,13 +38,6 @@ def credential_issued(
 ) -> None:
     """Report that *cache* received a credential, *seconds* after it asked for one."""
     _count(cache, "issued")
-    left = round((expires_at - issued_at).total_seconds())
-    logger.info(
-        "new credential for %s, valid for %d s",
-        endpoint,
-        left,
-        extra={"lakebase_endpoint": endpoint, "lakebase_left": left},
-    )
     signals.credential_issued.send_robust(
         sender,
         endpoint=endpoint,
@@ -54,30 +47,38 @@ def credential_issued(
     )
 
 
-def credential_failed(
-    sender: type, endpoint: str, error: BaseException, *, seconds: float, left: float
-) -> None:
-    """
-    Report that a request for a credential failed with *error*.
+def credential_cached(endpoint: str, *, left: float) -> None:
+    """Report that a new credential, valid for *left* seconds, is in use."""
+    logger.info(
+        "new credential for %s, valid for %d s",
+        endpoint,
+        left,
+        extra={"lakebase_endpoint": endpoint, "lakebase_left": round(left)},
+    )
 
-    *left* is how long the current credential is still valid, in seconds.
-    """
-    reason = scrub(str(error))
-    if left > 0:
-        logger.warning(
-            "could not refresh the credential for %s: %s; the current one is valid for "
-            "%d s",
-            endpoint,
-            reason,
-            left,
-            extra={"lakebase_endpoint": endpoint, "lakebase_left": round(left)},
-        )
+
+def credential_failed(
+    sender: type, endpoint: str, error: BaseException, *, seconds: float
+) -> None:
+    """Report that a request for a credential failed with *error*."""
     signals.credential_failed.send_robust(
         sender,
         endpoint=endpoint,
         failure_id=classify(error, Source.WORKSPACE).id,
-        reason=reason,
+        reason=scrub(str(error)),
         seconds=seconds,
+    )
+
+
+def refresh_failed(endpoint: str, error: BaseException, *, left: float) -> None:
+    """Report that a credential that is valid for *left* seconds stays in use."""
+    logger.warning(
+        "could not refresh the credential for %s: %s; the current one is valid for "
+        "%d s",
+        endpoint,
+        scrub(str(error)),
+        left,
+        extra={"lakebase_endpoint": endpoint, "lakebase_left": round(left)},
     )
 
 

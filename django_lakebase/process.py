@@ -12,7 +12,8 @@ After ``os.fork()`` Python calls `detect_fork` in the child. uWSGI forks without
 Python's hooks, so the engine also calls it at request boundaries and before it opens a
 cursor; it compares process ids. It replaces both locks, because a thread of the parent
 that does not exist in the child may hold them, and then runs the functions registered
-with `run_in_child`, once per child and in the order of registration.
+with `run_in_child`, once per child and in the order of registration. A signal handler
+that interrupts this runs those that are left.
 """
 
 import os
@@ -28,8 +29,11 @@ import_lock = threading.RLock()
 _before_fork: list[Callable[[], object]] = []
 _in_child: list[Callable[[], object]] = []
 _pid = os.getpid()
-# By process id: one thread resets the state, and the others wait for it.
-_reset_locks: dict[int, threading.Lock] = {}
+# What is left to run in a child, by the process ids of parent and child: one thread
+# resets the state, and the others wait for it.
+_resets: dict[
+    tuple[int, int], tuple["threading.RLock", list[Callable[[], object]]]
+] = {}
 
 
 def run_before_fork(function: F) -> F:
@@ -46,23 +50,31 @@ def run_in_child(function: F) -> F:
 
 def detect_fork() -> None:
     """Reset the shared state if this is a child that has not done so yet."""
-    global _pid, lock, import_lock  # noqa: PLW0603 - the state of this process.
-    pid = os.getpid()
-    if _pid == pid:
+    global _pid  # noqa: PLW0603 - the state of this process.
+    parent, pid = _pid, os.getpid()
+    if parent == pid:
         return
     # setdefault() is atomic, and no thread of the parent can hold this lock.
-    with _reset_locks.setdefault(pid, threading.Lock()):
-        if _pid != pid:
-            lock, import_lock = threading.RLock(), threading.RLock()
-            for function in _in_child:
-                function()
-            _pid = pid
+    new = threading.RLock(), [_replace_locks, *_in_child]
+    reset_lock, functions = _resets.setdefault((parent, pid), new)
+    with reset_lock:
+        while functions:
+            functions.pop(0)()
+        _pid = pid
+
+
+def _replace_locks() -> None:
+    global lock, import_lock
+    lock, import_lock = threading.RLock(), threading.RLock()
 
 
 def _prepare_fork() -> None:
-    for function in _before_fork:
-        function()
-    import_lock.acquire()
+    try:
+        for function in _before_fork:
+            function()
+    finally:
+        # Also after a KeyboardInterrupt, which does not stop the fork.
+        import_lock.acquire()
 
 
 def _end_fork() -> None:

@@ -116,7 +116,7 @@ class CredentialCache:
         self._refresh = SingleFlight(
             self._fetch,
             prepare=prepare,
-            on_result=self.adopt,
+            on_result=self._store,
             on_error=self._record_failure,
         )
         self._probe = SingleFlight(self._fetch, prepare=prepare)
@@ -246,15 +246,8 @@ class CredentialCache:
         try:
             credential = self._request()
         except Exception as exc:
-            current = self._current
-            left = current.left(self._now()) if current is not None else timedelta()
-            events.credential_failed(
-                type(self),
-                self.name,
-                exc,
-                seconds=time.monotonic() - started,
-                left=left.total_seconds(),
-            )
+            seconds = time.monotonic() - started
+            events.credential_failed(type(self), self.name, exc, seconds=seconds)
             raise
         skew = self.clock_skew = credential.describe_clock_skew()
         if skew:
@@ -272,6 +265,12 @@ class CredentialCache:
         )
         return credential
 
+    def _store(self, credential: Credential) -> None:
+        self.adopt(credential)
+        # After that, because a log handler may use the database.
+        left = credential.left(self._now()).total_seconds()
+        events.credential_cached(self.name, left=left)
+
     def _record_failure(self, error: BaseException) -> None:
         now = self._now()
         self.last_exception = error
@@ -283,3 +282,7 @@ class CredentialCache:
         # retry together.
         self.retry_at = now + throttled + pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        current = self._current
+        left = current.left(now).total_seconds() if current is not None else 0.0
+        if left > 0:
+            events.refresh_failed(self.name, error, left=left)

@@ -50,6 +50,7 @@ class Call(Future[T]):
         super().__init__()
         self.started_at = time.monotonic()
         self._pid = os.getpid()
+        self._has_ended = False
         self._thread: threading.Thread | None = None
 
     def start(self, function: Callable[[], T]) -> None:
@@ -67,7 +68,12 @@ class Call(Future[T]):
 
     def _run(self, function: Callable[[], T]) -> None:
         try:
-            self.set_result(function())
+            try:
+                result = function()
+            finally:
+                # Before a caller gets the result: its next call must be a new one.
+                self._has_ended = True
+            self.set_result(result)
         except Exception as exc:  # noqa: BLE001 - raised in the waiting callers.
             self.set_exception(strip_tracebacks(exc))
         finally:
@@ -75,8 +81,8 @@ class Call(Future[T]):
 
     def is_running(self) -> bool:
         """Return whether the function still runs, in this process."""
-        # In a forked child, the lock of the Future may be held for good.
-        return self._pid == os.getpid() and not self.done()
+        # Not done(), which takes the lock of the Future: callers hold `process.lock`.
+        return self._pid == os.getpid() and not self._has_ended
 
     def age(self) -> float:
         """Return the seconds since the start of the call."""
@@ -89,7 +95,7 @@ class Call(Future[T]):
             return
         # If the function has returned, the thread is about to end: wait for that, even
         # if the function took longer than *timeout*.
-        left = timeout if self.done() else timeout - self.age()
+        left = timeout if self._has_ended else timeout - self.age()
         thread.join(max(0.0, left))
 
 

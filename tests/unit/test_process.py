@@ -1,5 +1,7 @@
 """The state that a forked child resets."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable
 
@@ -12,6 +14,7 @@ from django_lakebase import process
 def as_child(monkeypatch):
     """Let this process look like a child that uWSGI has forked."""
     monkeypatch.setattr(process, "_pid", -1)
+    monkeypatch.setattr(process, "_resets", {})
     functions: list[Callable[[], object]] = []
     monkeypatch.setattr(process, "_in_child", functions)
     for name in ("lock", "import_lock"):
@@ -57,3 +60,52 @@ def test_other_threads_of_a_child_wait_until_its_state_is_reset(as_child):
     second.join()
 
     assert order == ["reset", "used"]
+
+
+def test_signal_handler_that_queries_during_the_reset_does_not_deadlock(as_child):
+    """Python runs it in the thread that resets the state."""
+    order = []
+
+    def interrupt():
+        signal.raise_signal(signal.SIGUSR1)
+        order.append("first")
+
+    def handle(*_):
+        process.detect_fork()
+        order.append("handled")
+
+    as_child += [interrupt, lambda: order.append("second")]
+    previous = signal.signal(signal.SIGUSR1, handle)
+    try:
+        process.detect_fork()
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+    assert order == ["second", "handled", "first"]
+
+
+def test_interrupt_before_a_fork_leaves_imports_blocked_during_it(monkeypatch):
+    """Python ignores the interrupt, and forks."""
+    released = []
+
+    class Lock:
+        def acquire(self):
+            released.append(False)
+
+        def release(self):
+            assert released == [False]
+            released[:] = [True]
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process, "import_lock", Lock())
+    monkeypatch.setattr(process, "_before_fork", [interrupt])
+    monkeypatch.setattr("sys.unraisablehook", lambda _: None)
+
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+    assert released == [True]

@@ -1,12 +1,13 @@
 """The credential cache, with a clock that the tests move."""
 
+import logging
 import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from django_lakebase.auth.credentials import Credential, CredentialCache
-from django_lakebase.auth.singleflight import CallError
+from django_lakebase.auth.singleflight import CALL_TIMEOUT, CallError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -341,6 +342,56 @@ def test_failed_probe_raises(cache, service):
 
     with pytest.raises(CallError, match="down"):
         cache.probe(10)
+
+
+def test_failed_probe_logs_nothing_about_the_cached_credential(cache, service, caplog):
+    """It is not the cached credential that could not be refreshed."""
+    cache.get()
+    service.error = OSError("down")
+
+    with pytest.raises(CallError):
+        cache.probe(10)
+
+    assert "could not refresh" not in caplog.text
+
+
+def test_new_credential_is_logged_when_it_is_cached(cache):
+    """A handler that writes log records to the database connects with it."""
+    logger, seen = logging.getLogger("django_lakebase"), []
+
+    class DatabaseHandler(logging.Handler):
+        def emit(self, record):
+            seen.append(cache.get(timeout=0.1))
+
+    handler, level = DatabaseHandler(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        credential = cache.get()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+    assert seen == [credential]
+
+
+def test_late_error_of_an_abandoned_call_is_not_logged(cache, service, clock, caplog):
+    gate = service.gate
+    gate.clear()
+    with pytest.raises(CallError):
+        cache.get(timeout=0.01)
+    abandoned = cache._refresh.start()  # noqa: SLF001
+    abandoned.started_at -= CALL_TIMEOUT + 1
+    service.gate = threading.Event()
+    service.gate.set()
+    cache.get()
+
+    service.error = OSError("down")
+    gate.set()
+    assert abandoned.exception(10) is service.error
+
+    assert "could not refresh" not in caplog.text
+    assert cache.last_error == ""
 
 
 def test_get_raises_after_its_timeout(cache, service):

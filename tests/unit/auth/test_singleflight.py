@@ -103,3 +103,20 @@ def test_call_is_repeated_if_its_thread_was_killed(monkeypatch):
 
     assert SingleFlight(work).wait(10) == "again"
     join_threads("lakebase-workspace")
+
+
+def test_lock_of_the_process_is_not_held_while_a_result_is_locked():
+    """A signal handler may need it while its thread holds the lock of a result."""
+    gate, got = threading.Event(), []
+    single = SingleFlight(lambda: gate.wait(10))
+    call = single.start()
+    other = threading.Thread(target=lambda: got.append(single.start()))
+    with call._condition:  # noqa: SLF001 - as a thread that waits for the result.
+        other.start()
+        other.join(10)
+        is_blocked = other.is_alive()
+    gate.set()
+    other.join(10)
+
+    assert not is_blocked
+    assert got == [call]
