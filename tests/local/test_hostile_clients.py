@@ -6,9 +6,11 @@ Each test runs on plain asyncio, and on uvloop if it is installed.
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import struct
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -187,6 +189,41 @@ def test_random_bytes_inside_tls_raise_no_exception(
             await send(port, [prefix, *chunks], context)
 
     run(main())
+
+
+def test_closed_connections_are_freed_without_the_garbage_collector(
+    run, serve_gateway, ca_file
+):
+    """Otherwise the emulator's memory grows with each session."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.check_hostname = False
+    connections: list[weakref.ref[RelayConnection]] = []
+
+    async def main():
+        async with serve_gateway() as (gateway, port):
+            gateway.connections = Watched(connections)
+            await send(port, [wire.startup({})], context)
+
+    gc.disable()
+    try:
+        run(main())
+        freed = [connection() is None for connection in connections]
+    finally:
+        gc.enable()
+
+    assert freed == [True]
+
+
+class Watched(set[RelayConnection]):
+    """A set that also appends a weak reference to each of its elements to a list."""
+
+    def __init__(self, references):
+        super().__init__()
+        self._references = references
+
+    def add(self, element):
+        self._references.append(weakref.ref(element))
+        super().add(element)
 
 
 def test_bytes_sent_together_with_the_tls_request_are_rejected(run, serve_gateway):

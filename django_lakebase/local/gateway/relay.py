@@ -88,6 +88,8 @@ class RelayConnection(asyncio.BufferedProtocol):
             if exc is not None and not self.is_secure:
                 self._peer.write(self._read_remaining())
             self._peer.close()
+        # Break the reference cycles, which would wait for the garbage collector.
+        self._transport = self._peer = None
 
     def _read_remaining(self) -> bytes:
         """
@@ -175,6 +177,7 @@ class RelayConnection(asyncio.BufferedProtocol):
             )
         except BaseException:
             # asyncio does not call connection_lost if the handshake fails.
+            self._transport.abort()
             self.connection_lost(None)
             raise
         self._transport, self.is_secure = secure, True
