@@ -13,8 +13,10 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from django.utils.module_loading import import_string
@@ -59,6 +61,27 @@ def import_sdk() -> None:
         # Build the list of the SDK's settings under the lock: if two threads do so at
         # the same time, they fail with "dictionary changed size during iteration".
         Config.attributes()
+
+
+@process.run_in_child
+def _replace_shared_clients() -> None:
+    """
+    Replace the HTTP clients that functions of the SDK have as default arguments.
+
+    They keep connections open, and the SDK uses them to find the login's URL. Processes
+    that share a connection read each other's responses, so a login would wait for a
+    response that another process has read. The SDK has no public way to replace them.
+    """
+    oauth = sys.modules.get("databricks.sdk.oauth")
+    client_class = getattr(oauth, "_BaseClient", None)
+    if client_class is None:
+        return
+    for function in list(vars(oauth).values()):
+        if isinstance(function, FunctionType) and function.__defaults__:
+            function.__defaults__ = tuple(
+                client_class() if isinstance(default, client_class) else default
+                for default in function.__defaults__
+            )
 
 
 def new_client(login: Login) -> "WorkspaceClient":

@@ -1,15 +1,19 @@
 """Forks of a process with credentials and connections: gunicorn, Celery."""
 
+import json
 import os
 import signal
 import threading
 import traceback
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from django.db import ProgrammingError
 
 from django_lakebase import process, signals
 from django_lakebase.auth import registry, sdk
+from django_lakebase.auth.workspace import Workspace
+from django_lakebase.config.target import Login
 from tests.helpers.credential_cache import cache_of, cache_token, cached_credential
 from tests.helpers.queries import fetch_value
 
@@ -129,6 +133,67 @@ def cache_due_credential(wrapper, local):
     sdk.import_sdk()
     local.reset_counters()
     return credential
+
+
+class LoginHandler(BaseHTTPRequestHandler):
+    """Answers the requests of a login, over connections that stay open."""
+
+    protocol_version = "HTTP/1.1"
+    ports: set[int]
+
+    def do_GET(self):
+        origin = f"http://{self.headers['Host']}"
+        self._answer(
+            {
+                "oidc_endpoint": f"{origin}/oidc",
+                "authorization_endpoint": f"{origin}/oidc/v1/authorize",
+                "token_endpoint": f"{origin}/oidc/v1/token",
+            }
+        )
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer({"access_token": "it", "token_type": "Bearer", "expires_in": 3600})
+
+    def log_message(self, *_):
+        """Log nothing."""
+
+    def _answer(self, values):
+        self.ports.add(self.client_address[1])
+        body = json.dumps(values).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def login_server():
+    """Yield a workspace that only logs in, and knows the ports of its clients."""
+    handler = type("Handler", (LoginHandler,), {"ports": set()})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_child_does_not_log_in_over_a_connection_of_its_parent(login_server):
+    """Two children would read each other's responses: one would wait for its own."""
+    ports = login_server.RequestHandlerClass.ports
+    url = f"http://127.0.0.1:{login_server.server_port}"
+    arguments = {"host": url, "client_id": "it", "client_secret": "secret"}
+    workspace = Workspace(Login(key=url, name=url, arguments=arguments))
+    workspace.log_in(timeout=10)
+    parents = set(ports)
+    ports.clear()
+
+    answer = in_child(lambda: workspace.log_in(timeout=10))
+
+    assert answer == f"oauth-m2m, {url}"
+    assert parents
+    assert not ports & parents
 
 
 def test_twenty_forked_jobs_cost_one_refresh_in_the_parent(new_wrapper, local):
