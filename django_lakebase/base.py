@@ -197,13 +197,14 @@ class LakebaseMixin(Base):
         Raises LakebaseError if the lost session had state that a new one would lack.
         """
         process.detect_fork()
-        connection = self.connection
         # Django also calls this while it sets up a new connection.
-        if connection is None or self._resolved is not None:
+        if self._resolved is not None:
             return
         super().close_if_health_check_failed()
+        connection = self.connection
         # Autocommit is also off inside atomic.
-        if self.autocommit and session_state.may_be_lost(connection):
+        may_reopen = connection is not None and self.autocommit
+        if may_reopen and session_state.may_be_lost(connection):
             self._reopen_if_lost(connection)
 
     def _reopen_if_lost(self, connection: Connection) -> None:

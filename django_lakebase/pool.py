@@ -5,7 +5,9 @@ Imported only if OPTIONS["pool"] is set.
 
 How it works. The workers of a `LakebasePool` open each connection with a `Connector`,
 which makes all retries; psycopg_pool adds none. If connecting fails for good, the
-waiting callers get that error at once, instead of a bare PoolTimeout at the end. Before
+waiting callers get that error at once, instead of a bare PoolTimeout at the end. After
+a failure the worker pauses, so that errors that come at once do not cause a busy loop,
+or a flood of requests for credentials. Before
 a connection is handed out, its socket is polled, so callers never get a connection that
 the server has closed. There is one pool for each process, alias and Target. If the
 settings change, the old pool is retired: it closes when its last connection has been
@@ -52,6 +54,8 @@ from .failures.render import build_error
 
 # All in seconds. Databricks' own examples replace pooled connections after 45 minutes.
 MAX_LIFETIME = 2700.0
+# The pause of a worker after it could not connect.
+FAILURE_PAUSE = 1.0
 # The longest extension of a connection's lifetime while no credential is available.
 MAX_EXTENSION = 60.0
 
@@ -146,6 +150,8 @@ class LakebasePool(ConnectionPool[Any]):
                 connection_class=_with_pool(connection_class),
                 kwargs={**params, "autocommit": True, "lakebase_pool": self},
                 open=False,
+                # Rejects one in *options*, as in Django: `connect` sets connections up.
+                configure=None,
                 **options,
             )
         except (TypeError, ValueError) as exc:
@@ -175,11 +181,6 @@ class LakebasePool(ConnectionPool[Any]):
             except PoolTimeout as exc:
                 error = self._timeout_error(exc, seconds)
                 raise error from error.__cause__
-            except ExplainedError as exc:
-                # From `_fail_waiting`. A failure that may clear is worth another try.
-                if not exc.failure.is_retried or time.monotonic() >= deadline:
-                    raise
-                continue
             self._checked_out[id(connection)] = _Loan()
             if not has_ended(connection):
                 return connection
@@ -220,9 +221,10 @@ class LakebasePool(ConnectionPool[Any]):
             ).run()
             self._set_up(connection)
         except Exception as exc:
-            self._error = self._explained(exc)
-            if not self._error.failure.is_retried:
-                self._fail_waiting()
+            error = self._error = self._explained(exc)
+            if not error.failure.is_retried:
+                self._fail_waiting(error)
+            self._closing.wait(FAILURE_PAUSE)
             raise
         self._error = None
         lifetime = lifetime_of(connection)
@@ -232,9 +234,11 @@ class LakebasePool(ConnectionPool[Any]):
         return connection
 
     def reconnect_failed(self) -> None:
-        """Let the waiting callers know that nothing tries to connect any longer."""
+        """Try again if callers wait, because nothing else tries to connect for them."""
         super().reconnect_failed()
-        self._fail_waiting()
+        if self.get_stats()["requests_waiting"]:
+            # Adds a connection; while callers wait, there is no idle one to check.
+            self.check()
 
     def is_checked_out(self, connection: object) -> bool:
         """
@@ -271,16 +275,17 @@ class LakebasePool(ConnectionPool[Any]):
         failure = failures_by_id()["setup-failed"]
         return connect_error(self.target, error, failure, seen=error)
 
-    def _fail_waiting(self) -> None:
+    def _fail_waiting(self, error: ExplainedError) -> None:
         """
-        Raise the last error in the callers that wait for a connection.
+        Raise *error* in the callers that wait for a connection.
 
         Not while connections are in use: these callers may get one that is returned.
+        Not if the pool is being closed, which is what these callers are to be told.
         """
-        if self._checked_out or self._error is None:
+        if self._checked_out or self._closing.is_set():
             return
         for client in _take_waiting(self):
-            client.fail(_copy(self._error))
+            client.fail(_copy(error))
 
     def _replace_abandoned(self) -> None:
         """
@@ -299,8 +304,9 @@ class LakebasePool(ConnectionPool[Any]):
             self.putconn(self.leaked.popleft())
 
     def _timeout_error(self, timeout: PoolTimeout, seconds: float) -> ExplainedError:
-        if self._error is not None:
-            return _copy(self._error, timeout)
+        error = self._error
+        if error is not None:
+            return _copy(error, timeout)
         # No error: all connections are in use, or the first attempt still runs.
         is_exhausted = len(self._checked_out) >= self.max_size
         failure = failures_by_id()["pool-exhausted" if is_exhausted else "waking"]

@@ -98,6 +98,20 @@ def test_session_lost_while_idle_is_reopened(new_wrapper, local, reopened, pool,
     assert [heard["alias"] for heard in reopened] == ["command", "command"]
 
 
+def test_failed_health_check_replaces_a_session_with_state(
+    new_wrapper, local, reopened
+):
+    """As in Django: the state is that of an earlier request."""
+    wrapper = new_wrapper("site", CONN_MAX_AGE=None, CONN_HEALTH_CHECKS=True)
+    execute(wrapper, "SET search_path = public")
+    first = session_pid(wrapper)
+    wrapper.close_if_unusable_or_obsolete()
+    lose(wrapper, local)
+
+    assert session_pid(wrapper) != first
+    assert not reopened
+
+
 @POOLS
 def test_atomic_begins_on_a_reopened_session(new_wrapper, local, reopened, pool):
     """Entering atomic disables autocommit, which opens no cursor."""

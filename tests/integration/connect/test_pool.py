@@ -15,10 +15,10 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
 from django.db.utils import ConnectionHandler
-from psycopg_pool import PoolTimeout
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from psycopg_pool.pool import WaitingClient
 
-from django_lakebase import pool
+from django_lakebase import pool, signals
 from django_lakebase.auth.credentials import Credential, utc_now
 from django_lakebase.exceptions import LakebaseError
 from tests.helpers.credential_cache import cache_of, cache_token
@@ -171,6 +171,99 @@ def test_closing_a_pool_ends_its_retries(new_wrapper, local):
     wrapper.pool.close()
 
     assert not [t for t in threading.enumerate() if t.name.startswith("django-pooled")]
+
+
+def test_errors_that_come_at_once_cause_no_busy_loop(new_wrapper, local):
+    """While it is rate limited, the engine fails without calling the workspace."""
+    wrapper = pooled(new_wrapper)
+    wrapper.settings_dict["OPTIONS"]["pool"]["timeout"] = 3
+
+    with (
+        local.fault("api-429", retry_after=60),
+        pytest.raises(LakebaseError, match="rate limiting"),
+    ):
+        fetch_value(wrapper, "SELECT 1")
+
+    stats = wrapper.pool.get_stats()
+    assert stats["connections_num"] < 20
+    assert stats["requests_num"] == 1
+
+
+@pytest.fixture
+def failed():
+    """Return a semaphore that is released when a connection could not be opened."""
+    count = threading.Semaphore(0)
+
+    def listen(sender, **arguments):
+        count.release()
+
+    signals.connection_failed.connect(listen)
+    yield count
+    signals.connection_failed.disconnect(listen)
+
+
+def in_background(work):
+    """Return the future of *work*, which runs in a thread."""
+    executor = ThreadPoolExecutor(1)
+    future = executor.submit(work)
+    executor.shutdown(wait=False)
+    return future
+
+
+def test_pool_tries_again_for_a_caller_while_connections_are_in_use(
+    new_wrapper, local, failed
+):
+    """A connection that stays in use for long must not hide that the error is gone."""
+    size = {**POOL, "min_size": 0, "max_size": 2}
+    first, second = (new_wrapper("pooled", OPTIONS={"pool": size}) for _ in range(2))
+    fetch_value(first, "SELECT 1")
+    second.inc_thread_sharing()
+
+    with local.fault("reject-logins", message="role"):
+        caller = in_background(lambda: fetch_value(second, "SELECT 1"))
+        for _ in range(2):  # psycopg_pool tries twice before it gives up.
+            assert failed.acquire(timeout=60)
+
+    assert caller.result() == 1
+
+
+def test_callers_of_a_pool_that_is_closed_are_told_so(new_wrapper, local, monkeypatch):
+    """Also if a worker notices it before the pool does."""
+    wrapper, close = pooled(new_wrapper), ConnectionPool.close
+
+    def close_late(pool, timeout=5.0):
+        while not pool.get_stats().get("connections_errors"):
+            pass
+        close(pool, timeout)
+
+    monkeypatch.setattr(ConnectionPool, "close", close_late)
+    with local.fault("reject-logins", message="starting"):
+        caller = in_background(lambda: fetch_value(wrapper, "SELECT 1"))
+        while not wrapper.pool.get_stats()["requests_waiting"]:
+            pass
+        wrapper.pool.close()
+
+    assert isinstance(caller.exception().__cause__, PoolClosed)
+
+
+def test_error_is_raised_although_another_attempt_succeeds_meanwhile(
+    new_wrapper, local, monkeypatch
+):
+    wrapper = pooled(new_wrapper)
+    take = pool._take_waiting  # noqa: SLF001
+
+    def take_late(own):
+        own._error = None  # noqa: SLF001 - as after a success in another worker.
+        return take(own)
+
+    monkeypatch.setattr(pool, "_take_waiting", take_late)
+    with (
+        local.fault("reject-logins", message="role"),
+        pytest.raises(LakebaseError) as caught,
+    ):
+        fetch_value(wrapper, "SELECT 1")
+
+    assert caught.value.failure_id == "role-missing"
 
 
 def test_psycopg_pool_has_the_private_attributes_that_the_engine_uses(new_wrapper):
@@ -342,6 +435,14 @@ def test_pool_with_persistent_connections_is_rejected(new_wrapper):
     wrapper = new_wrapper("pooled", CONN_MAX_AGE=60, OPTIONS={"pool": True})
 
     with pytest.raises(ImproperlyConfigured, match="doesn't support persistent"):
+        fetch_value(wrapper, "SELECT 1")
+
+
+def test_configure_function_of_the_project_is_rejected(new_wrapper):
+    """As in Django, which sets up the connections itself."""
+    wrapper = new_wrapper("pooled", OPTIONS={"pool": {"configure": print}})
+
+    with pytest.raises(ImproperlyConfigured, match="does not accept"):
         fetch_value(wrapper, "SELECT 1")
 
 
