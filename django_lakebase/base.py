@@ -198,9 +198,10 @@ class LakebaseMixin(Base):
         """
         process.detect_fork()
         # Django also calls this while it sets up a new connection.
-        if self._resolved is not None:
+        if self.connection is None or self._resolved is not None:
             return
         super().close_if_health_check_failed()
+        # Django's check may have closed it.
         connection = self.connection
         # Autocommit is also off inside atomic.
         may_reopen = connection is not None and self.autocommit
