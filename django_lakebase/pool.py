@@ -278,8 +278,8 @@ class LakebasePool(ConnectionPool[Any]):
         """
         Raise *error* in the callers that wait for a connection.
 
-        Not while connections are in use: these callers may get one that is returned.
-        Not if the pool is being closed, which is what these callers are to be told.
+        Does nothing while connections are in use, because these callers may get one
+        that is returned, and nothing while the pool is closed: they then get PoolClosed.
         """
         if self._checked_out or self._closing.is_set():
             return
