@@ -279,7 +279,7 @@ class LakebasePool(ConnectionPool[Any]):
         Raise *error* in the callers that wait for a connection.
 
         Does nothing while connections are in use, because these callers may get one
-        that is returned, and nothing while the pool is closed: they then get PoolClosed.
+        that is returned, and nothing if the pool is closed: they then get PoolClosed.
         """
         if self._checked_out or self._closing.is_set():
             return
