@@ -135,9 +135,12 @@ class LakebaseMixin(Base):
         return self._borrowed_from or self._find_pool()
 
     def _find_pool(self) -> "LakebasePool | None":
-        resolved = self._resolve()
-        if self.alias == NO_DB_ALIAS or not self.settings_dict["OPTIONS"].get("pool"):
+        # Django asks before each query, so nothing is resolved without a pool.
+        options = self.settings_dict["OPTIONS"]
+        has_pool = not isinstance(options, dict) or options.get("pool")
+        if self.alias == NO_DB_ALIAS or not has_pool:
             return None
+        resolved = self._resolve()
         key = "pool", self.timezone_name
         pool: LakebasePool | None = resolved.derived.get(key)
         if pool is None or not pool.is_current:
