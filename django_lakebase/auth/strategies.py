@@ -57,7 +57,7 @@ class PasswordAuth:
         return False
 
     def accept(self) -> None:
-        """Keep what has logged in."""
+        """Do nothing: there is no credential to cache."""
 
     def explain(
         self, failure: Failure, left: float
