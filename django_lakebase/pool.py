@@ -7,11 +7,10 @@ How it works. The workers of a `LakebasePool` open each connection with a `Conne
 which makes all retries; psycopg_pool adds none. If connecting fails for good, the
 waiting callers get that error at once, instead of a bare PoolTimeout at the end. After
 a failure the worker pauses, so that errors that come at once do not cause a busy loop,
-or a flood of requests for credentials. Before
-a connection is handed out, its socket is polled, so callers never get a connection that
-the server has closed. There is one pool for each process, alias and Target. If the
-settings change, the old pool is retired: it closes when its last connection has been
-returned.
+or a flood of requests for credentials. Before a connection is handed out, its socket is
+polled, so callers never get a connection that the server has closed. There is one pool
+for each process, alias and Target. If the settings change, the old pool is retired: it
+closes when its last connection has been returned.
 
 Invariants. `process.lock` guards changes to `_pools`; no pool is opened or closed under
 it. psycopg_pool's own lock guards the queue and the idle connections. `_checked_out`
@@ -158,6 +157,10 @@ class LakebasePool(ConnectionPool[Any]):
             raise connect_error(
                 target, exc, failures_by_id()["pool-options"], seen=exc
             ) from exc
+        if "reset" in options and "num_workers" not in options:
+            # Workers also reset connections, for which one must be free while all
+            # others connect.
+            self.num_workers = self.max_size + 1
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:
         """Import the SDK in the calling thread, then start the workers."""
