@@ -283,7 +283,7 @@ class LakebasePool(ConnectionPool[Any]):
         Raise *error* in the callers that wait for a connection.
 
         Not while connections are in use: these callers may get one that is returned.
-        Not if the pool is being closed, which is what these callers are to be told.
+        Not if the pool is being closed: these callers get PoolClosed.
         """
         if self._checked_out or self._closing.is_set():
             return
