@@ -211,9 +211,7 @@ def in_background(work):
     return future
 
 
-def test_pool_tries_again_for_a_caller_while_connections_are_in_use(
-    new_wrapper, local
-):
+def test_pool_tries_again_for_a_caller_while_connections_are_in_use(new_wrapper, local):
     """A connection that stays in use for long must not hide that the error is gone."""
     size = {**POOL, "min_size": 0, "max_size": 2}
     first, second = (new_wrapper("pooled", OPTIONS={"pool": size}) for _ in range(2))
@@ -505,10 +503,12 @@ def test_caller_imports_the_sdk_and_not_a_worker():
     """The import takes seconds; a fork meanwhile would leave half a module behind."""
     code = (
         "import sys, threading\n"
+        "def write(line):  # At once, because threads write too.\n"
+        "    sys.stdout.write(line + '\\n')\n"
         "class Finder:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'databricks.sdk':\n"
-        "            print(threading.current_thread().name)\n"
+        "            write(threading.current_thread().name)\n"
         "            raise ImportError('databricks, for the test')\n"
         "sys.meta_path.insert(0, Finder())\n"
         "from django.conf import settings\n"
@@ -518,7 +518,7 @@ def test_caller_imports_the_sdk_and_not_a_worker():
         "try:\n"
         "    connection.ensure_connection()\n"
         "except DatabaseError as exc:\n"
-        "    print(exc.failure_id)\n"
+        "    write(exc.failure_id)\n"
     )
     variables = {**os.environ, "ENDPOINT_NAME": "projects/p/branches/b/endpoints/e"}
     said = subprocess.run(
