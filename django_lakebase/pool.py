@@ -157,6 +157,10 @@ class LakebasePool(ConnectionPool[Any]):
             raise connect_error(
                 target, exc, failures_by_id()["pool-options"], seen=exc
             ) from exc
+        if "reset" in options and "num_workers" not in options:
+            # Workers also reset connections, for which one must be free while all
+            # others connect.
+            self.num_workers = self.max_size + 1
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:
         """Import the SDK in the calling thread, then start the workers."""

@@ -1,5 +1,6 @@
 """Connection pools while credentials expire, endpoints suspend and settings change."""
 
+import contextlib
 import gc
 import os
 import subprocess
@@ -189,17 +190,17 @@ def test_errors_that_come_at_once_cause_no_busy_loop(new_wrapper, local):
     assert stats["requests_num"] == 1
 
 
-@pytest.fixture
-def failed():
-    """Return a semaphore that is released when a connection could not be opened."""
+@contextlib.contextmanager
+def counted(signal):
+    """Yield a semaphore that is released each time *signal* is sent."""
     count = threading.Semaphore(0)
 
     def listen(sender, **arguments):
         count.release()
 
-    signals.connection_failed.connect(listen)
+    signal.connect(listen)
     yield count
-    signals.connection_failed.disconnect(listen)
+    signal.disconnect(listen)
 
 
 def in_background(work):
@@ -210,21 +211,42 @@ def in_background(work):
     return future
 
 
-def test_pool_tries_again_for_a_caller_while_connections_are_in_use(
-    new_wrapper, local, failed
-):
+def test_pool_tries_again_for_a_caller_while_connections_are_in_use(new_wrapper, local):
     """A connection that stays in use for long must not hide that the error is gone."""
     size = {**POOL, "min_size": 0, "max_size": 2}
     first, second = (new_wrapper("pooled", OPTIONS={"pool": size}) for _ in range(2))
     fetch_value(first, "SELECT 1")
     second.inc_thread_sharing()
 
-    with local.fault("reject-logins", message="role"):
+    with (
+        local.fault("reject-logins", message="role"),
+        counted(signals.connection_failed) as failed,
+    ):
         caller = in_background(lambda: fetch_value(second, "SELECT 1"))
         for _ in range(2):  # psycopg_pool tries twice before it gives up.
             assert failed.acquire(timeout=60)
 
     assert caller.result() == 1
+
+
+def test_returned_connection_is_reset_while_others_are_being_opened(new_wrapper, local):
+    """The workers that open connections also reset those that are returned."""
+    size = {"min_size": 4, "max_size": 4, "timeout": 10, "reset": lambda _: None}
+    wrappers = [new_wrapper("pooled", OPTIONS={"pool": size}) for _ in range(4)]
+    for wrapper in wrappers:
+        fetch_value(wrapper, "SELECT 1")
+
+    with (
+        local.fault("reject-logins", message="starting"),
+        counted(signals.connection_retried) as retried,
+    ):
+        for wrapper in wrappers[1:]:
+            wrapper.connection.close()
+            wrapper.close()
+            assert retried.acquire(timeout=60)
+        wrappers[0].close()
+
+        assert fetch_value(wrappers[0], "SELECT 1") == 1
 
 
 def test_callers_of_a_pool_that_is_closed_are_told_so(new_wrapper, local, monkeypatch):
@@ -481,10 +503,12 @@ def test_caller_imports_the_sdk_and_not_a_worker():
     """The import takes seconds; a fork meanwhile would leave half a module behind."""
     code = (
         "import sys, threading\n"
+        "def write(line):  # At once, because threads write too.\n"
+        "    sys.stdout.write(line + '\\n')\n"
         "class Finder:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'databricks.sdk':\n"
-        "            print(threading.current_thread().name)\n"
+        "            write(threading.current_thread().name)\n"
         "            raise ImportError('databricks, for the test')\n"
         "sys.meta_path.insert(0, Finder())\n"
         "from django.conf import settings\n"
@@ -494,7 +518,7 @@ def test_caller_imports_the_sdk_and_not_a_worker():
         "try:\n"
         "    connection.ensure_connection()\n"
         "except DatabaseError as exc:\n"
-        "    print(exc.failure_id)\n"
+        "    write(exc.failure_id)\n"
     )
     variables = {**os.environ, "ENDPOINT_NAME": "projects/p/branches/b/endpoints/e"}
     said = subprocess.run(
