@@ -54,7 +54,9 @@ class PgBouncers:
         path = folder / f".s.PGSQL.{PORT}"
         async with self._lock:
             process = self._running.get(folder)
-            if process and self._server_sockets[folder] != compute.server.socket:
+            is_current = self._server_sockets.get(folder) == compute.server.socket
+            # A killed process may not be reported as ended yet.
+            if process and not (is_current and _accepts(path)):
                 await _kill(process)
             if process is None or process.poll() is not None:
                 self._server_sockets[folder] = compute.server.socket
