@@ -389,15 +389,14 @@ def pool_for(wrapper: Any, target: Target) -> LakebasePool:
     SettingsError.
     """
     key = os.getpid(), target.alias, (target, wrapper.timezone_name)
-    pool = _pools.get(key)
-    if pool is not None and pool.is_current:
-        return pool
     with process.lock:
         pool = _pools.get(key)
         if pool is None or pool.is_finished:
             pool = _pools[key] = _new_pool(wrapper, target)
         pool.is_retired = False
-        others = [_pools[other] for other in _own_pools(target.alias) if other != key]
+        others = [
+            other for other in _own_pools(target.alias).values() if other is not pool
+        ]
     for other in others:
         other.retire()
     return pool
@@ -425,15 +424,17 @@ def _new_pool(wrapper: Any, target: Target) -> LakebasePool:
     )
 
 
-def _own_pools(alias: str) -> list[Key]:
-    return [key for key in list(_pools) if key[:2] == (os.getpid(), alias)]
+def _own_pools(alias: str) -> dict[Key, LakebasePool]:
+    # A copy, because another thread may close a pool meanwhile.
+    own = os.getpid(), alias
+    return {key: pool for key, pool in list(_pools.items()) if key[:2] == own}
 
 
 def stats_of(alias: str) -> dict[str, int]:
     """Return the sum of psycopg_pool's stats for this process's pools of *alias*."""
     totals: Counter[str] = Counter()
-    for key in _own_pools(alias):
-        totals.update(_pools[key].get_stats())
+    for pool in _own_pools(alias).values():
+        totals.update(pool.get_stats())
     return dict(totals)
 
 
