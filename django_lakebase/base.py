@@ -225,7 +225,7 @@ class LakebaseMixin(Base):
         self.close()
         self.ensure_connection()
         events.session_reopened(
-            type(self),
+            self,
             target.alias,
             target.endpoint,
             seconds=time.monotonic() - started,

@@ -1,8 +1,8 @@
 """
 The events of connections and credentials: each is counted, logged and sent as a signal.
 
-This is the only module that reports them. The class that calls a function here passes
-itself as the *sender* of the signal.
+This is the only module that reports them. *source* is the object to which an event
+happened; the signal carries its class as the sender.
 """
 
 import logging
@@ -28,18 +28,17 @@ def get_count(subject: Hashable, event: str) -> int:
 
 
 def credential_issued(
-    sender: type,
-    cache: Hashable,
+    source: Hashable,
     endpoint: str,
     *,
     issued_at: datetime,
     expires_at: datetime,
     seconds: float,
 ) -> None:
-    """Report that *cache* received a credential, *seconds* after it asked for one."""
-    _count(cache, "issued")
+    """Report that *source* received a credential, *seconds* after it asked for one."""
+    _count(source, "issued")
     signals.credential_issued.send_robust(
-        sender,
+        type(source),
         endpoint=endpoint,
         issued_at=issued_at,
         expires_at=expires_at,
@@ -58,11 +57,11 @@ def credential_cached(endpoint: str, *, left: float) -> None:
 
 
 def credential_failed(
-    sender: type, endpoint: str, error: BaseException, *, seconds: float
+    source: object, endpoint: str, error: BaseException, *, seconds: float
 ) -> None:
     """Report that a request for a credential failed with *error*."""
     signals.credential_failed.send_robust(
-        sender,
+        type(source),
         endpoint=endpoint,
         failure_id=classify(error, Source.WORKSPACE).id,
         reason=scrub(str(error)),
@@ -106,19 +105,19 @@ class ConnectEvent:
 
 
 def connection_opened(
-    sender: type, connect: ConnectEvent, *, expires_at: datetime | None
+    source: object, connect: ConnectEvent, *, expires_at: datetime | None
 ) -> None:
     """Report an open connection; *expires_at* (UTC) is the end of its credential."""
     _count(connect.alias, "opened")
     message = "%s: opened a connection in %.3f s, attempt %d"
     _log(connect, message, connect.seconds, connect.attempts)
     signals.connection_opened.send_robust(
-        sender, connect=connect, expires_at=expires_at
+        type(source), connect=connect, expires_at=expires_at
     )
 
 
 def connection_retried(
-    sender: type,
+    source: object,
     connect: ConnectEvent,
     *,
     failure_id: str,
@@ -131,7 +130,7 @@ def connection_retried(
     values = connect.attempts, failure_id, action, pause
     _log(connect, message, *values, failure_id=failure_id)
     signals.connection_retried.send_robust(
-        sender,
+        type(source),
         connect=connect,
         failure_id=failure_id,
         action=str(action),
@@ -139,18 +138,20 @@ def connection_retried(
     )
 
 
-def connection_failed(sender: type, connect: ConnectEvent, *, failure_id: str) -> None:
+def connection_failed(
+    source: object, connect: ConnectEvent, *, failure_id: str
+) -> None:
     """Report that opening the connection failed; the caller gets the error."""
     _count(connect.alias, "failed")
     message = "%s: connecting failed after %.3f s: %s"
     _log(connect, message, connect.seconds, failure_id, failure_id=failure_id)
     signals.connection_failed.send_robust(
-        sender, connect=connect, failure_id=failure_id
+        type(source), connect=connect, failure_id=failure_id
     )
 
 
 def session_reopened(
-    sender: type, alias: str, endpoint: str, *, seconds: float
+    source: object, alias: str, endpoint: str, *, seconds: float
 ) -> None:
     """Report that a session lost while idle was replaced within *seconds*."""
     _count(alias, "reopened")
@@ -165,7 +166,7 @@ def session_reopened(
         },
     )
     signals.session_reopened.send_robust(
-        sender, alias=alias, endpoint=endpoint, seconds=seconds
+        type(source), alias=alias, endpoint=endpoint, seconds=seconds
     )
 
 

@@ -247,7 +247,7 @@ class CredentialCache:
             credential = self._request()
         except Exception as exc:
             seconds = time.monotonic() - started
-            events.credential_failed(type(self), self.name, exc, seconds=seconds)
+            events.credential_failed(self, self.name, exc, seconds=seconds)
             raise
         skew = self.clock_skew = credential.describe_clock_skew()
         if skew:
@@ -256,7 +256,6 @@ class CredentialCache:
             expires_at = credential.issued_at + MAX_LIFETIME
             credential = replace(credential, expires_at=expires_at)
         events.credential_issued(
-            type(self),
             self,
             self.name,
             issued_at=credential.issued_at,

@@ -83,15 +83,13 @@ class Connector:
         try:
             connection = self._until_done(self._attempt)
         except ExplainedError as exc:
-            events.connection_failed(
-                type(self), self._event(), failure_id=exc.failure_id
-            )
+            events.connection_failed(self, self._event(), failure_id=exc.failure_id)
             raise
         self._auth.accept()
         expires_at = self._auth.expires_at
         if expires_at is not None:
             record_lifetime(connection, expires_at)
-        events.connection_opened(type(self), self._event(), expires_at=expires_at)
+        events.connection_opened(self, self._event(), expires_at=expires_at)
         return connection
 
     def warm(self) -> None:
@@ -186,7 +184,7 @@ class Connector:
     ) -> None:
         """Report that another attempt follows, and wait until then."""
         events.connection_retried(
-            type(self),
+            self,
             self._event(),
             failure_id=failure.id,
             action=action,
