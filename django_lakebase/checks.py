@@ -275,6 +275,23 @@ def token_as_password(alias: Alias) -> Iterator[CheckMessage]:
         yield Warning(f"{alias.label}: {summary}", hint=hint, id="lakebase.W010")
 
 
+def unverified_certificate(alias: Alias) -> Iterator[CheckMessage]:
+    """Yield W011 if the token is sent to a server whose certificate is not verified."""
+    target = alias.target
+    if target is None or target.login is None or target.sslrootcert:
+        return
+    if target.sslmode == "require":
+        name = 'OPTIONS["sslmode"]' if alias.options.get("sslmode") else "PGSSLMODE"
+        yield Warning(
+            f"{alias.label}: {name} is require, so the server's certificate is not "
+            "verified, and any server that answers at the host's address gets the "
+            "token.",
+            hint='Set OPTIONS["sslmode"] to verify-full; lakebase_check tries whether '
+            "it succeeds. Silence this check if the network is trusted.",
+            id="lakebase.W011",
+        )
+
+
 def ignored_variables(alias: Alias) -> Iterator[CheckMessage]:
     """Yield W008 for variables of libpq that have no effect on this alias."""
     if alias.target is None:
@@ -304,6 +321,7 @@ CHECKS = (
     ignored_variables,
     unreadable_dates,
     token_as_password,
+    unverified_certificate,
 )
 
 

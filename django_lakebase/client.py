@@ -47,7 +47,7 @@ class DatabaseClient(PostgreSQLDatabaseClient):
         arguments, environment = super().settings_to_cmd_args_env(
             psql_settings(target, settings_dict), parameters
         )
-        overrides = psql_environment(settings_dict["OPTIONS"])
+        overrides = psql_environment(target, settings_dict["OPTIONS"])
         return arguments, {**(environment or {}), **overrides}
 
 

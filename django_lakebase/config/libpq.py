@@ -26,7 +26,7 @@ import psycopg.pq
 from psycopg.conninfo import make_conninfo
 
 from .pasted_values import clean
-from .target import Target
+from .target import PUBLIC_AUTHORITIES, Target
 
 # A path that cannot exist, because its parent is not a directory; libpq treats the file
 # as missing, even if HOME is unreadable. An empty path would mean "not given" to libpq,
@@ -116,7 +116,7 @@ VARIABLES = (
     _ignored("PGGSSENCMODE", "The service uses TLS.", "gssencmode", "disable"),
     _ignored(
         "PGSSLNEGOTIATION",
-        "The service expects the PostgreSQL negotiation.",
+        'Use `OPTIONS["sslnegotiation"]`.',
         "sslnegotiation",
         "postgres",
     ),
@@ -157,6 +157,11 @@ def keywords() -> frozenset[str]:
     return frozenset(_display_flags())
 
 
+def has_direct_tls() -> bool:
+    """Return whether the loaded libpq can start TLS without asking (libpq 17)."""
+    return "sslnegotiation" in keywords()
+
+
 @functools.cache
 def _display_flags() -> dict[str, bytes]:
     """Return the display flag of each parameter: empty unless secret or internal."""
@@ -192,7 +197,12 @@ def connection_params(
         for keyword, value in params.items()
         if value or keyword in may_be_empty
     }
-    return {**overrides(options), **given}
+    params = {**overrides(options), **given}
+    if has_direct_tls() and (target.sslnegotiation != "auto" or not is_service):
+        # With "auto", the connector replaces it as soon as it knows the server.
+        is_direct = target.sslnegotiation == "direct"
+        params["sslnegotiation"] = "direct" if is_direct else "postgres"
+    return params
 
 
 def overrides(options: Mapping[str, Any]) -> dict[str, str]:
@@ -249,15 +259,16 @@ def psql_conninfo(target: Target, options: Mapping[str, Any]) -> str:
     params = {**visible, **connection_params(target, options, target.libpq_options)}
     if not options.get("service"):
         params.setdefault("sslcert", NO_FILE)
-    excluded = (*_NOT_IN_CONNINFO, *(k for k in _NEWER_THAN_PSQL if k not in options))
+    newer = (k for k in _NEWER_THAN_PSQL if k not in options or k == "sslnegotiation")
+    excluded = (*_NOT_IN_CONNINFO, *newer)
     named = {"dbname": target.database or "postgres"} if target.database != "" else {}
     kept = {k: v for k, v in params.items() if k not in excluded}
     return make_conninfo(**named, **kept)
 
 
-def psql_environment(options: Mapping[str, Any]) -> dict[str, str]:
+def psql_environment(target: Target, options: Mapping[str, Any]) -> dict[str, str]:
     """Return the variables for the parameters that `psql_conninfo` leaves out."""
-    passed = overrides(options)
+    passed = connection_params(target, options, target.libpq_options)
     return {
         variable.name: passed[variable.keyword]
         for variable in VARIABLES
@@ -272,7 +283,7 @@ def certificate_file(target: Target) -> str:
 
 @functools.cache
 def _certificate_file(sslrootcert: str, ssl_cert_file: str) -> str:
-    if sslrootcert == "system":
+    if sslrootcert == PUBLIC_AUTHORITIES:
         return system_bundle(ssl_cert_file)
     return str(Path(sslrootcert or NO_FILE).expanduser())
 

@@ -11,10 +11,13 @@ import re
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import psycopg.pq
+
+from .libpq import has_direct_tls
 from .login import is_password_token, password_key, resolve_login
 from .pasted_values import clean, parse_boolean
 from .sources import PARSERS, Sources, Value, converted
-from .target import DEFAULT_BUDGET, DEFAULT_PORT, Target
+from .target import DEFAULT_BUDGET, DEFAULT_PORT, PUBLIC_AUTHORITIES, Target
 
 LAST_PORT = 65535
 # The keys of OPTIONS that this engine handles, and Django and libpq do not know.
@@ -24,9 +27,11 @@ OWN_OPTIONS = (
     "connect_budget",
     "reconnect",
     "refresh_before_fork",
+    "sslnegotiation",
 )
 STRONG_SSLMODES = ("require", "verify-ca", "verify-full")
 VERIFYING_SSLMODES = ("verify-ca", "verify-full")
+SSLNEGOTIATIONS = ("auto", "direct", "postgres")
 # Each of these uses a different name: the service's guide, its Node kit, its Python
 # templates and its agent templates.
 ENDPOINT_VARIABLES = (
@@ -55,7 +60,8 @@ def resolve_target(
     if not sources.password:
         _check_authentication(sources)
     login, is_token = resolve_login(sources), is_password_token(sources)
-    endpoint, (sslmode, sslrootcert) = _endpoint(sources), _tls(sources)
+    endpoint = _endpoint(sources)
+    sslmode, sslrootcert = _tls(sources, sends_token=login is not None or is_token)
     host, database, user = _host(sources), sources.field("NAME"), sources.field("USER")
     _reject_url(sources, database, "database name")
     _reject_url(sources, user, "user")
@@ -73,6 +79,7 @@ def resolve_target(
         hostaddr=_hostaddr(sources),
         sslmode=sslmode,
         sslrootcert=sslrootcert,
+        sslnegotiation=_sslnegotiation(sources),
         connect_timeout=_connect_timeout(sources),
         libpq_options=_libpq_options(sources),
         connect_budget=_budget(sources),
@@ -220,8 +227,13 @@ def _hostaddr(sources: Sources) -> str:
     return value.text
 
 
-def _tls(sources: Sources) -> tuple[str, str]:
-    """Return sslmode and sslrootcert."""
+def _tls(sources: Sources, *, sends_token: bool) -> tuple[str, str]:
+    """
+    Return sslmode and sslrootcert.
+
+    If neither settings nor environment set a mode, a server must prove its name before
+    it gets a token.
+    """
     given = sources.option("sslmode") or sources.variable("PGSSLMODE")
     rootcert = sources.option("sslrootcert") or sources.variable("PGSSLROOTCERT")
     mode, authority = given.text.lower(), rootcert.text
@@ -230,23 +242,39 @@ def _tls(sources: Sources) -> tuple[str, str]:
         raise sources.rejection("sslmode-missing", service)
     if mode and mode not in STRONG_SSLMODES:
         raise sources.rejection("sslmode-weak", given)
-    if authority == "system" and mode not in ("", "verify-full"):
+    if authority == PUBLIC_AUTHORITIES and mode not in ("", "verify-full"):
         # libpq rejects this too: otherwise it would accept any certificate that a
         # public authority has signed.
         problem = f"{rootcert.name} is system, which needs verify-full"
         fix = f"Set {given.name} to verify-full, or remove it."
         raise sources.invalid(given, problem, fix)
-    needs_file = mode.startswith("verify-") and not authority and not service
-    if needs_file and mode == "verify-ca":
+    if not mode:
+        verifies = sends_token or authority == PUBLIC_AUTHORITIES
+        mode = "verify-full" if verifies else "require"
+    if authority or service or mode not in VERIFYING_SSLMODES:
+        return mode, authority
+    if mode == "verify-ca":
         problem = "it needs the file of a certificate authority"
         fix = (
             'Set OPTIONS["sslrootcert"] (PGSSLROOTCERT) to that file, or use '
             "verify-full, which trusts the public authorities."
         )
         raise sources.invalid(given, problem, fix)
-    if needs_file:
-        authority = "system"
-    return mode or ("verify-full" if authority == "system" else "require"), authority
+    return mode, PUBLIC_AUTHORITIES
+
+
+def _sslnegotiation(sources: Sources) -> str:
+    given = sources.option("sslnegotiation")
+    if given.text not in ("", *SSLNEGOTIATIONS):
+        fix = f"Set it to {', '.join(SSLNEGOTIATIONS)}, or remove it."
+        raise sources.invalid(given, "this is not a way to start TLS", fix)
+    if given.text == "direct" and not has_direct_tls():
+        problem = (
+            f"psycopg uses libpq {psycopg.pq.version() // 10000}, which cannot do this"
+        )
+        fix = "Install libpq 17 or newer (psycopg[binary] 3.2.3), or remove it."
+        raise sources.invalid(given, problem, fix)
+    return given.text or "auto"
 
 
 def _connect_timeout(sources: Sources) -> int | None:

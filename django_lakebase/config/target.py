@@ -6,6 +6,8 @@ from typing import Any
 
 DEFAULT_DATABASE = "databricks_postgres"
 DEFAULT_PORT = "5432"
+# The value of sslrootcert that means the public certificate authorities.
+PUBLIC_AUTHORITIES = "system"
 # Seconds; below gunicorn's worker timeout of 30.
 DEFAULT_BUDGET = 20.0
 USER_VARIABLES = ("PGUSER", "DATABRICKS_CLIENT_ID")
@@ -55,6 +57,7 @@ class Target:
     hostaddr: str = ""
     sslmode: str = "require"
     sslrootcert: str = ""
+    sslnegotiation: str = "auto"
     connect_timeout: int | None = None
     libpq_options: str = ""
     connect_budget: float = DEFAULT_BUDGET

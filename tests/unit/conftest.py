@@ -20,7 +20,6 @@ ENVIRONMENT = {
     "PGPORT": "5432",
     "PGDATABASE": "databricks_postgres",
     "PGUSER": "client",
-    "PGSSLMODE": "require",
 }
 
 

@@ -44,7 +44,7 @@ def ids(findings):
 
 def test_valid_configuration_has_no_findings(configure):
     """With keys of Django, libpq and this package."""
-    options = {"sslmode": "require", "endpoint": ENDPOINT, "application_name": "y"}
+    options = {"sslmode": "verify-full", "endpoint": ENDPOINT, "application_name": "y"}
 
     assert configure({**options, "pool": True}) == []
 
@@ -114,10 +114,41 @@ def test_settings_that_cannot_connect_are_errors(
     assert finding.hint
 
 
+@pytest.mark.parametrize(
+    ("options", "variables", "named"),
+    [
+        ({"sslmode": "require"}, {}, 'OPTIONS["sslmode"]'),
+        ({}, {"PGSSLMODE": "require"}, "PGSSLMODE"),
+    ],
+)
+def test_token_for_an_unverified_server_is_a_warning(
+    configure, monkeypatch, options, variables, named
+):
+    """Databricks Apps set PGSSLMODE, which is honoured."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    [finding] = configure(options)
+
+    assert finding.id == "lakebase.W011"
+    assert f"{named} is require" in finding.msg
+
+
+def test_require_with_an_authority_has_no_finding(configure):
+    """Libpq verifies the certificate then."""
+    assert configure({"sslmode": "require", "sslrootcert": "/ca.pem"}) == []
+
+
+def test_require_with_a_password_has_no_finding(configure):
+    """SCRAM sends no password."""
+    own = {"PASSWORD": "p", "USER": "u", "HOST": "h", "OPTIONS": {"sslmode": "require"}}
+
+    assert "lakebase.W011" not in ids(configure({"sslmode": "require"}, **own))
+
+
 def test_service_without_sslmode_is_an_error(configure, monkeypatch):
     """E002, with a hint that fits: there is no default to fall back to."""
-    for name in ("PGHOST", "PGSSLMODE"):
-        monkeypatch.delenv(name)
+    monkeypatch.delenv("PGHOST")
 
     [finding] = configure({"service": "own"})
 

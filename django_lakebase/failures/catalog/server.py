@@ -258,9 +258,21 @@ SERVER_FAILURES = (
         ),
     ),
     _row(
+        id="certificate-not-verified",
+        pattern=r"certificate verify failed|server certificate for",
+        summary='the certificate of "{host}" could not be verified.',
+        hint=(
+            'Set OPTIONS["sslrootcert"] (PGSSLROOTCERT) to the file of the CA that'
+            " signed the server's certificate, or to system for the public CAs. To"
+            ' connect without verification, set OPTIONS["sslmode"] (PGSSLMODE) to'
+            " require and remove sslrootcert; any server that answers at this address"
+            " is then trusted."
+        ),
+    ),
+    _row(
         id="tls-failed",
-        pattern=r"certificate verify failed|server certificate for|"
-        r"root certificate file|certificate (file|present)|does not support SSL|"
+        pattern=r"root certificate file|certificate (file|present)|"
+        r"does not support SSL|"
         r"SSL was required|Invalid protocol version|Insecure connection|"
         r"connection is insecure|SSL error(?!: unexpected eof)|sslrootcert|"
         r"sslmode value|invalid response to SSL negotiation",

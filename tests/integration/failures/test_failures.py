@@ -84,7 +84,7 @@ def test_fault_of_the_service_raises_its_failure_and_hint(
         ({"OPTIONS": {"sslrootcert": "/none.pem"}}, "tls-failed", "PGSSLROOTCERT"),
         (
             {"OPTIONS": {"sslrootcert": "system", "sslmode": "verify-full"}},
-            "tls-failed",
+            "certificate-not-verified",
             "PGSSLROOTCERT",
         ),
         ({"OPTIONS": {"no_such_key": 1}}, "option-unknown", "no_such_key"),

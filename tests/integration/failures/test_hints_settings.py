@@ -439,6 +439,17 @@ CASES = [
         followed={'OPTIONS["channel_binding"]': REMOVED},
     ),
     Case(
+        id="certificate-not-verified",
+        settings={"OPTIONS": {"sslrootcert": "system"}},
+        variables={"PGSSLMODE": REMOVED},
+        followed={'OPTIONS["sslrootcert"]': "{ca_file}"},
+    ),
+    Case(
+        id="certificate-not-verified",
+        variables={"PGSSLROOTCERT": REMOVED, "PGSSLMODE": REMOVED},
+        followed={'OPTIONS["sslmode"]': "require"},
+    ),
+    Case(
         id="tls-failed",
         variables={"PGSSLROOTCERT": "/none.pem"},
         followed={"PGSSLROOTCERT": "{ca_file}"},

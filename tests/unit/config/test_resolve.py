@@ -4,10 +4,12 @@ import copy
 import pickle
 from dataclasses import replace
 
+import psycopg
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
 
+from django_lakebase.config import libpq
 from django_lakebase.config import resolve as config
 from django_lakebase.config.fill import fill_settings
 from django_lakebase.config.resolve import resolve_target
@@ -68,7 +70,8 @@ def test_optional_variables_have_defaults():
 
     assert (found.host, found.user) == ("", "")
     assert (found.port, found.database) == ("5432", "databricks_postgres")
-    assert (found.sslmode, found.connect_budget) == ("require", 20.0)
+    assert (found.sslmode, found.sslrootcert) == ("verify-full", "system")
+    assert (found.sslnegotiation, found.connect_budget) == ("auto", 20.0)
 
 
 def test_alternative_variables_for_endpoint_and_user():
@@ -287,7 +290,38 @@ def test_list_of_the_engines_options():
         "connect_budget",
         "reconnect",
         "refresh_before_fork",
+        "sslnegotiation",
     )
+
+
+def test_password_login_verifies_nothing_by_default():
+    """SCRAM sends no password. A token as the password is sent, so it is verified."""
+    native = {"HOST": "h", "USER": "u"}
+
+    found = target({}, **native, PASSWORD="native")
+    token = target({}, **native, PASSWORD="eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.abc")
+
+    assert (found.sslmode, found.sslrootcert) == ("require", "")
+    assert (token.sslmode, token.sslrootcert) == ("verify-full", "system")
+
+
+def test_unknown_sslnegotiation_is_rejected():
+    text = settings_error(OPTIONS={"sslnegotiation": "never"})
+
+    assert 'OPTIONS["sslnegotiation"] is "never"' in text
+    assert "auto, direct, postgres" in text
+
+
+def test_direct_tls_needs_libpq_17(monkeypatch):
+    """Older versions reject the parameter, with a message that names no version."""
+    monkeypatch.setattr(libpq, "keywords", lambda: frozenset({"host"}))
+    monkeypatch.setattr(psycopg.pq, "version", lambda: 160004)
+
+    text = settings_error(OPTIONS={"sslnegotiation": "direct"})
+
+    assert 'OPTIONS["sslnegotiation"] is "direct"' in text
+    assert "libpq 16" in text
+    assert target(OPTIONS={"sslnegotiation": "auto"}).sslnegotiation == "auto"
 
 
 def test_unknown_sslmode_is_rejected():
@@ -405,7 +439,9 @@ def test_host_may_be_a_web_address():
 @pytest.mark.parametrize(
     ("mode", "rootcert", "expected"),
     [
-        ("", "", ("require", "")),
+        ("", "", ("verify-full", "system")),
+        ("", "/ca.pem", ("verify-full", "/ca.pem")),
+        ("require", "", ("require", "")),
         ("", "system", ("verify-full", "system")),
         ("verify-full", "", ("verify-full", "system")),
         ("VERIFY-FULL", "/ca.pem", ("verify-full", "/ca.pem")),

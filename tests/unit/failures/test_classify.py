@@ -38,7 +38,7 @@ SERVER = [
     ("remaining connection slots are reserved", "too-many-connections"),
     ('permission denied for database "x"', "permission-denied"),
     ('role "x" is not permitted to log in', "permission-denied"),
-    ("SSL error: certificate verify failed", "tls-failed"),
+    ("SSL error: certificate verify failed", "certificate-not-verified"),
     ('root certificate file "/none" does not exist', "tls-failed"),
     ("Invalid protocol version. Protocol version: 196608", "tls-failed"),
     ("server does not support SSL, but SSL was required", "tls-failed"),
