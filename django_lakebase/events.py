@@ -150,6 +150,17 @@ def connection_failed(
     )
 
 
+def tls_probed(host: str, *, is_direct: bool) -> None:
+    """Report what a handshake with *host* has shown."""
+    offer = "supports" if is_direct else "does not support"
+    logger.debug("%s %s direct TLS", host, offer)
+
+
+def tls_shortcut_rejected(host: str, shortcut: str, error: object) -> None:
+    """Report that connections to *host* no longer use *shortcut*, after *error*."""
+    logger.info("%s: stopped using %s: %s", host, shortcut, scrub(str(error)))
+
+
 def session_reopened(
     source: object, alias: str, endpoint: str, *, seconds: float
 ) -> None:

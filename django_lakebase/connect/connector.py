@@ -6,6 +6,8 @@ connector knows which token was rejected. The failure table names an action for 
 failure. The connector replaces an action that is not possible, the retry policy decides
 whether and when it is allowed, and the connector carries it out. If the failure is an
 unknown host, the connector first checks whether the endpoint has moved to another host.
+An attempt uses the shortcuts of `tls`, and is repeated at once without them if the
+server has not answered; only the error of the repetition counts.
 
 Invariants. No frame that survives holds a token: attempts are made in functions that
 return an error without its traceback instead of raising it. A connector opens one
@@ -13,6 +15,7 @@ connection in one thread and needs no lock; what threads share is in
 `django_lakebase.auth`, which does its own locking.
 """
 
+import re
 import time
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar
@@ -28,6 +31,7 @@ from django_lakebase.exceptions import ExplainedError
 from django_lakebase.failures.classify import classify, retry_after, strip_tracebacks
 from django_lakebase.failures.failure import Action, Failure, Source
 
+from . import tls
 from .errors import connect_error
 from .liveness import Connection, record_lifetime
 from .params import Params, drop_rejected_timezone
@@ -42,12 +46,24 @@ T = TypeVar("T")
 MIN_CONNECT_TIMEOUT = 2
 
 
+# In messages of the server, and in no message of libpq.
+_SEVERITY = re.compile(r"\b(FATAL|ERROR|PANIC):")
+
+
 def attempt(connect: ConnectFunction, params: Params) -> Connection | BaseException:
     """Call *connect* once; return its error without frames, which hold secrets."""
     try:
         return connect(params)
     except Exception as exc:  # noqa: BLE001 - the caller raises it.
         return strip_tracebacks(exc)
+
+
+def _has_answered(outcome: Connection | BaseException) -> bool:
+    """Return whether the server has sent a message: TLS has worked."""
+    if not isinstance(outcome, psycopg.OperationalError) or outcome.sqlstate:
+        return True
+    used_password = getattr(outcome.pgconn, "used_password", False)
+    return bool(used_password or _SEVERITY.search(str(outcome)))
 
 
 def _sleep(seconds: float, error: BaseException, failure: Failure) -> None:
@@ -124,7 +140,20 @@ class Connector:
         params = self._pinned_params()
         if isinstance(params, BaseException):
             return params
-        return attempt(self._connect, params)
+        server = tls.server_of(self._target, self._host)
+        shortcuts = server.shortcuts()
+        outcome = attempt(self._connect, {**params, **shortcuts})
+        if shortcuts and not _has_answered(outcome):
+            failed, started = outcome, time.monotonic()
+            params["connect_timeout"] = self._connect_timeout(self._policy.left())
+            outcome = attempt(self._connect, params)
+            # A server that is slow without them has not rejected the shortcuts.
+            is_slow = time.monotonic() - started >= tls.DIRECT_TIMEOUT
+            if _has_answered(outcome) and not is_slow:
+                server.reject(shortcuts, failed)
+        if not isinstance(outcome, BaseException):
+            server.record_success()
+        return outcome
 
     def _pinned_params(self) -> Params | BaseException:
         """Return the parameters with the values of this attempt, or the error."""

@@ -26,7 +26,7 @@ from django_lakebase.config.target import Target
 from django_lakebase.connect.connector import Connector
 from django_lakebase.connect.errors import call_workspace, connect_error, facts_of
 from django_lakebase.connect.liveness import Connection, lifetime_of
-from django_lakebase.connect.params import get_host, get_user
+from django_lakebase.connect.params import Params, get_host, get_user
 from django_lakebase.connect.retry import RetryPolicy
 from django_lakebase.exceptions import ExplainedError
 from django_lakebase.failures.classify import failures_by_id, scrub
@@ -223,22 +223,50 @@ class Diagnosis:
         return f"expires {credential.expires_at:%Y-%m-%d %H:%M:%S} UTC, in {left} s"
 
     def _tls(self) -> str | None:
-        auth, policy = auth_for(self._target), RetryPolicy(self._target.connect_budget)
         host = get_host(self._target)
         if not host:
             return None
         user = get_user(self._target)
         params = {**self._wrapper.get_connection_params(), "host": host, "user": user}
+        handshake = self._shake_hands(params)
+        found = _describe(handshake)
+        if handshake.is_verified or self._target.login is None:
+            return found
+        raise _StepWarning(found, self._how_to_verify(params))
+
+    def _shake_hands(self, params: Params) -> Handshake:
+        """Make a TLS handshake, with retries; raises LakebaseError."""
+        auth, policy = auth_for(self._target), RetryPolicy(self._target.connect_budget)
         while True:
             try:
-                return _describe(perform_handshake(self._target, params, policy.left()))
+                return perform_handshake(self._target, params, policy.left())
             except psycopg.OperationalError as exc:
                 failure = auth.classify(exc)
                 action, pause = policy.next(failure.action)
+                host = params["host"]
                 error = connect_error(self._target, exc, failure, seen=exc, host=host)
             if action is not Action.RETRY:
                 raise error
             time.sleep(pause)
+
+    def _how_to_verify(self, params: Params) -> str:
+        """Return what to set so that the certificate is verified, after trying it."""
+        bundle = libpq.system_bundle(os.environ.get("SSL_CERT_FILE", ""))
+        verified = {**params, "sslmode": "verify-full", "sslrootcert": bundle}
+        try:
+            perform_handshake(self._target, verified, CALL_TIMEOUT)
+        except psycopg.OperationalError as exc:
+            reason = str(exc).strip().rpartition(": ")[2]
+            return (
+                "Any server that answers at this address gets the token. verify-full "
+                f"with the public certificate authorities fails here ({reason}): set "
+                'OPTIONS["sslrootcert"] (PGSSLROOTCERT) to the file of the CA that '
+                "signed the server's certificate, and sslmode to verify-full."
+            )
+        return (
+            "Any server that answers at this address gets the token. verify-full "
+            'succeeds here: set OPTIONS["sslmode"] (PGSSLMODE) to it.'
+        )
 
     def _login(self) -> str:
         connection = self._connection = self._open()
@@ -318,5 +346,8 @@ class Diagnosis:
 
 
 def _describe(handshake: Handshake) -> str:
-    mode = handshake.sslmode
-    return f"{handshake.version}, {handshake.verified} (sslmode={mode})"
+    offer = "direct TLS" if handshake.is_direct else "no direct TLS"
+    return (
+        f"{handshake.version}, {handshake.verified} (sslmode={handshake.sslmode}), "
+        f"{offer}"
+    )

@@ -4,13 +4,11 @@ A TLS handshake with a PostgreSQL server, without a login.
 libpq makes the handshake with the parameters of a connection, because it may trust
 other certificate authorities than Python does. The connection is closed after the
 handshake, before libpq sends user and password. Python then makes a second, unverified
-handshake, only to read the TLS version, which psycopg does not report.
+handshake, for what psycopg does not report: the TLS version, and whether the server
+supports direct TLS.
 """
 
-import contextlib
 import selectors
-import socket
-import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,28 +18,36 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_attempts, make_conninfo
 
-from django_lakebase.config.libpq import keywords
+from django_lakebase.config.libpq import NO_FILE, keywords
 from django_lakebase.config.resolve import VERIFYING_SSLMODES
 from django_lakebase.config.target import Target
-
-# https://www.postgresql.org/docs/current/protocol-message-formats.html: SSLRequest.
-SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
+from django_lakebase.connect.tls import probe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handshake:
-    """The result of a handshake: a version such as TLSv1.3, and what was verified."""
+    """
+    The result of a handshake: a version such as TLSv1.3, and what was verified.
+
+    *is_direct* is whether the server also supports direct TLS.
+    """
 
     version: str
+    is_direct: bool
     sslmode: str
     has_authority: bool
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether libpq has verified the certificate's authority."""
+        return self.sslmode in VERIFYING_SSLMODES or self.has_authority
 
     @property
     def verified(self) -> str:
         """What libpq has verified, as text."""
         if self.sslmode == "verify-full":
             return "host verified"
-        if self.sslmode in VERIFYING_SSLMODES or self.has_authority:
+        if self.is_verified:
             return "certificate verified, host not verified"
         return "certificate not verified"
 
@@ -69,10 +75,12 @@ def perform_handshake(
             if attempt is attempts[-1]:
                 raise
     address = target.hostaddr or str(params["host"]), int(target.port or 5432)
+    found = probe(address, str(params["host"]))
     return Handshake(
-        version=_version(address, str(params["host"]), timeout),
-        sslmode=target.sslmode,
-        has_authority=bool(target.sslrootcert),
+        version=found.version if found else "TLS",
+        is_direct=found is not None and found.is_direct,
+        sslmode=str(params["sslmode"]),
+        has_authority=str(params.get("sslrootcert", NO_FILE)) != NO_FILE,
     )
 
 
@@ -99,18 +107,3 @@ def _is_secure(connection: pq.abc.PGconn) -> bool:
     # libpq reports TLS as in use from the start of the handshake.
     states = (pq.ConnStatus.SSL_STARTUP, pq.ConnStatus.BAD)
     return connection.ssl_in_use and connection.status not in states
-
-
-def _version(address: tuple[str, int], host: str, timeout: float) -> str:
-    """Return the TLS version of an unverified handshake, or "TLS" if it fails."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with (
-        contextlib.suppress(OSError),
-        socket.create_connection(address, timeout=max(1.0, timeout)) as plain,
-    ):
-        plain.sendall(SSL_REQUEST)
-        if plain.recv(1) == b"S":
-            with context.wrap_socket(plain, server_hostname=host) as secure:
-                return secure.version() or "TLS"
-    return "TLS"

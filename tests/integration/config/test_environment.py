@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import certifi
 import psycopg
 import pytest
 import trustme
@@ -260,6 +261,13 @@ def test_native_login_keeps_its_authentication_variables(
     assert fetch_value(wrapper, "SELECT 1") == 1
 
 
+def warnings_of(wrapper):
+    """Return the ids of the steps with a warning; all others are ok."""
+    steps = list(Diagnosis(wrapper).run())
+    assert {step.status for step in steps} <= {Status.OK, Status.WARN}
+    return [step.id for step in steps if step.status is Status.WARN]
+
+
 def test_unreadable_home_is_ignored(new_wrapper, local, unreadable_home, monkeypatch):
     """Supervisord and ``su`` leave one; libpq looks for client certificates there."""
     monkeypatch.setenv("PGSSLMODE", "require")
@@ -268,7 +276,7 @@ def test_unreadable_home_is_ignored(new_wrapper, local, unreadable_home, monkeyp
     wrapper = new_wrapper()
 
     assert fetch_value(wrapper, "SELECT 1") == 1
-    assert {s.status for s in Diagnosis(wrapper).run()} == {Status.OK}
+    assert warnings_of(wrapper) == ["tls"]
 
 
 def test_certificates_in_home_are_ignored(new_wrapper, local, tmp_path, monkeypatch):
@@ -285,7 +293,60 @@ def test_certificates_in_home_are_ignored(new_wrapper, local, tmp_path, monkeypa
     wrapper = new_wrapper()
 
     assert fetch_value(wrapper, "SELECT 1") == 1
-    assert {s.status for s in Diagnosis(wrapper).run()} == {Status.OK}
+    assert warnings_of(wrapper) == ["tls"]
+
+
+@pytest.fixture
+def public_authority(local, tmp_path, monkeypatch):
+    """Make the local authority one of the public ones; no variable sets sslmode."""
+    bundle = tmp_path / "bundle.pem"
+    own = Path(local.facts["ca_file"]).read_text()
+    bundle.write_text(Path(certifi.where()).read_text() + own)
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    monkeypatch.delenv("PGSSLMODE")
+    monkeypatch.delenv("PGSSLROOTCERT")
+
+
+def test_token_is_sent_only_to_a_verified_server(new_wrapper, monkeypatch):
+    """By default. The error names both ways out."""
+    monkeypatch.delenv("PGSSLMODE")
+    monkeypatch.delenv("PGSSLROOTCERT")
+
+    with pytest.raises(LakebaseError) as caught:
+        new_wrapper().ensure_connection()
+
+    assert caught.value.failure_id == "certificate-not-verified"
+    assert 'OPTIONS["sslrootcert"] (PGSSLROOTCERT)' in caught.value.hint
+    assert 'OPTIONS["sslmode"] (PGSSLMODE) to require' in caught.value.hint
+
+
+def test_public_authority_needs_no_setting(new_wrapper, public_authority):
+    wrapper = new_wrapper()
+
+    assert fetch_value(wrapper, "SELECT 1") == 1
+    [tls] = [step for step in Diagnosis(wrapper).run() if step.id == "tls"]
+    assert tls.status is Status.OK
+    assert "host verified (sslmode=verify-full)" in tls.detail
+
+
+def test_step_for_tls_tries_what_require_does_not_verify(
+    new_wrapper, public_authority, monkeypatch
+):
+    """Where verify-full succeeds, one setting is enough; elsewhere it needs a file."""
+    monkeypatch.setenv("PGSSLMODE", "require")
+    for is_public, said in (
+        (True, 'succeeds here: set OPTIONS["sslmode"] (PGSSLMODE) to it.'),
+        (False, "fails here (certificate verify failed)"),
+    ):
+        if not is_public:
+            monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
+        wrapper = new_wrapper()
+
+        [tls] = [step for step in Diagnosis(wrapper).run() if step.id == "tls"]
+
+        assert tls.status is Status.WARN
+        assert "certificate not verified (sslmode=require)" in tls.detail
+        assert said in tls.hint
 
 
 @pytest.mark.parametrize("options", [{"sslrootcert": "system"}, {}])

@@ -7,7 +7,7 @@ import threading
 import psycopg
 import pytest
 
-from django_lakebase.diagnosis.tls import SSL_REQUEST
+from django_lakebase.connect.tls import SSL_REQUEST
 from tests.helpers.tls_handshake import shake_hands_with
 
 

@@ -1,0 +1,329 @@
+"""Handshakes with servers of different kinds, and the shortcuts that follow."""
+
+import contextlib
+import os
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+import psycopg
+import pytest
+import trustme
+
+from django_lakebase.config import libpq
+from django_lakebase.config.target import Target
+from django_lakebase.connect import tls
+from tests.helpers.engine_threads import join_threads
+
+HOST = "ep-x.example.com"
+
+
+@pytest.fixture(autouse=True)
+def no_servers():
+    """Forget the servers of earlier tests, which had the same ports."""
+    tls.reset()
+    yield
+    join_threads("lakebase-tls")
+    tls.reset()
+
+
+@pytest.fixture(scope="module")
+def authority():
+    """Return a root, whose server certificates come from an intermediate authority."""
+    return trustme.CA(organization_name="root")
+
+
+@pytest.fixture
+def ca_file(authority, tmp_path):
+    """Return the path of a file with the root of the server, and another."""
+    path = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    authority.cert_pem.write_to_path(str(path), append=True)
+    return str(path)
+
+
+def context_of(authority, *protocols):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.create_child_ca().issue_cert(HOST).configure_cert(context)
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    return context
+
+
+def shake(client, context):
+    """Complete a handshake, and wait until the client closes the connection."""
+    with context.wrap_socket(client, server_side=True) as secure:
+        secure.recv(1)
+
+
+def new_server(context):
+    """Accept direct TLS, and TLS on request, as PostgreSQL 17."""
+
+    def serve(client):
+        if client.recv(1, socket.MSG_PEEK) != b"\x16":
+            client.recv(8)
+            client.sendall(b"S")
+        shake(client, context)
+
+    return serve
+
+
+def old_server(context):
+    """Accept TLS only on request, as PostgreSQL 16."""
+
+    def serve(client):
+        if client.recv(8) == tls.SSL_REQUEST:
+            client.sendall(b"S")
+            shake(client, context)
+
+    return serve
+
+
+def answering_server(context):
+    """Answer a ClientHello with a message of the protocol."""
+
+    def serve(client):
+        if client.recv(8) == tls.SSL_REQUEST:
+            client.sendall(b"S")
+            shake(client, context)
+        else:
+            client.sendall(b"E\0\0\0\x08Mx\0\0")
+
+    return serve
+
+
+def silent_server(context):
+    """Wait for a whole packet, which a ClientHello is not."""
+
+    def serve(client):
+        if client.recv(8) == tls.SSL_REQUEST:
+            client.sendall(b"S")
+            shake(client, context)
+        else:
+            while client.recv(1000):
+                pass
+
+    return serve
+
+
+def plain_server(context):
+    """Reject all requests for TLS."""
+
+    def serve(client):
+        client.recv(8)
+        client.sendall(b"N")
+
+    return serve
+
+
+@contextlib.contextmanager
+def serving(serve):
+    """Yield the address of a server that handles each connection with *serve*."""
+
+    def handle(client):
+        with client, contextlib.suppress(OSError):
+            serve(client)
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                threading.Thread(target=handle, args=(client,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocols", "is_direct"),
+    [
+        (new_server, ["postgresql"], True),
+        (new_server, ["http/1.1"], False),
+        (new_server, [], False),
+        (old_server, ["postgresql"], False),
+        (answering_server, [], False),
+        (silent_server, [], False),
+    ],
+)
+def test_only_agreement_on_the_protocol_means_direct_tls(
+    authority, kind, protocols, is_direct
+):
+    """A load balancer may speak TLS, but pass the bytes to an old server."""
+    with serving(kind(context_of(authority, *protocols))) as address:
+        found = tls.probe(address, HOST, timeout=0.3)
+
+    assert found is not None
+    assert (found.is_direct, found.version) == (is_direct, "TLSv1.3")
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_handshake_finds_the_root_of_the_chain(authority, ca_file, direct):
+    """Not the server's own certificate, and not the intermediate one."""
+    with serving(new_server(context_of(authority, "postgresql"))) as address:
+        found = tls.probe(address, HOST, direct=direct, ca_file=ca_file)
+
+    assert found is not None
+    assert found.root is not None
+    assert ssl.DER_cert_to_PEM_cert(found.root) == authority.cert_pem.bytes().decode()
+
+
+def test_server_without_tls_or_of_another_authority_shows_nothing(authority, ca_file):
+    with serving(plain_server(None)) as address:
+        assert tls.probe(address, HOST) is None
+    with serving(new_server(context_of(trustme.CA(), "postgresql"))) as address:
+        assert tls.probe(address, HOST, ca_file=ca_file) is None
+
+
+def test_closed_port_shows_nothing():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+
+    assert tls.probe(address, HOST) is None
+
+
+needs_memfd = pytest.mark.skipif(
+    not hasattr(os, "memfd_create"), reason="the root is stored in memory on Linux only"
+)
+
+
+@needs_memfd
+def test_file_in_memory_has_only_the_root(authority):
+    root = ssl.PEM_cert_to_DER_cert(authority.cert_pem.bytes().decode())
+
+    path = tls.certificate_path(root)
+
+    for _ in range(2):  # libpq opens it for each connection.
+        assert Path(path).read_bytes() == authority.cert_pem.bytes()
+
+
+def server_at(address, **own):
+    """Return a reached server at *address*."""
+    target = Target(
+        **{
+            "alias": "a",
+            "label": "a",
+            "login": None,
+            "host": HOST,
+            "hostaddr": address[0],
+            "port": str(address[1]),
+            **own,
+        }
+    )
+    server = tls.server_of(target, HOST)
+    server.record_success()
+    return server
+
+
+VERIFIED = {"sslmode": "verify-full", "sslrootcert": "system"}
+REQUIRED = {"sslmode": "require"}
+
+
+def learn(server):
+    """Let *server* make its probe; return the shortcuts of the next connection."""
+    server.shortcuts()
+    join_threads("lakebase-tls")
+    return server.shortcuts()
+
+
+@needs_memfd
+def test_shortcuts_are_direct_tls_and_one_root(authority, ca_file, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", ca_file)
+    with serving(new_server(context_of(authority, "postgresql"))) as address:
+        found = learn(server_at(address, **VERIFIED))
+
+    assert set(found) == {"sslnegotiation", "connect_timeout", "sslrootcert"}
+    assert found["sslnegotiation"] == "direct"
+    assert Path(found["sslrootcert"]).read_bytes() == authority.cert_pem.bytes()
+
+
+def test_first_connection_makes_no_probe(authority):
+    """Most management commands open one connection."""
+    with serving(new_server(context_of(authority, "postgresql"))) as address:
+        target = Target(alias="a", label="a", login=None, port=str(address[1]))
+        server = tls.server_of(target, HOST)
+
+        assert learn(server) == {}
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"sslnegotiation": "postgres"},
+        {"sslnegotiation": "direct"},
+    ],
+)
+def test_chosen_negotiation_is_not_probed(authority, own):
+    with serving(new_server(context_of(authority, "postgresql"))) as address:
+        assert learn(server_at(address, **REQUIRED, **own)) == {}
+
+
+@pytest.mark.parametrize(
+    "own", [{"port": ""}, {"hostaddr": "127.0.0.1,127.0.0.2"}, {"port": "1,2"}]
+)
+def test_server_that_the_settings_do_not_name_is_not_probed(own, monkeypatch):
+    """A service file names it, or libpq chooses it from a list."""
+    probed = []
+    monkeypatch.setattr(tls, "probe", lambda address, *_, **__: probed.append(address))
+
+    learn(server_at(("127.0.0.1", 1), **REQUIRED, **own))
+
+    assert probed == []
+
+
+def test_old_libpq_never_gets_the_parameter(authority, monkeypatch):
+    """Version 16 fails with it."""
+    old = libpq.keywords() - {"sslnegotiation"}
+    monkeypatch.setattr(libpq, "keywords", lambda: old)
+    with serving(new_server(context_of(authority, "postgresql"))) as address:
+        assert learn(server_at(address, **REQUIRED)) == {}
+
+
+def test_rejected_direct_tls_is_not_tried_again(authority):
+    with serving(new_server(context_of(authority, "postgresql"))) as address:
+        server = server_at(address, **REQUIRED)
+        shortcuts = learn(server)
+
+        server.reject(shortcuts, psycopg.OperationalError("EOF"))
+
+        assert shortcuts["sslnegotiation"] == "direct"
+        assert learn(server) == {}
+
+
+@needs_memfd
+def test_changed_authority_is_learned_once(authority, ca_file, monkeypatch):
+    """A server whose certificates alternate gets the whole file in the end."""
+    monkeypatch.setenv("SSL_CERT_FILE", ca_file)
+    not_verified = psycopg.OperationalError("SSL error: certificate verify failed")
+    with serving(new_server(context_of(authority, "postgresql"))) as address:
+        server = server_at(address, **VERIFIED)
+        shortcuts = learn(server)
+
+        server.reject(shortcuts, not_verified)
+
+        assert server.shortcuts() == {}
+        join_threads("lakebase-tls")
+        assert set(server.shortcuts()) == {"sslnegotiation", "connect_timeout"}
+
+
+def test_child_makes_its_own_probe(authority):
+    """The thread of the parent does not exist in the child."""
+    served, ends = [], threading.Event()
+
+    def serve(client):
+        served.append(client)
+        ends.wait(10)
+
+    with serving(serve) as address:
+        server = server_at(address, **REQUIRED)
+        server.shortcuts()
+        server.forget_running_probe()
+
+        server.shortcuts()
+
+        ends.set()
+        join_threads("lakebase-tls")
+
+    assert len(served) == 4  # With and without direct TLS, in two probes.
