@@ -15,6 +15,10 @@ NOW = "now"
 SLOW = {"ms": 700}
 
 
+# These change the same role, and one of them renames it.
+ROLE_FAULTS = ("role-missing", "role-without-label", "grants-revoked")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """
@@ -40,6 +44,8 @@ class Fault:
     @property
     def exclusive_key(self) -> str:
         """What two faults at the same time cannot share."""
+        if self.emulator_fault in ROLE_FAULTS:
+            return "role"
         return self.emulator_fault or self.command.partition(" ")[0]
 
 
