@@ -2,7 +2,8 @@
 The writers' settings: one database under several aliases.
 
 The aliases differ in how long they keep a connection. Half of them get the host name
-from the environment, the others ask the workspace for it.
+from the environment and use direct TLS; the others ask the workspace for the host and
+do not.
 """
 
 import os
@@ -21,6 +22,7 @@ def _database(
         options["pool"] = {"min_size": 1, "max_size": POOL_SIZE}
     if looks_up_host:
         options["endpoint"] = os.environ.get("ENDPOINT_NAME", "")
+        options["sslnegotiation"] = "postgres"
     return {
         "ENGINE": "django_lakebase",
         "CONN_MAX_AGE": 0 if POOL else max_age,
