@@ -18,7 +18,7 @@ from .api.credentials import CredentialHandlers
 from .api.fault_responses import FaultInjector
 from .api.operations import Operations
 from .api.resources import Resources
-from .certs import CertificateAuthority
+from .certs import CertificateAuthority, GatewayContexts
 from .client import VARIABLE_PREFIXES
 from .data_dir import DataDir
 from .errors import LocalError
@@ -106,8 +106,14 @@ class Emulator:
     ) -> None:
         options, default = self._options, _get_default_endpoint(state)
         ca_file = launcher.directory / "ca.pem"
+        new_ca_file = launcher.directory / "new-ca.pem"
         authority, host = CertificateAuthority(ca_file), default.endpoint.host()
-        context = authority.server_context(host, f"*.{host.partition('.')[2]}")
+        contexts = GatewayContexts(
+            authority,
+            CertificateAuthority(new_ca_file),
+            host,
+            f"*.{host.partition('.')[2]}",
+        )
         signer, faults = Signer(state.signing_key), FaultRegistry()
         pgbouncers, operations = PgBouncers(launcher), Operations()
         self._stack.push_async_callback(pgbouncers.stop)
@@ -116,7 +122,7 @@ class Emulator:
             computes,
             signer,
             faults,
-            context,
+            contexts,
             pgbouncers=pgbouncers,
             dialect=options.dialect,
         )
@@ -151,6 +157,7 @@ class Emulator:
         self.facts = self._collect_facts(default, state, port, url)
         socket = computes.get(default.branch).server.socket
         self.facts["postgres_socket"] = str(socket)
+        self.facts["new_ca_file"] = str(new_ca_file)
         admin_api.facts = self.facts
         name = self.environment["ENDPOINT_NAME"]
         self._log(f"serving {name}: API at {api_url}, Postgres on port {port}")

@@ -125,6 +125,18 @@ FAULTS = {
         {"count": 0.0, "issued_before": 0.0, "message": "jwt"},
         {"message": tuple(MESSAGES)},
     ),
+    "direct-tls": Fault(
+        "direct TLS (sslnegotiation=direct) fails, and TLS after an SSLRequest works: "
+        "mode=reject (an error without TLS), reset (as PostgreSQL before 17), silent "
+        "(no response), no-alpn (no ALPN in the handshake, and no response after it) "
+        "or close (the server closes after the handshake)",
+        {"mode": "reject"},
+        {"mode": ("reject", "reset", "silent", "no-alpn", "close")},
+    ),
+    "new-authority": Fault(
+        "the gateway's certificate comes from another authority, whose root is in the "
+        "file new_ca_file of GET /_local/facts"
+    ),
     "reset-connections": Fault(
         "open connections are reset once: state=all, idle or busy",
         {"state": "all"},

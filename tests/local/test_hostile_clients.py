@@ -30,6 +30,7 @@ from django_lakebase.local.postgres.launcher import Launcher
 from django_lakebase.local.state.model import WorkspaceState
 from django_lakebase.local.tokens import Signer, generate_key
 
+HOST = "ep-x.database.local-1.lakebase.test"
 SSL_REQUEST = wire.packet(wire.SSL_REQUEST.to_bytes(4, "big"))
 CHUNKS = st.lists(st.binary(max_size=40), max_size=6)
 # Valid beginnings, after which random bytes reach more code than they do alone.
@@ -69,10 +70,10 @@ def ca_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server_context(ca_file):
-    """Return the TLS context of a gateway."""
-    host = "ep-x.database.local-1.lakebase.test"
-    return certs.CertificateAuthority(ca_file).server_context(host)
+def contexts(ca_file):
+    """Return the TLS contexts of a gateway."""
+    authority = certs.CertificateAuthority(ca_file)
+    return certs.GatewayContexts(authority, authority, HOST)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def signer():
 
 
 @pytest.fixture(scope="module")
-def serve_gateway(server_context, signer, tmp_path_factory):
+def serve_gateway(contexts, signer, tmp_path_factory):
     """
     Return a context manager that runs a gateway without any PostgreSQL server.
 
@@ -106,7 +107,7 @@ def serve_gateway(server_context, signer, tmp_path_factory):
             Computes(launcher),
             signer,
             FaultRegistry(),
-            server_context,
+            contexts,
             pgbouncers=PgBouncers(launcher),
         )
         port = await gateway.start(0)

@@ -130,6 +130,7 @@ class AdminApi:
             "requests": dict(self._api.requests),
             "credentials_issued": self._credentials.issued,
             "logins": counters.logins,
+            "direct_logins": counters.direct_logins,
             "rejections": counters.rejections,
             "open_connections": len(self._gateway.connections),
         }

@@ -44,6 +44,8 @@ class RelayConnection(asyncio.BufferedProtocol):
         self._peer: RelayConnection | None = None
         self._is_paused = False
         self.is_secure = False
+        # Whether TLS started without an SSLRequest.
+        self.is_direct = False
         self.is_idle = False
         # The folder of the server that the client logs in to.
         self.folder = ""
@@ -136,14 +138,25 @@ class RelayConnection(asyncio.BufferedProtocol):
         secure = transport and transport.get_extra_info("ssl_object")
         return getattr(secure, "lakebase_server_name", None) or ""
 
-    async def read(self, count: int) -> bytes:
-        """Return exactly *count* bytes. Raises EOFError if the client closes first."""
+    @property
+    def alpn_protocol(self) -> str:
+        """The protocol that the TLS handshake agreed on (ALPN), or an empty string."""
+        transport = self._transport
+        secure = transport and transport.get_extra_info("ssl_object")
+        return (secure and secure.selected_alpn_protocol()) or ""
+
+    async def peek(self, count: int) -> bytes:
+        """Return *count* bytes, and keep them. Raises EOFError as `read` does."""
         while len(self._buffer) < count:
             if self._is_eof:
                 raise EOFError
             self._has_data.clear()
             await self._has_data.wait()
-        data = bytes(self._buffer[:count])
+        return bytes(self._buffer[:count])
+
+    async def read(self, count: int) -> bytes:
+        """Return exactly *count* bytes. Raises EOFError if the client closes first."""
+        data = await self.peek(count)
         del self._buffer[:count]
         self._set_reading(on=True)
         return data
@@ -161,26 +174,36 @@ class RelayConnection(asyncio.BufferedProtocol):
                 side._set_reading(on=not on)
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
-        """Start TLS on this connection, as the server. Raises OSError or EOFError."""
-        if self._transport is None or self._buffer:
-            # Plaintext before the handshake may be injected:
-            # https://www.postgresql.org/support/security/CVE-2021-23214/
+        """
+        Start TLS on this connection, as the server. Raises OSError or EOFError.
+
+        Bytes in the buffer are the beginning of the client's handshake.
+        """
+        transport = self._transport
+        if transport is None:
             raise EOFError
         loop = asyncio.get_running_loop()
+        if self._buffer:
+            # Runs after `start_tls` has set the TLS protocol and paused reading, and
+            # before the callbacks that start the handshake and resume reading.
+            loop.call_soon(self._pass_to_tls, transport)
         try:
             secure = await loop.start_tls(
-                self._transport,
-                self,
-                context,
-                server_side=True,
-                ssl_handshake_timeout=20,
+                transport, self, context, server_side=True, ssl_handshake_timeout=20
             )
         except BaseException:
             # asyncio does not call connection_lost if the handshake fails.
-            self._transport.abort()
+            transport.abort()
             self.connection_lost(None)
             raise
         self._transport, self.is_secure = secure, True
+
+    def _pass_to_tls(self, transport: asyncio.Transport) -> None:
+        protocol = cast("asyncio.BufferedProtocol", transport.get_protocol())
+        count = len(self._buffer)
+        protocol.get_buffer(count)[:count] = self._buffer
+        self._buffer.clear()
+        protocol.buffer_updated(count)
 
     def pair_with(self, other: "RelayConnection") -> None:
         """Forward the buffered bytes, and then all bytes between the connections."""

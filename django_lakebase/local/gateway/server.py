@@ -2,12 +2,14 @@
 The gateway: the server that clients connect to, as they connect to the service.
 
 How it works. A `RelayConnection` buffers a client's bytes until the login is complete.
-The gateway requires TLS, finds the endpoint by the host name in the TLS handshake,
-requests the password, checks the token, and logs in to PostgreSQL over a Unix socket
-with trust authentication. It then pairs the two connections, which forward bytes
-without parsing them. For a role with a native password, the gateway does not request
-the password: it forwards the SCRAM login to PostgreSQL, or to the pooler in front of
-it. Everything runs in the event loop's thread and needs no lock.
+The gateway requires TLS, which starts after an SSLRequest or directly (libpq's
+``sslnegotiation=direct``); the first byte tells which. The gateway finds the endpoint
+by the host name in the TLS handshake, requests the password, checks the token, and logs
+in to PostgreSQL over a Unix socket with trust authentication. It then pairs the two
+connections, which forward bytes without parsing them. For a role with a native
+password, the gateway does not request the password: it forwards the SCRAM login to
+PostgreSQL, or to the pooler in front of it. Everything runs in the event loop's thread
+and needs no lock.
 
 The latency fault adds a `LatencyProxy` in front of the whole gateway, so that it also
 delays the TLS handshake and the login.
@@ -21,6 +23,7 @@ import time
 from typing import Any
 
 from django_lakebase.local import login_errors
+from django_lakebase.local.certs import ALPN_PROTOCOL, GatewayContexts
 from django_lakebase.local.faults import FaultRegistry
 from django_lakebase.local.login_errors import Dialect, ErrorResponse
 from django_lakebase.local.postgres import sql
@@ -41,14 +44,18 @@ CLOSE_TIMEOUT = 5.0
 
 
 class Counters:
-    """The number of logins and rejections since the last reset."""
+    """
+    The number of logins and rejections since the last reset.
+
+    *direct_logins* counts the logins with direct TLS, which are also in *logins*.
+    """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """Set all counters to 0."""
-        self.logins = self.rejections = 0
+        self.logins = self.direct_logins = self.rejections = 0
 
 
 class Gateway:
@@ -60,15 +67,15 @@ class Gateway:
         computes: Computes,
         signer: Signer,
         faults: FaultRegistry,
-        context: ssl.SSLContext,
+        contexts: GatewayContexts,
         *,
         pgbouncers: PgBouncers,
         dialect: Dialect = Dialect.LIKELY,
     ) -> None:
-        self._computes, self._faults, self._context = computes, faults, context
+        self._computes, self._faults, self._contexts = computes, faults, contexts
         self._auth = LoginAuthenticator(state, signer, faults, dialect)
         self._pgbouncers = pgbouncers
-        self._context.sni_callback = _store_server_name
+        self._contexts.set_sni_callback(_store_server_name)
         self._listeners: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.counters = Counters()
@@ -205,7 +212,15 @@ class Gateway:
         await self._relay(connection, body, compute.server.socket)
 
     async def _read_startup(self, connection: RelayConnection) -> bytes | None:
-        """Return the body of the StartupMessage, or None after a cancel request."""
+        """
+        Return the body of the StartupMessage, or None if none follows.
+
+        None follows a cancel request, and a TLS handshake without ALPN.
+        """
+        is_direct = await connection.peek(1) == wire.TLS_HANDSHAKE
+        if is_direct and not await self._start_direct_tls(connection):
+            connection.close()
+            return None
         while True:
             body = await self._read_packet(connection)
             code = wire.request_code(body)
@@ -216,14 +231,39 @@ class Gateway:
             if code == wire.GSS_REQUEST:
                 connection.write(b"N")
             elif code == wire.SSL_REQUEST and not connection.is_secure:
+                # Plaintext before the handshake may be injected:
+                # https://www.postgresql.org/support/security/CVE-2021-23214/
                 if connection.has_unread:
                     raise LoginRejectedError(login_errors.unencrypted_data())
                 connection.write(b"S")
-                await connection.start_tls(self._context)
+                await connection.start_tls(self._get_context())
             elif connection.is_secure:
                 return body
             else:
                 raise LoginRejectedError(login_errors.no_tls(code))
+
+    async def _start_direct_tls(self, connection: RelayConnection) -> bool:
+        """
+        Start TLS without an SSLRequest; return whether a StartupMessage may follow.
+
+        As in PostgreSQL 17, the client must offer its protocol with ALPN:
+        https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL
+        """
+        mode = (self._faults.get("direct-tls") or {}).get("mode")
+        if mode == "reject":
+            raise wire.ProtocolError("invalid length of startup packet")
+        if mode == "reset":
+            raise ConnectionResetError
+        if mode != "silent":
+            await connection.start_tls(self._get_context(has_alpn=mode != "no-alpn"))
+        if mode in ("silent", "no-alpn"):
+            await connection.closed.wait()
+        connection.is_direct = True
+        return mode is None and connection.alpn_protocol == ALPN_PROTOCOL
+
+    def _get_context(self, *, has_alpn: bool = True) -> ssl.SSLContext:
+        is_new_authority = self._faults.get("new-authority") is not None
+        return self._contexts.get(is_new_authority=is_new_authority, has_alpn=has_alpn)
 
     async def _read_packet(self, connection: RelayConnection) -> bytes:
         length = wire.packet_length(await connection.read(wire.LENGTH_SIZE))
@@ -266,6 +306,7 @@ class Gateway:
             )
         upstream.write(wire.packet(startup))
         self.counters.logins += 1
+        self.counters.direct_logins += connection.is_direct
         connection.pair_with(upstream)
 
     async def _cancel(self, body: bytes) -> None:
