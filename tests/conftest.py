@@ -11,6 +11,7 @@ from django.db.utils import load_backend
 
 from django_lakebase import pool
 from django_lakebase.base import DatabaseWrapper
+from django_lakebase.connect import tls
 from django_lakebase.local.client import LocalLakebase
 from tests.helpers.credential_cache import forget_credentials
 from tests.helpers.engine_threads import join_threads
@@ -33,6 +34,7 @@ def local(lakebase: LocalLakebase) -> Iterator[LocalLakebase]:
     """Yield the local Lakebase without faults and with counters at zero."""
     lakebase.clear_faults()
     forget_credentials()
+    tls.reset()
     lakebase.reset_counters()
     yield lakebase
     lakebase.clear_faults()

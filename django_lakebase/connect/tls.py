@@ -69,19 +69,18 @@ def probe(
     *,
     direct: bool = True,
     ca_file: str = "",
-    timeout: float = PROBE_TIMEOUT,
 ) -> ProbeResult | None:
     """
     Make a TLS handshake with the server *host* at *address*, without a login.
 
     With *direct*, tries direct TLS first. Verifies the certificate against *ca_file* if
     there is one, but not that it is for *host*. Each of the two handshakes may take
-    *timeout* seconds. Returns None if there was none.
+    `PROBE_TIMEOUT` seconds. Returns None if there was none.
     """
     for is_direct in (True, False) if direct else (False,):
         # A server may reject direct TLS in any way, and may also never answer.
         with contextlib.suppress(OSError, ValueError):
-            with socket.create_connection(address, timeout) as plain:
+            with socket.create_connection(address, PROBE_TIMEOUT) as plain:
                 handshake = _handshake(plain, host, ca_file, is_direct=is_direct)
             if handshake is not None:
                 return handshake

@@ -149,11 +149,12 @@ def serving(serve):
     ],
 )
 def test_only_agreement_on_the_protocol_means_direct_tls(
-    authority, kind, protocols, is_direct
+    authority, kind, protocols, is_direct, monkeypatch
 ):
     """A load balancer may speak TLS, but pass the bytes to an old server."""
+    monkeypatch.setattr(tls, "PROBE_TIMEOUT", 0.3)
     with serving(kind(context_of(authority, *protocols))) as address:
-        found = tls.probe(address, HOST, timeout=0.3)
+        found = tls.probe(address, HOST)
 
     assert found is not None
     assert (found.is_direct, found.version) == (is_direct, "TLSv1.3")
