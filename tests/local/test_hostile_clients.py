@@ -43,6 +43,8 @@ PREFIXES = st.sampled_from(
         wire.packet(wire.GSS_REQUEST.to_bytes(4, "big")),
         wire.packet(wire.CANCEL_REQUEST.to_bytes(4, "big") + b"12345678"),
         (10004).to_bytes(4, "big") + b"\x00\x03\x00\x00user\0",
+        # The beginning of a direct TLS handshake.
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ]
 )
 
@@ -165,6 +167,51 @@ async def send(port, chunks, tls_context=None):
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return response
+
+
+async def exchange_over_direct_tls(port, tls_context, request, chunk_size):
+    """
+    Start direct TLS, send *request*, and return the first bytes of the response.
+
+    Each write has at most *chunk_size* bytes.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = tls_context.wrap_bio(incoming, outgoing, server_hostname=HOST)
+
+    async def run_step(step):
+        while True:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                return step()
+            while data := outgoing.read(chunk_size):
+                writer.write(data)
+                await writer.drain()
+                await asyncio.sleep(0)
+            incoming.write(await reader.read(MAX_BUFFERED))
+
+    await run_step(client.do_handshake)
+    client.write(request)
+    response = await run_step(lambda: client.read(MAX_BUFFERED))
+    writer.close()
+    await writer.wait_closed()
+    return response
+
+
+@pytest.mark.parametrize("chunk_size", [1, 100, MAX_BUFFERED])
+def test_direct_tls_works_however_its_bytes_are_divided(
+    run, serve_gateway, ca_file, chunk_size
+):
+    """The gateway has read some of them when it recognizes TLS by the first byte."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.set_alpn_protocols([certs.ALPN_PROTOCOL])
+
+    async def main():
+        async with serve_gateway() as (_, port):
+            return await exchange_over_direct_tls(
+                port, context, wire.startup({}), chunk_size
+            )
+
+    assert b"Parameter 'user' is missing" in run(main())
 
 
 @settings(deadline=None, max_examples=60)

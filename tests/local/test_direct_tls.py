@@ -1,0 +1,224 @@
+"""Direct TLS (sslnegotiation=direct), its faults, and the server's certificate."""
+
+import contextlib
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import errors, pq
+
+from django_lakebase.local.certs import ALPN_PROTOCOL
+from django_lakebase.local.gateway import wire
+
+needs_libpq_17 = pytest.mark.skipif(
+    pq.version() < 170000, reason="libpq supports direct TLS from version 17"
+)
+SSL_REQUEST = wire.packet(wire.SSL_REQUEST.to_bytes(4, "big"))
+DIRECT = {"sslnegotiation": "direct"}
+
+
+@pytest.fixture
+def open_socket(local):
+    """Return a function that opens a TCP connection to the gateway."""
+
+    def open_socket():
+        address = local.facts["hostaddr"], local.facts["port"]
+        return socket.create_connection(address, timeout=10)
+
+    return open_socket
+
+
+@pytest.fixture
+def start_tls(local, open_socket):
+    """Return a function that opens a connection and starts TLS, direct or not."""
+    with contextlib.ExitStack() as stack:
+
+        def start_tls(alpn=(), *, is_direct=True):
+            context = ssl.create_default_context(cafile=local.facts["ca_file"])
+            if alpn:
+                context.set_alpn_protocols(list(alpn))
+            with open_socket() as plain:
+                if not is_direct:
+                    plain.sendall(SSL_REQUEST)
+                    assert plain.recv(1) == b"S"
+                # This detaches the socket of *plain*.
+                client = context.wrap_socket(plain, server_hostname=local.facts["host"])
+            return stack.enter_context(client)
+
+        yield start_tls
+
+
+@needs_libpq_17
+@pytest.mark.parametrize("latency", [0, 5])
+def test_direct_logins_are_counted_among_all_logins(connect, local, latency):
+    """With latency, a proxy in front of the gateway receives the first byte."""
+    with local.fault("latency", ms=latency) if latency else contextlib.nullcontext():
+        connect().close()
+        with connect(**DIRECT) as session:
+            assert session.execute("SELECT 1").fetchone() == (1,)
+
+    counters = local.fetch_counters()
+    assert (counters["logins"], counters["direct_logins"]) == (2, 1)
+
+
+@needs_libpq_17
+def test_native_password_is_accepted_over_direct_tls(connect, native_login):
+    with connect(**native_login, **DIRECT) as session:
+        assert session.info.user == native_login["user"]
+
+
+@needs_libpq_17
+def test_rejection_reaches_a_client_with_direct_tls(connect, login_error, local):
+    error = login_error(**DIRECT, host="127.0.0.1", sslmode="require")
+
+    assert "does not have SNI" in error
+    assert local.fetch_counters()["direct_logins"] == 0
+
+
+@needs_libpq_17
+def test_cancel_request_over_direct_tls_cancels_the_statement(connect):
+    """From libpq 17 on, cancel_safe uses the TLS settings of the connection."""
+    with connect(**DIRECT) as session, connect() as observer:
+        sleeping = (
+            "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
+        )
+
+        def cancel():
+            while not observer.execute(
+                sleeping, (session.info.backend_pid,)
+            ).fetchone():
+                pass
+            session.cancel_safe()
+
+        thread = threading.Thread(target=cancel)
+        thread.start()
+        with pytest.raises(errors.QueryCanceled):
+            session.execute("SELECT pg_sleep(60)")
+        thread.join()
+
+
+# ALPN.
+
+
+@pytest.mark.parametrize("is_direct", [True, False])
+def test_alpn_agrees_on_postgresql(start_tls, is_direct):
+    client = start_tls(["h2", ALPN_PROTOCOL], is_direct=is_direct)
+
+    assert client.selected_alpn_protocol() == ALPN_PROTOCOL
+
+
+@pytest.mark.parametrize("alpn", [(), ("h2",)])
+def test_direct_tls_without_the_alpn_protocol_is_closed(start_tls, connect, alpn):
+    """PostgreSQL 17 sends no message either."""
+    client = start_tls(alpn)
+    with contextlib.suppress(ConnectionError):
+        assert client.recv(1) == b""
+
+    connect().close()
+
+
+def test_tls_after_an_ssl_request_needs_no_alpn(start_tls):
+    client = start_tls(is_direct=False)
+    client.sendall(wire.startup({}))
+
+    assert b"Parameter 'user' is missing" in client.recv(1000)
+
+
+def test_ssl_request_inside_direct_tls_is_rejected(start_tls):
+    client = start_tls([ALPN_PROTOCOL])
+    client.sendall(SSL_REQUEST)
+
+    assert b"unsupported frontend protocol" in client.recv(1000)
+
+
+# The fault direct-tls.
+
+
+@needs_libpq_17
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("reject", "wrong version number"),
+        ("reset", "unexpected eof|reset by peer|closed"),
+        ("no-alpn", "without ALPN"),
+        ("close", "unexpected eof|reset by peer|closed"),
+    ],
+)
+def test_direct_tls_fault_affects_only_direct_logins(
+    connect, login_error, local, mode, message
+):
+    with local.fault("direct-tls", mode=mode):
+        with pytest.raises(psycopg.OperationalError, match=message):
+            connect(**DIRECT)
+        connect().close()
+    connect(**DIRECT).close()
+
+    counters = local.fetch_counters()
+    assert (counters["logins"], counters["direct_logins"]) == (2, 1)
+
+
+def test_direct_tls_fault_silent_sends_nothing_until_the_client_closes(
+    open_socket, local
+):
+    with local.fault("direct-tls", mode="silent"), open_socket() as client:
+        client.sendall(b"\x16\x03\x01\x02\x00\x01")
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""
+
+
+def test_direct_tls_fault_no_alpn_sends_nothing_after_the_handshake(start_tls, local):
+    """As a load balancer does that ends the TLS connection itself."""
+    with local.fault("direct-tls", mode="no-alpn"):
+        client = start_tls([ALPN_PROTOCOL])
+        client.sendall(wire.startup({}))
+        assert client.selected_alpn_protocol() is None
+        # Fails if anything was received before the end of the TLS session.
+        client.unwrap().close()
+
+
+def test_direct_tls_fault_close_agrees_on_alpn_and_closes(start_tls, local):
+    """A probe of the handshake succeeds, but no login does."""
+    with local.fault("direct-tls", mode="close"):
+        client = start_tls([ALPN_PROTOCOL])
+
+        assert client.selected_alpn_protocol() == ALPN_PROTOCOL
+        assert client.recv(1) == b""
+
+
+# Certificates.
+
+
+def load_root_subjects(ca_file):
+    """Return the subjects of the certificates in *ca_file*."""
+    context = ssl.create_default_context(cafile=ca_file)
+    return [certificate["subject"] for certificate in context.get_ca_certs()]
+
+
+def test_server_sends_the_intermediate_certificate_and_clients_need_only_the_root(
+    start_tls, local
+):
+    """The handshake verifies the certificate with the root only."""
+    issuer = start_tls([ALPN_PROTOCOL]).getpeercert()["issuer"]
+
+    [root] = load_root_subjects(local.facts["ca_file"])
+    assert issuer != root
+
+
+@pytest.mark.parametrize("options", [{}, pytest.param(DIRECT, marks=needs_libpq_17)])
+def test_new_authority_fault_replaces_the_root_until_cleared(
+    connect, login_error, local, tmp_path, options
+):
+    """A file with both roots keeps working, as a bundle of public authorities does."""
+    old, new = local.facts["ca_file"], local.facts["new_ca_file"]
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(Path(old).read_text() + Path(new).read_text())
+    with local.fault("new-authority"):
+        assert "certificate verify failed" in login_error(**options)
+        connect(**options, sslrootcert=new).close()
+        connect(**options, sslrootcert=bundle).close()
+    connect(**options).close()
+    connect(**options, sslrootcert=bundle).close()
+    assert "certificate verify failed" in login_error(**options, sslrootcert=new)
