@@ -127,9 +127,9 @@ FAULTS = {
     ),
     "direct-tls": Fault(
         "direct TLS (sslnegotiation=direct) fails, and TLS after an SSLRequest works: "
-        "mode=reject (an error without TLS), reset (as PostgreSQL before 17), silent "
-        "(no response), no-alpn (no ALPN in the handshake, and no response after it) "
-        "or close (the server closes after the handshake)",
+        "mode=reject (an error without TLS), reset (closed immediately, as by "
+        "PostgreSQL before 17), silent (no response), no-alpn (closed after a "
+        "handshake without ALPN) or close (closed after a handshake with ALPN)",
         {"mode": "reject"},
         {"mode": ("reject", "reset", "silent", "no-alpn", "close")},
     ),
