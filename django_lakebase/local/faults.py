@@ -134,8 +134,8 @@ FAULTS = {
         {"mode": ("reject", "reset", "silent", "no-alpn", "close")},
     ),
     "new-authority": Fault(
-        "the gateway's certificate comes from another authority, whose root is in the "
-        "file new_ca_file of GET /_local/facts"
+        "the gateway's certificate comes from another authority, which PGSSLROOTCERT "
+        "does not contain"
     ),
     "reset-connections": Fault(
         "open connections are reset once: state=all, idle or busy",

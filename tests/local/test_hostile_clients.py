@@ -66,15 +66,22 @@ def run(request):
 
 
 @pytest.fixture(scope="module")
-def ca_file(tmp_path_factory):
-    """Return where the certificate authority's certificate is written."""
-    return tmp_path_factory.mktemp("tls") / "ca.pem"
+def authority():
+    """Return the certificate authority of all gateways."""
+    return certs.CertificateAuthority()
 
 
 @pytest.fixture(scope="module")
-def contexts(ca_file):
+def ca_file(authority, tmp_path_factory):
+    """Return the file of the root certificate."""
+    ca_file = tmp_path_factory.mktemp("tls") / "ca.pem"
+    ca_file.write_bytes(authority.root_pem)
+    return ca_file
+
+
+@pytest.fixture(scope="module")
+def contexts(authority):
     """Return the TLS contexts of a gateway."""
-    authority = certs.CertificateAuthority(ca_file)
     return certs.GatewayContexts(authority, authority, HOST)
 
 
