@@ -31,6 +31,7 @@ from benchmarks.measurement import Measurement, Skipped
 
 BENCHMARKS: dict[str, Callable[..., Iterator[report.Result]]] = {
     "connect": connect.connect,
+    "verified-tls": connect.verified_tls,
     "token-lifetimes": connect.token_lifetimes,
     "shared-cache": connect.shared_cache,
     "rotation": rotation.rotation,

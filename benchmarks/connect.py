@@ -1,8 +1,13 @@
 """Benchmarks of connecting: duration, round trips and credentials fetched."""
 
 import contextlib
+import os
+import socket
+import statistics
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from django.db import OperationalError
@@ -15,13 +20,19 @@ from benchmarks.measurement import (
     measure,
     measure_alternately,
     measure_in_threads,
+    ratio_of,
 )
+from benchmarks.process_startup import ChildProcesses
 from benchmarks.round_trip_counter import RoundTripCounter
 from django_lakebase.auth import registry
 from django_lakebase.local.client import LocalLakebase
 
 # Milliseconds of each round trip, rounds, and the goal.
-LATENCIES = ((0, 300, 1.05), (1, 200, 0.95), (10, 60, 0.9))
+LATENCIES = ((0, 300, 1.05), (1, 200, 0.85), (10, 60, 0.7))
+# The engine may use direct TLS only after its first connections.
+COUNTED_CONNECTIONS = 10
+VERIFIED = {"sslmode": "verify-full", "sslrootcert": "system"}
+UNVERIFIED = {"sslmode": "require"}
 CACHE_THREADS, CACHE_CONNECTIONS = 50, 2000
 LIFETIME_THREADS, LIFETIME_CONNECTIONS, LIFETIMES = 64, 10_000, 3
 
@@ -62,7 +73,7 @@ def count_round_trips(local: LocalLakebase) -> Measurement:
     ):
         port = str(counter.port)
         ours, theirs = (
-            min(_round_trips(counter, connection) for _ in range(5))
+            min(_round_trips(counter, connection) for _ in range(COUNTED_CONNECTIONS))
             for connection in (
                 backends.lakebase_connection(PORT=port),
                 backends.stock_connection(local, PORT=port),
@@ -71,15 +82,80 @@ def count_round_trips(local: LocalLakebase) -> Measurement:
     return Measurement(
         name="round trips of opening and closing a connection, counted on the wire",
         value=f"{ours} and {theirs}",
-        goal="exactly one fewer",
-        is_met=theirs - ours == 1,
+        goal="at least one fewer",
+        is_met=ours < theirs,
     )
 
 
 def _round_trips(counter: RoundTripCounter, connection: Any) -> int:
     connection.connect()
+    descriptor = os.dup(connection.connection.pgconn.socket)
+    with socket.socket(fileno=descriptor) as client:
+        port = client.getsockname()[1]
     connection.close()
-    return counter.take()
+    return counter.take(port)
+
+
+def verified_tls(*, quick: bool) -> Iterator[Measurement]:
+    """Compare verification with a bundle of authorities to no verification."""
+    with backends.running_lakebase() as local, _system_bundle(local):
+        pair = [
+            backends.lakebase_connection(alias, OPTIONS=options)
+            for alias, options in (("verified", VERIFIED), ("unverified", UNVERIFIED))
+        ]
+        seconds = measure_alternately(
+            [connection.connect for connection in pair],
+            300 // (10 if quick else 1),
+            after=lambda: [connection.close() for connection in pair],
+        )
+        yield compare("connect, verify-full / require", seconds, 1.05)
+        yield _compare_connection_memory(rounds=2 if quick else 5)
+
+
+def _compare_connection_memory(rounds: int) -> Measurement:
+    pair = [
+        ChildProcesses({"ENGINE": backends.LAKEBASE, "OPTIONS": options})
+        for options in (VERIFIED, UNVERIFIED)
+    ]
+    for _ in range(rounds):
+        for children in pair:
+            children.run("open")
+    verified, unverified = (children.megabytes("open") for children in pair)
+    ratio = ratio_of(verified, unverified)
+    medians = [statistics.median(values) * 1024 for values in (verified, unverified)]
+    limit = 1.1
+    return Measurement(
+        name="memory (PSS) of each open connection, verify-full / require",
+        value=f"{ratio}: {medians[0]:.0f} KB and {medians[1]:.0f} KB",
+        goal=f"<= {limit:g}",
+        is_met=ratio.value <= limit,
+        ratio=ratio,
+        limit=limit,
+    )
+
+
+@contextlib.contextmanager
+def _system_bundle(local: LocalLakebase) -> Iterator[None]:
+    """
+    Have the engine find the public authorities, with the emulator's among them.
+
+    The variables of the emulator that name its authority are not set meanwhile.
+    """
+    # A dependency of the SDK.
+    import certifi
+
+    names = ("PGSSLMODE", "PGSSLROOTCERT")
+    saved = {name: os.environ.pop(name) for name in names}
+    with tempfile.NamedTemporaryFile("w") as bundle:
+        for path in (certifi.where(), local.facts["ca_file"]):
+            bundle.write(Path(path).read_text())
+        bundle.flush()
+        os.environ["SSL_CERT_FILE"] = bundle.name
+        try:
+            yield
+        finally:
+            del os.environ["SSL_CERT_FILE"]
+            os.environ.update(saved)
 
 
 def shared_cache(*, quick: bool) -> Iterator[Measurement]:

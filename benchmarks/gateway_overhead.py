@@ -84,12 +84,14 @@ def _enable_tls(unix_socket: Path, port: int) -> str:
     folder = unix_socket.parent.parent
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "direct-ca.pem"))
-    certificate = authority.issue_cert("direct.test")
+    # As in the gateway, an intermediate authority issues the certificate.
+    certificate = authority.create_child_ca().issue_cert("direct.test")
+    chain = b"".join(pem.bytes() for pem in certificate.cert_chain_pems)
     for name, pem in (
-        ("direct.key", certificate.private_key_pem),
-        ("direct.pem", certificate.cert_chain_pems[0]),
+        ("direct.key", certificate.private_key_pem.bytes()),
+        ("direct.pem", chain),
     ):
-        pem.write_to_path(str(folder / name))
+        (folder / name).write_bytes(pem)
         (folder / name).chmod(0o600)
         if os.geteuid() == 0:
             owner = pwd.getpwuid(folder.stat().st_uid)

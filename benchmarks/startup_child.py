@@ -1,7 +1,9 @@
 """
-A process that the startup benchmark starts: it measures the way to its first query.
+A process that the benchmarks start: it measures the way to its first query.
 
     python -m benchmarks.startup_child fresh | forked | forked-warm | forked-warmed-up
+
+With the argument "open" it measures the memory of open connections instead.
 
 The variable BENCH_DATABASES holds its DATABASES as JSON. It prints its results as JSON.
 """
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 WORKERS = 4
+# Connections that are opened to measure their memory, and before that.
+OPEN, OPENED_BEFORE = 100, 50
 
 marks: list[tuple[str, float]] = []
 
@@ -107,6 +111,19 @@ def measure_forked(parent: str) -> dict[str, Any]:
     }
 
 
+def measure_open() -> dict[str, Any]:
+    """Return the memory that each open connection takes."""
+    connection = set_up()
+    for _ in range(OPENED_BEFORE):
+        connection.connect()
+        connection.close()
+    before = memory()
+    connections = [connection.copy() for _ in range(OPEN)]
+    for opened in connections:
+        opened.connect()
+    return {"megabytes": (memory() - before) / OPEN}
+
+
 class Worker:
     """A forked child that runs a query; *seconds* is how long that took."""
 
@@ -144,4 +161,5 @@ class Worker:
 if __name__ == "__main__":
     mark("interpreter")
     mode = sys.argv[1]
-    print(json.dumps(measure_fresh() if mode == "fresh" else measure_forked(mode)))
+    measure = {"fresh": measure_fresh, "open": measure_open}.get(mode)
+    print(json.dumps(measure() if measure else measure_forked(mode)))

@@ -2,7 +2,6 @@
 
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import trustme
@@ -13,15 +12,15 @@ ALPN_PROTOCOL = "postgresql"
 
 class CertificateAuthority:
     """
-    A new certificate authority, whose root certificate is written to *ca_file*.
+    A new certificate authority; *root_pem* is the certificate that clients trust.
 
     As on the internet, an intermediate authority issues the certificates of servers,
     and a server sends its own certificate and that of the intermediate authority.
     """
 
-    def __init__(self, ca_file: Path) -> None:
+    def __init__(self) -> None:
         root = trustme.CA(organization_name="django_lakebase local")
-        root.cert_pem.write_to_path(str(ca_file))
+        self.root_pem = root.cert_pem.bytes()
         self._intermediate = root.create_child_ca()
 
     def server_context(self, *names: str) -> ssl.SSLContext:

@@ -105,15 +105,14 @@ class Emulator:
         store: StateStore,
     ) -> None:
         options, default = self._options, _get_default_endpoint(state)
+        authority, new_authority = CertificateAuthority(), CertificateAuthority()
         ca_file = launcher.directory / "ca.pem"
-        new_ca_file = launcher.directory / "new-ca.pem"
-        authority, host = CertificateAuthority(ca_file), default.endpoint.host()
-        contexts = GatewayContexts(
-            authority,
-            CertificateAuthority(new_ca_file),
-            host,
-            f"*.{host.partition('.')[2]}",
-        )
+        ca_file.write_bytes(authority.root_pem)
+        ca_bundle = launcher.directory / "ca-bundle.pem"
+        ca_bundle.write_bytes(authority.root_pem + new_authority.root_pem)
+        host = default.endpoint.host()
+        hosts = host, f"*.{host.partition('.')[2]}"
+        contexts = GatewayContexts(authority, new_authority, *hosts)
         signer, faults = Signer(state.signing_key), FaultRegistry()
         pgbouncers, operations = PgBouncers(launcher), Operations()
         self._stack.push_async_callback(pgbouncers.stop)
@@ -157,7 +156,7 @@ class Emulator:
         self.facts = self._collect_facts(default, state, port, url)
         socket = computes.get(default.branch).server.socket
         self.facts["postgres_socket"] = str(socket)
-        self.facts["new_ca_file"] = str(new_ca_file)
+        self.facts["ca_bundle"] = str(ca_bundle)
         admin_api.facts = self.facts
         name = self.environment["ENDPOINT_NAME"]
         self._log(f"serving {name}: API at {api_url}, Postgres on port {port}")

@@ -127,15 +127,15 @@ FAULTS = {
     ),
     "direct-tls": Fault(
         "direct TLS (sslnegotiation=direct) fails, and TLS after an SSLRequest works: "
-        "mode=reject (an error without TLS), reset (as PostgreSQL before 17), silent "
-        "(no response), no-alpn (no ALPN in the handshake, and no response after it) "
-        "or close (the server closes after the handshake)",
+        "mode=reject (an error without TLS), reset (closed immediately, as by "
+        "PostgreSQL before 17), silent (no response), no-alpn (closed after a "
+        "handshake without ALPN) or close (closed after a handshake with ALPN)",
         {"mode": "reject"},
         {"mode": ("reject", "reset", "silent", "no-alpn", "close")},
     ),
     "new-authority": Fault(
-        "the gateway's certificate comes from another authority, whose root is in the "
-        "file new_ca_file of GET /_local/facts"
+        "the gateway's certificate comes from another authority, which PGSSLROOTCERT "
+        "does not contain"
     ),
     "reset-connections": Fault(
         "open connections are reset once: state=all, idle or busy",

@@ -43,6 +43,8 @@ PREFIXES = st.sampled_from(
         wire.packet(wire.GSS_REQUEST.to_bytes(4, "big")),
         wire.packet(wire.CANCEL_REQUEST.to_bytes(4, "big") + b"12345678"),
         (10004).to_bytes(4, "big") + b"\x00\x03\x00\x00user\0",
+        # The beginning of a direct TLS handshake.
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ]
 )
 
@@ -64,15 +66,22 @@ def run(request):
 
 
 @pytest.fixture(scope="module")
-def ca_file(tmp_path_factory):
-    """Return where the certificate authority's certificate is written."""
-    return tmp_path_factory.mktemp("tls") / "ca.pem"
+def authority():
+    """Return the certificate authority of all gateways."""
+    return certs.CertificateAuthority()
 
 
 @pytest.fixture(scope="module")
-def contexts(ca_file):
+def ca_file(authority, tmp_path_factory):
+    """Return the file of the root certificate."""
+    ca_file = tmp_path_factory.mktemp("tls") / "ca.pem"
+    ca_file.write_bytes(authority.root_pem)
+    return ca_file
+
+
+@pytest.fixture(scope="module")
+def contexts(authority):
     """Return the TLS contexts of a gateway."""
-    authority = certs.CertificateAuthority(ca_file)
     return certs.GatewayContexts(authority, authority, HOST)
 
 
@@ -165,6 +174,51 @@ async def send(port, chunks, tls_context=None):
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return response
+
+
+async def exchange_over_direct_tls(port, tls_context, request, chunk_size):
+    """
+    Start direct TLS, send *request*, and return the first bytes of the response.
+
+    Each write has at most *chunk_size* bytes.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = tls_context.wrap_bio(incoming, outgoing, server_hostname=HOST)
+
+    async def run_step(step):
+        while True:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                return step()
+            while data := outgoing.read(chunk_size):
+                writer.write(data)
+                await writer.drain()
+                await asyncio.sleep(0)
+            incoming.write(await reader.read(MAX_BUFFERED))
+
+    await run_step(client.do_handshake)
+    client.write(request)
+    response = await run_step(lambda: client.read(MAX_BUFFERED))
+    writer.close()
+    await writer.wait_closed()
+    return response
+
+
+@pytest.mark.parametrize("chunk_size", [1, 100, MAX_BUFFERED])
+def test_direct_tls_works_however_its_bytes_are_divided(
+    run, serve_gateway, ca_file, chunk_size
+):
+    """The gateway has read some of them when it recognizes TLS by the first byte."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.set_alpn_protocols([certs.ALPN_PROTOCOL])
+
+    async def main():
+        async with serve_gateway() as (_, port):
+            return await exchange_over_direct_tls(
+                port, context, wire.startup({}), chunk_size
+            )
+
+    assert b"Parameter 'user' is missing" in run(main())
 
 
 @settings(deadline=None, max_examples=60)

@@ -1,5 +1,6 @@
 """The benchmarks, without their ten minutes."""
 
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from benchmarks.measurement import (
     measure_alternately,
     ratio_of,
 )
+from benchmarks.round_trip_counter import RoundTripCounter
 from django_lakebase.local.client import LocalLakebase
 
 RESULTS: Mapping[str, Sequence[report.Result]] = {
@@ -79,6 +81,27 @@ def test_charts_contain_their_values_as_text(tmp_path: Path):
     ):
         chart = (tmp_path / "charts" / f"{name}.svg").read_text()
         assert f">{label}</text>" in chart
+
+
+def test_round_trips_of_simultaneous_clients_are_counted_separately():
+    """A second client may be the engine's own, which opens connections in threads."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        RoundTripCounter.relaying_to(*server.getsockname()) as counter,
+    ):
+        address = "127.0.0.1", counter.port
+        with socket.create_connection(address) as first, server.accept()[0] as answerer:
+            first.sendall(b"1")
+            answerer.sendall(answerer.recv(1))
+            first.sendall(first.recv(1))
+            answerer.recv(1)
+            with socket.create_connection(address) as second, server.accept()[0] as end:
+                second.sendall(b"1")
+                end.recv(1)
+                second_port = second.getsockname()[1]
+            assert counter.take(second_port) == 1
+            first_port = first.getsockname()[1]
+        assert counter.take(first_port) == 2
 
 
 def test_connecting_takes_one_round_trip_fewer_than_stock(

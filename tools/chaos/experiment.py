@@ -81,9 +81,10 @@ def writer_environment(
         **local.env,
         # Without an address, names are resolved as in production.
         "LAKEBASE_HOSTADDR": "",
-        # The local authority is a public one, so the engine looks for the server's root.
+        # A bundle that, as public ones do, also contains the authority that the server
+        # changes to.
         "PGSSLROOTCERT": "system",
-        "SSL_CERT_FILE": local.facts["ca_file"],
+        "SSL_CERT_FILE": local.facts["ca_bundle"],
         "DJANGO_SETTINGS_MODULE": "tools.chaos.settings",
         "CHAOS_BUDGET": str(budget),
         "CHAOS_POOL": "1" if pool else "",

@@ -176,6 +176,11 @@ FAULTS = (
     ),
     _login("freeze-connections", "pool-exhausted"),
     _login("latency", "", ms=40),
+    *(
+        _login(f"direct-tls {mode}", "", "direct-tls", mode=mode)
+        for mode in ("reject", "reset", "silent", "no-alpn", "close")
+    ),
+    _login("new-authority", ""),
     _command(
         "fork during a refresh",
         "",

@@ -201,7 +201,7 @@ class RelayConnection(asyncio.BufferedProtocol):
     def _pass_to_tls(self, transport: asyncio.Transport) -> None:
         protocol = cast("asyncio.BufferedProtocol", transport.get_protocol())
         count = len(self._buffer)
-        protocol.get_buffer(count)[:count] = self._buffer
+        memoryview(protocol.get_buffer(count))[:count] = self._buffer
         self._buffer.clear()
         protocol.buffer_updated(count)
 

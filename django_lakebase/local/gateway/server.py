@@ -254,10 +254,9 @@ class Gateway:
             raise wire.ProtocolError("invalid length of startup packet")
         if mode == "reset":
             raise ConnectionResetError
-        if mode != "silent":
-            await connection.start_tls(self._get_context(has_alpn=mode != "no-alpn"))
-        if mode in ("silent", "no-alpn"):
+        if mode == "silent":
             await connection.closed.wait()
+        await connection.start_tls(self._get_context(has_alpn=mode != "no-alpn"))
         connection.is_direct = True
         return mode is None and connection.alpn_protocol == ALPN_PROTOCOL
 

@@ -15,8 +15,7 @@ PROTOCOL_3 = 3
 MAX_STARTUP_PACKET = 10000
 MAX_PASSWORD = 65536
 
-# The first byte of a TLS handshake. As the first byte of a packet, it would be part of an
-# invalid length.
+# The first byte of a TLS handshake; no valid packet length starts with it.
 TLS_HANDSHAKE = b"\x16"
 # Bytes of a length field, and of the request code in a packet before the login.
 LENGTH_SIZE = 4
