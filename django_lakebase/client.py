@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management import CommandError
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.postgresql.client import (
     DatabaseClient as PostgreSQLDatabaseClient,
@@ -30,6 +29,9 @@ class DatabaseClient(PostgreSQLDatabaseClient):
         try:
             super().runshell(parameters)
         except (LakebaseError, ImproperlyConfigured) as exc:
+            # Imported here, because every process imports this module with the engine.
+            from django.core.management import CommandError
+
             raise CommandError(str(exc)) from exc
 
     @classmethod

@@ -8,8 +8,8 @@ happened; the signal carries its class as the sender.
 import logging
 from collections import Counter
 from collections.abc import Hashable
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from . import process, signals
 from .failures.classify import classify, scrub
@@ -91,8 +91,7 @@ def clock_is_off(endpoint: str, skew: str) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectEvent:
+class ConnectEvent(NamedTuple):
     """The progress of opening one connection; *seconds* is the time since its start."""
 
     alias: str

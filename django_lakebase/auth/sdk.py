@@ -11,7 +11,6 @@ way to log in, `explain_login` finds the reason.
 
 import os
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -166,6 +165,8 @@ def _program_failure(
 
     *is_generic* means that the SDK's *text* says only that it found no login.
     """
+    import shlex  # Imported here, because only this failure needs it.
+
     program, command = PROGRAMS[method]
     if method == DATABRICKS_CLI:
         program = config.databricks_cli_path or program

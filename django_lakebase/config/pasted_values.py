@@ -15,7 +15,6 @@ TRUE_TEXTS = ("true", "1", "yes", "on")
 FALSE_TEXTS = ("false", "0", "no", "off", "")
 
 _QUOTES = "\"'"
-_USER_INFO = re.compile(r"://[^/\s]*@")
 
 
 def clean(text: str) -> str:
@@ -78,4 +77,4 @@ def parse_integer(value: Any) -> Any:
 
 def mask_user_info(text: str) -> str:
     """Return *text* with the user and password of any URL in it masked."""
-    return _USER_INFO.sub("://***@", text)
+    return re.sub(r"://[^/\s]*@", "://***@", text)

@@ -4,8 +4,8 @@ The types of the failure table: `Failure` (a row), `Source` and `Action`.
 They are separate from the table, which is loaded only when a failure occurs.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Source(StrEnum):
@@ -35,8 +35,7 @@ class Action(StrEnum):
     PROBE = "probe"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class Failure(NamedTuple):
     """
     One row of the failure table.
 

@@ -40,6 +40,18 @@ def test_engine_loads_neither_sdk_nor_pool():
     assert loaded == "set()"
 
 
+def test_engine_adds_only_its_own_modules_to_those_of_the_stock_backend():
+    added = run_python(
+        "import sys, django.db.backends.postgresql.base\n"
+        "stock = set(sys.modules)\n"
+        "import django_lakebase.base\n"
+        "added = set(sys.modules) - stock\n"
+        "print([m for m in added if m.partition('.')[0] != 'django_lakebase'])"
+    )
+
+    assert added == "[]"
+
+
 def test_package_loads_no_django():
     """Django imports the package as an app before the settings are complete."""
     loaded = run_python(
