@@ -9,11 +9,13 @@ the credential cache decide when to try again. Where the SDK says only that it f
 way to log in, `explain_login` finds the reason.
 """
 
+import importlib
 import os
 import re
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FunctionType
@@ -51,16 +53,39 @@ _PROGRAM_FAILED = (
 )
 # In seconds. The SDK takes 0 for "not set" and would use its default of 300.
 RETRY_TIMEOUT = 1
+# Attempts to import the SDK, and the seconds between them.
+IMPORT_ATTEMPTS = 5
+IMPORT_PAUSE = 0.05
 
 
 def import_sdk() -> None:
     """Import the SDK if it is not imported yet; raises ImportError."""
     with process.import_lock:
+        _import_package()
         from databricks.sdk.config import Config
 
         # Build the list of the SDK's settings under the lock: if two threads do so at
         # the same time, they fail with "dictionary changed size during iteration".
         Config.attributes()
+
+
+def _import_package() -> None:
+    """
+    Import the package; try again if another thread was importing it at the same time.
+
+    If two threads wait for each other's modules, Python ends one of the imports with an
+    error. A pause lets the other thread continue, and the next attempt waits for it.
+    """
+    for attempt in range(IMPORT_ATTEMPTS):
+        try:
+            importlib.import_module("databricks.sdk")
+        except Exception as exc:
+            is_missing = isinstance(exc, ModuleNotFoundError)
+            if is_missing or attempt == IMPORT_ATTEMPTS - 1:
+                raise
+            time.sleep(IMPORT_PAUSE)
+        else:
+            return
 
 
 @process.run_in_child
