@@ -8,6 +8,7 @@ child keeps them, with their credentials. Finding an `Access` does no I/O.
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 
 from django_lakebase import process
 from django_lakebase.config.target import Login, Target
@@ -26,8 +27,8 @@ _accesses: dict[tuple[Login, str], "Access"] = {}
 class CachedValue:
     """A value that is fetched once, and again after it has been marked stale."""
 
-    def __init__(self, fetch: Callable[[], str]) -> None:
-        self._call = SingleFlight(fetch, prepare=import_sdk)
+    def __init__(self, fetch: Callable[[], str], prepare: Callable[[], None]) -> None:
+        self._call = SingleFlight(fetch, prepare=prepare)
         self.value = ""
         self._is_stale = False
 
@@ -53,15 +54,16 @@ class Access:
 
     def __init__(self, login: Login, endpoint: str) -> None:
         self.workspace = workspace = Workspace(login)
+        prepare = partial(import_sdk, login)
         self.credentials = CredentialCache(
             lambda: workspace.issue_credential(endpoint),
             name=endpoint,
-            prepare=import_sdk,
+            prepare=prepare,
         )
         # False as soon as one of the aliases that share this object has opted out.
         self.refresh_before_fork = True
-        self.host = CachedValue(lambda: workspace.host(endpoint))
-        self.user = CachedValue(workspace.identity)
+        self.host = CachedValue(lambda: workspace.host(endpoint), prepare)
+        self.user = CachedValue(workspace.identity, partial(prepare, identity=True))
 
 
 def access_to(target: Target) -> Access:

@@ -1,18 +1,21 @@
 """
 The only module that imports databricks-sdk: creates clients, explains failed logins.
 
-Importing the SDK takes about a second, so it is imported at first use, in the thread
-that needs it.
+Importing the SDK takes long, so it is imported at first use, in the thread that needs
+it, and lazily: `lazy_sdk` keeps its package from loading all services.
 
 The SDK's own retries (300 seconds by default) are switched off: the retry policy and
 the credential cache decide when to try again. Where the SDK says only that it found no
 way to log in, `explain_login` finds the reason.
 """
 
+import importlib
+import logging
 import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FunctionType
@@ -21,7 +24,11 @@ from typing import TYPE_CHECKING, Any
 from django.utils.module_loading import import_string
 
 from django_lakebase import __version__, process
-from django_lakebase.config.pasted_values import clean, parse_workspace_host
+from django_lakebase.config.pasted_values import (
+    clean,
+    parse_boolean,
+    parse_workspace_host,
+)
 from django_lakebase.config.sources import read_variable
 from django_lakebase.config.target import Login
 from django_lakebase.failures.classify import KnownFailure
@@ -31,6 +38,9 @@ from .singleflight import CALL_TIMEOUT
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.config import Config
+    from databricks.sdk.service.iam import CurrentUserAPI
+
+logger = logging.getLogger("django_lakebase")
 
 DEFAULT_FILE = "~/.databrickscfg"
 DATABRICKS_CLI = "databricks-cli"
@@ -50,16 +60,69 @@ _PROGRAM_FAILED = (
 )
 # In seconds. The SDK takes 0 for "not set" and would use its default of 300.
 RETRY_TIMEOUT = 1
+# Whether to import the SDK lazily.
+SWITCH = "DJANGO_LAKEBASE_LEAN_SDK"
+# Attempts to import the SDK, and the seconds between them.
+IMPORT_ATTEMPTS = 5
+IMPORT_PAUSE = 0.05
 
 
-def import_sdk() -> None:
-    """Import the SDK if it is not imported yet; raises ImportError."""
+def import_sdk(login: Login | None = None, *, identity: bool = False) -> None:
+    """
+    Import what requests for *login* use of the SDK; raises ImportError.
+
+    With *identity*, also what `Client.current_user` uses.
+    """
+    modules = ["core", "service.postgres", *(["service.iam"] if identity else [])]
     with process.import_lock:
+        if (login is not None and login.path) or not _import_lazily(modules):
+            _import_whole()
         from databricks.sdk.config import Config
 
         # Build the list of the SDK's settings under the lock: if two threads do so at
         # the same time, they fail with "dictionary changed size during iteration".
         Config.attributes()
+
+
+def _import_lazily(modules: list[str]) -> bool:
+    """Import *modules* of the SDK and no others; return whether that succeeded."""
+    if parse_boolean(read_variable(SWITCH) or "on") is False:
+        return False
+    try:
+        from . import lazy_sdk
+
+        lazy_sdk.import_package()
+        for name in modules:
+            importlib.import_module(f"{lazy_sdk.PACKAGE}.{name}")
+    except Exception as exc:  # noqa: BLE001 - the plain import is always possible.
+        _report_surprise(exc)
+        return False
+    return True
+
+
+def _import_whole() -> None:
+    """
+    Import the whole SDK; try again if another thread imported it at the same time.
+
+    If two threads wait for each other's modules, Python ends one of the imports with an
+    error. A pause lets the other thread continue, and the next attempt waits for it.
+    """
+    for attempt in range(IMPORT_ATTEMPTS):
+        try:
+            importlib.import_module("databricks.sdk")
+            # Loads the rest of a lazily imported package.
+            from databricks.sdk import WorkspaceClient  # noqa: F401
+        except Exception as exc:
+            is_missing = isinstance(exc, ModuleNotFoundError)
+            if is_missing or attempt == IMPORT_ATTEMPTS - 1:
+                raise
+            time.sleep(IMPORT_PAUSE)
+        else:
+            return
+
+
+def _report_surprise(exc: BaseException) -> None:
+    logger.debug("using the whole databricks-sdk, because of %r", exc)
 
 
 @process.run_in_child
@@ -83,18 +146,53 @@ def _replace_shared_clients() -> None:
             )
 
 
-def new_client(login: Login) -> "WorkspaceClient":
+class Client:
+    """
+    The parts of the SDK's WorkspaceClient that the engine uses.
+
+    Made in the same way as there, but without the classes of all other services.
+    """
+
+    def __init__(self, config: "Config") -> None:
+        from databricks.sdk.core import ApiClient
+        from databricks.sdk.service.postgres import PostgresAPI
+
+        self.config = config.copy()
+        self._api_client = ApiClient(self.config)
+        self.postgres = PostgresAPI(self._api_client)
+
+    @property
+    def current_user(self) -> "CurrentUserAPI":
+        """The API that names the identity of the login."""
+        try:
+            from databricks.sdk.service.iam import CurrentUserAPI
+        except ImportError as exc:
+            return _whole_client(self.config, exc).current_user
+        return CurrentUserAPI(self._api_client)
+
+
+def new_client(login: Login) -> "Client | WorkspaceClient":
     """Return a client for *login*; raises the SDK's errors or KnownFailure."""
     if login.path:
         return _client_from_callable(login.path)
-    from databricks.sdk import WorkspaceClient
-
     try:
-        return WorkspaceClient(config=_config(login.arguments))
+        config = _config(login.arguments)
     except (ValueError, PermissionError, KnownFailure) as exc:
         if not isinstance(exc, ValueError) or re.search(_NOT_FOUND, str(exc)):
             _check_profile_file(login.arguments)
         raise
+    try:
+        return Client(config)
+    except (ImportError, AttributeError) as exc:
+        return _whole_client(config, exc)
+
+
+def _whole_client(config: "Config", exc: BaseException) -> "WorkspaceClient":
+    """Return the SDK's own client, because *exc* was raised without it."""
+    _report_surprise(exc)
+    from databricks.sdk import WorkspaceClient
+
+    return WorkspaceClient(config=config)
 
 
 def _check_profile_file(arguments: Mapping[str, Any] | None) -> None:

@@ -96,7 +96,7 @@ class TokenAuth:
         """
         if self._access.credentials.get_cached() is None:
             with contextlib.suppress(ImportError):  # The first request reports it.
-                import_sdk()
+                import_sdk(self._target.login)
 
     @property
     def expires_at(self) -> datetime | None:

@@ -8,7 +8,8 @@ logs in only once.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from django_lakebase import process
 from django_lakebase.config.target import Login
@@ -22,11 +23,15 @@ from .singleflight import SingleFlight
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
+    from .sdk import Client
+
+    AnyClient: TypeAlias = Client | WorkspaceClient
+
 READ_WRITE = "ENDPOINT_TYPE_READ_WRITE"
 
 T = TypeVar("T")
 
-_clients: dict[Login, "WorkspaceClient"] = {}
+_clients: dict[Login, "AnyClient"] = {}
 process.run_in_child(_clients.clear)
 
 
@@ -61,7 +66,7 @@ class Workspace:
     def log_in(self, *, timeout: float | None = None) -> str:
         """Log in; return the method and the host, such as ``oauth-m2m, https://…``."""
 
-        def authenticate(client: "WorkspaceClient") -> str:
+        def authenticate(client: "AnyClient") -> str:
             client.config.authenticate()
             return f"{client.config.auth_type}, {client.config.host}"
 
@@ -72,7 +77,7 @@ class Workspace:
     ) -> Credential:
         """Return a new credential for *endpoint*."""
 
-        def issue(client: "WorkspaceClient") -> Credential:
+        def issue(client: "AnyClient") -> Credential:
             response = client.postgres.generate_database_credential(endpoint=endpoint)
             if not response.token or response.expire_time is None:
                 raise KnownFailure("empty-credential")
@@ -87,13 +92,13 @@ class Workspace:
     def identity(self, *, timeout: float | None = None) -> str:
         """Return the identity of the login, which is the name of its Postgres role."""
 
-        def identify(client: "WorkspaceClient") -> str:
+        def identify(client: "AnyClient") -> str:
             identity = client.current_user.me().user_name
             if not identity:
                 raise KnownFailure("identity-unknown")
             return identity
 
-        return self._request(identify, timeout)
+        return self._request(identify, timeout, identity=True)
 
     def groups(self, *, timeout: float | None = None) -> frozenset[str]:
         """
@@ -102,16 +107,16 @@ class Workspace:
         The Postgres role of a group accepts the tokens of all its members.
         """
 
-        def list_groups(client: "WorkspaceClient") -> frozenset[str]:
+        def list_groups(client: "AnyClient") -> frozenset[str]:
             groups = client.current_user.me().groups or ()
             return frozenset(group.display for group in groups if group.display)
 
-        return self._request(list_groups, timeout)
+        return self._request(list_groups, timeout, identity=True)
 
     def endpoint(self, name: str, *, timeout: float | None = None) -> EndpointInfo:
         """Return what the workspace reports about the endpoint *name*."""
 
-        def describe(client: "WorkspaceClient") -> EndpointInfo:
+        def describe(client: "AnyClient") -> EndpointInfo:
             status: Any = client.postgres.get_endpoint(name).status
             hosts = getattr(status, "hosts", None)
             endpoint_type = getattr(status, "endpoint_type", None)
@@ -137,7 +142,11 @@ class Workspace:
         return endpoint.host
 
     def _request(
-        self, send: Callable[["WorkspaceClient"], T], timeout: float | None = None
+        self,
+        send: Callable[["AnyClient"], T],
+        timeout: float | None = None,
+        *,
+        identity: bool = False,
     ) -> T:
         """
         Return the result of *send*; retry once if the workspace rejects the login.
@@ -146,7 +155,8 @@ class Workspace:
         token expires, even if the workspace has rejected it.
         """
         if timeout is not None:
-            flight = SingleFlight(lambda: self._request(send), prepare=import_sdk)
+            prepare = partial(import_sdk, self._login, identity=identity)
+            flight = SingleFlight(lambda: self._request(send), prepare=prepare)
             return flight.wait(timeout)
         client = self._client()
         try:
@@ -164,7 +174,7 @@ class Workspace:
         _clients.pop(self._login, None)  # Another thread may have removed it already.
         return send(self._client())
 
-    def _client(self) -> "WorkspaceClient":
+    def _client(self) -> "AnyClient":
         """Return the process's client for the login; create it if needed."""
         client = _clients.get(self._login)
         if client is None:

@@ -147,7 +147,7 @@ def test_budget_starts_after_the_import_of_the_sdk(new_wrapper, monkeypatch):
         order.append("budget")
         return RetryPolicy(*args, **kwargs)
 
-    monkeypatch.setattr(strategies, "import_sdk", lambda: order.append("sdk"))
+    monkeypatch.setattr(strategies, "import_sdk", lambda _: order.append("sdk"))
     monkeypatch.setattr(connector, "RetryPolicy", start_budget)
 
     fetch_value(new_wrapper(), "SELECT 1")

@@ -1,8 +1,81 @@
 """The import of the Databricks SDK."""
 
+import subprocess
+import sys
+
 from databricks.sdk.config import Config
 
 from django_lakebase.auth.sdk import import_sdk
+
+# Starts a thread that imports a service when the main thread imports the package. The
+# thread holds the locks of the service modules and waits for the package.
+RACE = """
+import sys, threading, time
+from importlib.machinery import PathFinder, SourceFileLoader
+
+from django.conf import settings
+
+settings.configure()
+from django_lakebase.auth.sdk import import_sdk
+
+
+def other_import():
+    try:
+        import databricks.sdk.service.postgres
+    except Exception:
+        pass  # Python may choose either thread for the error.
+
+
+other = threading.Thread(target=other_import)
+
+
+def is_waiting():
+    frame, names = sys._current_frames()[other.ident], []
+    while frame is not None:
+        names.append(frame.f_code.co_name)
+        frame = frame.f_back
+    return names[0] == "acquire" and names.count("_find_and_load") == 3
+
+
+class Loader(SourceFileLoader):
+    def exec_module(self, module):
+        if not other.ident:
+            other.start()
+            while not is_waiting():
+                time.sleep(0.001)
+        super().exec_module(module)
+
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        spec = None
+        if name == "databricks":
+            spec = PathFinder.find_spec(name, path)
+            spec.loader = Loader(name, spec.origin)
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
+import_sdk()
+other.join()
+from databricks.sdk import WorkspaceClient
+from databricks.sdk.config import Config
+
+print(bool(other.ident), "_attributes" in vars(Config))
+"""
+
+
+def run_python(code: str) -> str:
+    """Return what *code* prints in a new process."""
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout.strip()
 
 
 def test_import_sdk_builds_the_list_of_settings(monkeypatch):
@@ -13,3 +86,8 @@ def test_import_sdk_builds_the_list_of_settings(monkeypatch):
     import_sdk()
 
     assert "_attributes" in vars(Config)
+
+
+def test_import_sdk_succeeds_while_another_thread_imports_a_service():
+    """Python ends one of two imports that wait for each other with an error."""
+    assert run_python(RACE) == "True True"
