@@ -44,7 +44,8 @@ SECTIONS = {
     "connect": Section(
         "Connecting with a cached credential",
         "The engine sends the time zone in the startup packet, while stock sets it "
-        "with a query, so the engine needs one round trip fewer. A relay between "
+        "with a query, and the engine uses direct TLS, while stock asks for TLS "
+        "first, so the engine needs two round trips fewer. A relay between "
         "client and gateway counts the round trips: a round trip begins whenever the "
         "client sends data after it has received data. The Terminate message that "
         "closes the connection counts as a round trip.",
@@ -106,18 +107,17 @@ SECTIONS = {
     ),
     "startup": Section(
         "The first query of a new process, and its memory",
-        "The engine imports the SDK for the first credential, and this import takes "
-        "most of the time and memory. The SDK cannot be imported in part: it loads the "
-        "modules of all services of the platform, although the engine uses only the "
-        "login and one service. A parent process can do this work for its workers: "
-        "with gunicorn's `preload_app`, one query before the fork gives the SDK and "
-        "the credential to all workers. Memory is the proportional set size (PSS), for "
+        "The engine imports the SDK for the first credential. It imports only the "
+        "login and one service; the SDK's own package would load the services of the "
+        "whole platform. A parent process can do this work for its workers: with "
+        "gunicorn's `preload_app`, one query before the fork gives the SDK and the "
+        "credential to all workers. Memory is the proportional set size (PSS), for "
         "which shared pages are divided among the processes; for forked processes it "
         "is the mean of four workers.",
     ),
     "imports": Section(
         "Imports",
-        "These are the costs of `import` before any connection is opened.",
+        "The engine imports the SDK for the first credential, and the rest before.",
     ),
     "unreachable": Section("A workspace that never answers", ""),
     "gateway": Section(

@@ -95,6 +95,15 @@ def test_chosen_negotiation_applies_from_the_first_connection(
     assert local.fetch_counters()["direct_logins"] == direct
 
 
+def test_variable_of_another_program_does_not_choose(new_wrapper, local, monkeypatch):
+    """Direct TLS fails with servers that do not support it."""
+    monkeypatch.setenv("PGSSLNEGOTIATION", "direct")
+
+    fetch_value(new_wrapper(), "SELECT 1")
+
+    assert local.fetch_counters()["direct_logins"] == 0
+
+
 def test_connections_of_a_pool_use_direct_tls(new_wrapper, local):
     wrapper = new_wrapper(OPTIONS={"pool": {"min_size": 0, "max_size": 1}})
     learned = []
