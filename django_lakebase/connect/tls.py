@@ -126,13 +126,18 @@ def _root(secure: ssl.SSLSocket) -> bytes | None:
 
 @functools.cache
 def certificate_path(root: bytes) -> str:
-    """Return the path of a file in memory with the certificate *root* (DER), or ""."""
-    if not hasattr(os, "memfd_create"):
-        return ""
-    descriptor = os.memfd_create("lakebase-root")
-    os.write(descriptor, ssl.DER_cert_to_PEM_cert(root).encode())
-    path = f"/proc/self/fd/{descriptor}"
-    return path if os.access(path, os.R_OK) else ""
+    """
+    Return the path of a file in memory with the certificate *root* (DER).
+
+    Returns an empty string if there is none: on systems other than Linux, or because
+    the system does not allow it (``vm.memfd_noexec``, seccomp).
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        descriptor = os.memfd_create("lakebase-root")
+        os.write(descriptor, ssl.DER_cert_to_PEM_cert(root).encode())
+        path = f"/proc/self/fd/{descriptor}"
+        return path if os.access(path, os.R_OK) else ""
+    return ""
 
 
 class Server:

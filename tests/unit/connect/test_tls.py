@@ -1,6 +1,7 @@
 """Handshakes with servers of different kinds, and the shortcuts that follow."""
 
 import contextlib
+import errno
 import os
 import socket
 import ssl
@@ -198,6 +199,18 @@ def test_file_in_memory_has_only_the_root(authority):
 
     for _ in range(2):  # libpq opens it for each connection.
         assert Path(path).read_bytes() == authority.cert_pem.bytes()
+
+
+@needs_memfd
+def test_forbidden_file_in_memory_is_not_an_error(monkeypatch):
+    """Some kernels are set to reject it (vm.memfd_noexec=2), as are some sandboxes."""
+
+    def reject(name: str) -> int:
+        raise PermissionError(errno.EACCES, name)
+
+    monkeypatch.setattr(os, "memfd_create", reject)
+
+    assert tls.certificate_path(b"root") == ""
 
 
 def server_at(address, **own):
