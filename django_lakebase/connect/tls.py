@@ -21,13 +21,12 @@ behind. The thread of a parent does not run in a forked child, which starts anot
 """
 
 import contextlib
-import functools
 import os
 import socket
 import ssl
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from django_lakebase import events, process
 from django_lakebase.config import libpq
@@ -124,7 +123,11 @@ def _root(secure: ssl.SSLSocket) -> bytes | None:
     return None
 
 
-@functools.cache
+# A stored root certificate: its descriptor, and what identifies the file.
+StoredRoot: TypeAlias = tuple[int, os.stat_result]
+_stored_roots: dict[bytes, StoredRoot] = {}
+
+
 def certificate_path(root: bytes) -> str:
     """
     Return the path of a file in memory with the certificate *root* (DER).
@@ -132,12 +135,32 @@ def certificate_path(root: bytes) -> str:
     Returns an empty string if there is none: on systems other than Linux, or because
     the system does not allow it (``vm.memfd_noexec``, seccomp).
     """
-    with contextlib.suppress(OSError, AttributeError):
-        descriptor = os.memfd_create("lakebase-root")
-        os.write(descriptor, ssl.DER_cert_to_PEM_cert(root).encode())
-        path = f"/proc/self/fd/{descriptor}"
+    with contextlib.suppress(OSError, AttributeError), process.lock:
+        stored = _stored_roots.get(root)
+        if stored is None or not _is_open(stored):
+            stored = _stored_roots[root] = _store(root)
+        path = f"/proc/self/fd/{stored[0]}"
         return path if os.access(path, os.R_OK) else ""
     return ""
+
+
+def _store(root: bytes) -> StoredRoot:
+    descriptor = os.memfd_create("lakebase-root")
+    os.write(descriptor, ssl.DER_cert_to_PEM_cert(root).encode())
+    return descriptor, os.fstat(descriptor)
+
+
+def _is_open(stored: StoredRoot) -> bool:
+    """
+    Return whether the descriptor of *stored* is still that of its file.
+
+    A process that becomes a daemon closes all descriptors. The next file with the
+    number may contain other certificates, or be a pipe, which libpq would read from.
+    """
+    descriptor, status = stored
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), status)
+    return False
 
 
 class Server:

@@ -202,6 +202,23 @@ def test_file_in_memory_has_only_the_root(authority):
 
 
 @needs_memfd
+def test_closed_file_in_memory_is_replaced(authority):
+    """A process that becomes a daemon closes it; its number then means another file."""
+    root = ssl.PEM_cert_to_DER_cert(authority.cert_pem.bytes().decode())
+    descriptor = int(Path(tls.certificate_path(root)).name)
+    reader, writer = os.pipe()
+    os.write(writer, b"bytes for another reader")
+    os.close(writer)
+    os.dup2(reader, descriptor)
+
+    path = tls.certificate_path(root)
+
+    assert Path(path).read_bytes() == authority.cert_pem.bytes()
+    for number in (reader, descriptor):
+        os.close(number)
+
+
+@needs_memfd
 def test_forbidden_file_in_memory_is_not_an_error(monkeypatch):
     """Some kernels are set to reject it (vm.memfd_noexec=2), as are some sandboxes."""
 
