@@ -141,7 +141,7 @@ class Connector:
         if isinstance(params, BaseException):
             return params
         server = tls.server_of(self._target, self._host)
-        shortcuts = server.shortcuts()
+        shortcuts, started = server.shortcuts(), time.monotonic()
         outcome = attempt(self._connect, {**params, **shortcuts})
         if shortcuts and not _has_answered(outcome):
             failed, started = outcome, time.monotonic()
@@ -152,7 +152,7 @@ class Connector:
             if _has_answered(outcome) and not is_slow:
                 server.reject(shortcuts, failed)
         if not isinstance(outcome, BaseException):
-            server.record_success()
+            server.record_success(time.monotonic() - started)
         return outcome
 
     def _pinned_params(self) -> Params | BaseException:

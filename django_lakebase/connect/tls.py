@@ -13,7 +13,7 @@ what it has found.
 An attempt that uses a shortcut and fails before the server has sent a message is
 repeated at once without it, whatever the error. If that works, the shortcut is not used
 again. A shortcut can therefore delay one connection by `DIRECT_TIMEOUT`, but never make
-it fail.
+it fail. While connections take longer than that, direct TLS is not used.
 
 Invariants. `process.lock` guards changes to a `Server`; no handshake is made under it.
 A root certificate is stored in memory (memfd, only on Linux), so no file is left
@@ -175,7 +175,7 @@ class Server:
         self._ca_file = libpq.certificate_file(target) if is_public else ""
         is_auto = is_single and target.sslnegotiation == "auto"
         self._may_be_direct = is_auto and libpq.has_direct_tls()
-        self._was_reached = self._is_probed = False
+        self._was_reached = self._is_probed = self._is_slow = False
         self._handshake: ProbeResult | None = None
         self._rejected_roots: set[bytes] = set()
 
@@ -185,12 +185,12 @@ class Server:
 
         Starts the probe if the process connects to the server for the second time.
         """
+        found, params = self._handshake, Params()
         if self._was_reached and not self._is_probed:
             self._start_probe()
-        found, params = self._handshake, Params()
         if found is None:
             return params
-        if found.is_direct and self._may_be_direct:
+        if found.is_direct and self._may_be_direct and not self._is_slow:
             params |= {"sslnegotiation": "direct", "connect_timeout": DIRECT_TIMEOUT}
         if found.root is not None and found.root not in self._rejected_roots:
             path = certificate_path(found.root)
@@ -213,9 +213,14 @@ class Server:
         rejected = "direct TLS" if is_direct else "the root certificate"
         events.tls_shortcut_rejected(self._host, rejected, error)
 
-    def record_success(self) -> None:
-        """Record that a connection was opened, so that the next one starts a probe."""
-        self._was_reached = True
+    def record_success(self, seconds: float) -> None:
+        """
+        Record that a connection was opened in *seconds*; the next one starts a probe.
+
+        While the server takes longer than the time limit for direct TLS, each attempt
+        with it would fail.
+        """
+        self._was_reached, self._is_slow = True, seconds >= DIRECT_TIMEOUT
 
     def forget_running_probe(self) -> None:
         """Let a forked child start another probe; its parent's does not run there."""

@@ -171,6 +171,8 @@ def test_slow_server_does_not_end_direct_tls(new_wrapper, local):
     with local.fault("suspend", wake_seconds=tls.DIRECT_TIMEOUT * 2.5):
         assert reconnect(wrapper)[0] == "postgres"
 
+    # The next connection shows that the server is fast again.
+    assert reconnect(wrapper)[0] == "postgres"
     assert reconnect(wrapper)[0] == "direct"
 
 

@@ -244,7 +244,7 @@ def server_at(address, **own):
         }
     )
     server = tls.server_of(target, HOST)
-    server.record_success()
+    server.record_success(0.1)
     return server
 
 
@@ -321,6 +321,19 @@ def test_rejected_direct_tls_is_not_tried_again(authority):
 
         assert shortcuts["sslnegotiation"] == "direct"
         assert learn(server) == {}
+
+
+def test_slow_server_gets_direct_tls_when_it_is_fast_again(authority):
+    """An attempt with direct TLS would exceed its time limit each time."""
+    with serving(new_server(context_of(authority, "postgresql"))) as address:
+        server = server_at(address, **REQUIRED)
+        learn(server)
+
+        server.record_success(tls.DIRECT_TIMEOUT + 0.1)
+
+        assert server.shortcuts() == {}
+        server.record_success(0.1)
+        assert server.shortcuts()["sslnegotiation"] == "direct"
 
 
 @needs_memfd
