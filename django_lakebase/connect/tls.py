@@ -199,17 +199,20 @@ class Server:
 
     def reject(self, shortcuts: Params, error: object) -> None:
         """Stop using one of *shortcuts*, with which an attempt failed with *error*."""
-        found = self._handshake
-        if found is None:
-            return
-        is_direct = "sslnegotiation" in shortcuts and _NOT_VERIFIED not in str(error)
-        with process.lock:
-            if is_direct:
-                self._may_be_direct = False
-            elif found.root is not None:
-                # The server's authority has changed: learn the new one.
+        found, path = self._handshake, shortcuts.get("sslrootcert")
+        is_direct = "sslnegotiation" in shortcuts and not (
+            path and _NOT_VERIFIED in str(error)
+        )
+        if is_direct:
+            self._may_be_direct = False
+        elif found and found.root and certificate_path(found.root) == path:
+            # The server's authority has changed: learn the new one.
+            with process.lock:
                 self._rejected_roots.add(found.root)
                 self._handshake, self._is_probed = None, False
+        else:
+            # Another thread has rejected it.
+            return
         rejected = "direct TLS" if is_direct else "the root certificate"
         events.tls_shortcut_rejected(self._host, rejected, error)
 

@@ -352,6 +352,33 @@ def test_changed_authority_is_learned_once(authority, ca_file, monkeypatch):
         assert set(server.shortcuts()) == {"sslnegotiation", "connect_timeout"}
 
 
+@needs_memfd
+def test_late_rejection_keeps_the_newly_learned_root(authority, ca_file, monkeypatch):
+    """Several threads may connect at the moment when the authority changes."""
+    monkeypatch.setenv("SSL_CERT_FILE", ca_file)
+    not_verified = psycopg.OperationalError("SSL error: certificate verify failed")
+    with serving(new_server(context_of(authority, "postgresql"))) as address:
+        server = server_at(address, **VERIFIED)
+        learned = learn(server)
+
+        server.reject({**learned, "sslrootcert": "/old/root"}, not_verified)
+
+        assert server.shortcuts() == learned
+
+
+def test_certificate_that_only_direct_tls_shows_ends_direct_tls(authority):
+    """A proxy may use another certificate than the server behind it."""
+    not_verified = psycopg.OperationalError("SSL error: certificate verify failed")
+    with serving(new_server(context_of(authority, "postgresql"))) as address:
+        server = server_at(address, sslmode="verify-full", sslrootcert="/a/file")
+        shortcuts = learn(server)
+
+        server.reject(shortcuts, not_verified)
+
+        assert set(shortcuts) == {"sslnegotiation", "connect_timeout"}
+        assert server.shortcuts() == {}
+
+
 def test_child_makes_its_own_probe(authority):
     """The thread of the parent does not exist in the child."""
     served, ends = [], threading.Event()
