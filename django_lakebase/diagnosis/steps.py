@@ -346,8 +346,8 @@ class Diagnosis:
 
 
 def _describe(handshake: Handshake) -> str:
-    offer = "direct TLS" if handshake.is_direct else "no direct TLS"
+    offers = {True: ", direct TLS", False: ", no direct TLS", None: ""}
     return (
-        f"{handshake.version}, {handshake.verified} (sslmode={handshake.sslmode}), "
-        f"{offer}"
+        f"{handshake.version}, {handshake.verified} (sslmode={handshake.sslmode})"
+        f"{offers[handshake.is_direct]}"
     )

@@ -349,6 +349,19 @@ def test_step_for_tls_tries_what_require_does_not_verify(
         assert said in tls.hint
 
 
+def test_step_for_tls_says_nothing_that_it_has_not_tried(
+    new_wrapper, local, monkeypatch
+):
+    """libpq chooses the server from a list of hosts."""
+    facts = local.facts
+    monkeypatch.setenv("PGHOST", f"{facts['host']},{facts['host']}")
+    monkeypatch.setenv("LAKEBASE_HOSTADDR", "127.0.0.1,127.0.0.1")
+
+    [tls] = [step for step in Diagnosis(new_wrapper()).run() if step.id == "tls"]
+
+    assert tls.detail == "TLS, host verified (sslmode=verify-full)"
+
+
 @pytest.mark.parametrize("options", [{"sslrootcert": "system"}, {}])
 def test_sslrootcert_system_uses_ssl_cert_file(
     new_wrapper, local, monkeypatch, options, tmp_path
