@@ -349,6 +349,20 @@ def test_step_for_tls_tries_what_require_does_not_verify(
         assert said in tls.hint
 
 
+def test_step_for_tls_names_the_setting_of_another_host(
+    new_wrapper, public_authority, monkeypatch
+):
+    """A file of certificates would not help."""
+    monkeypatch.setenv("PGSSLMODE", "require")
+    monkeypatch.setenv("PGHOST", "alias.example.com")
+
+    [tls] = [step for step in Diagnosis(new_wrapper()).run() if step.id == "tls"]
+
+    assert "does not match host name" in tls.hint
+    assert "Correct HOST (PGHOST)" in tls.hint
+    assert "PGSSLROOTCERT" not in tls.hint
+
+
 def test_step_for_tls_says_nothing_that_it_has_not_tried(
     new_wrapper, local, monkeypatch
 ):
