@@ -66,6 +66,15 @@ def _has_answered(outcome: Connection | BaseException) -> bool:
     return bool(used_password or _SEVERITY.search(str(outcome)))
 
 
+def _may_be_due_to(shortcuts: Params, outcome: Connection | BaseException) -> bool:
+    """Return whether the attempt may have failed because of *shortcuts*."""
+    if not shortcuts or _has_answered(outcome):
+        return False
+    # Only direct TLS makes a server silent, and limits the time of the attempt.
+    is_timeout = isinstance(outcome, psycopg.errors.ConnectionTimeout)
+    return "sslnegotiation" in shortcuts or not is_timeout
+
+
 def _sleep(seconds: float, error: BaseException, failure: Failure) -> None:
     time.sleep(seconds)
 
@@ -141,9 +150,9 @@ class Connector:
         if isinstance(params, BaseException):
             return params
         server = tls.server_of(self._target, self._host)
-        shortcuts = server.shortcuts()
+        shortcuts, started = server.shortcuts(), time.monotonic()
         outcome = attempt(self._connect, {**params, **shortcuts})
-        if shortcuts and not _has_answered(outcome):
+        if _may_be_due_to(shortcuts, outcome):
             failed, started = outcome, time.monotonic()
             params["connect_timeout"] = self._connect_timeout(self._policy.left())
             outcome = attempt(self._connect, params)
@@ -152,7 +161,7 @@ class Connector:
             if _has_answered(outcome) and not is_slow:
                 server.reject(shortcuts, failed)
         if not isinstance(outcome, BaseException):
-            server.record_success()
+            server.record_success(time.monotonic() - started)
         return outcome
 
     def _pinned_params(self) -> Params | BaseException:

@@ -13,7 +13,7 @@ what it has found.
 An attempt that uses a shortcut and fails before the server has sent a message is
 repeated at once without it, whatever the error. If that works, the shortcut is not used
 again. A shortcut can therefore delay one connection by `DIRECT_TIMEOUT`, but never make
-it fail.
+it fail. While connections take longer than that, direct TLS is not used.
 
 Invariants. `process.lock` guards changes to a `Server`; no handshake is made under it.
 A root certificate is stored in memory (memfd, only on Linux), so no file is left
@@ -21,13 +21,12 @@ behind. The thread of a parent does not run in a forked child, which starts anot
 """
 
 import contextlib
-import functools
 import os
 import socket
 import ssl
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from django_lakebase import events, process
 from django_lakebase.config import libpq
@@ -124,15 +123,44 @@ def _root(secure: ssl.SSLSocket) -> bytes | None:
     return None
 
 
-@functools.cache
+# A stored root certificate: its descriptor, and what identifies the file.
+StoredRoot: TypeAlias = tuple[int, os.stat_result]
+_stored_roots: dict[bytes, StoredRoot] = {}
+
+
 def certificate_path(root: bytes) -> str:
-    """Return the path of a file in memory with the certificate *root* (DER), or ""."""
-    if not hasattr(os, "memfd_create"):
-        return ""
+    """
+    Return the path of a file in memory with the certificate *root* (DER).
+
+    Returns an empty string if there is none: on systems other than Linux, or because
+    the system does not allow it (``vm.memfd_noexec``, seccomp).
+    """
+    with contextlib.suppress(OSError, AttributeError), process.lock:
+        stored = _stored_roots.get(root)
+        if stored is None or not _is_open(stored):
+            stored = _stored_roots[root] = _store(root)
+        path = f"/proc/self/fd/{stored[0]}"
+        return path if os.access(path, os.R_OK) else ""
+    return ""
+
+
+def _store(root: bytes) -> StoredRoot:
     descriptor = os.memfd_create("lakebase-root")
     os.write(descriptor, ssl.DER_cert_to_PEM_cert(root).encode())
-    path = f"/proc/self/fd/{descriptor}"
-    return path if os.access(path, os.R_OK) else ""
+    return descriptor, os.fstat(descriptor)
+
+
+def _is_open(stored: StoredRoot) -> bool:
+    """
+    Return whether the descriptor of *stored* is still that of its file.
+
+    A process that becomes a daemon closes all descriptors. The next file with the
+    number may contain other certificates, or be a pipe, which libpq would read from.
+    """
+    descriptor, status = stored
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), status)
+    return False
 
 
 class Server:
@@ -147,7 +175,7 @@ class Server:
         self._ca_file = libpq.certificate_file(target) if is_public else ""
         is_auto = is_single and target.sslnegotiation == "auto"
         self._may_be_direct = is_auto and libpq.has_direct_tls()
-        self._was_reached = self._is_probed = False
+        self._was_reached = self._is_probed = self._is_slow = False
         self._handshake: ProbeResult | None = None
         self._rejected_roots: set[bytes] = set()
 
@@ -157,12 +185,12 @@ class Server:
 
         Starts the probe if the process connects to the server for the second time.
         """
+        found, params = self._handshake, Params()
         if self._was_reached and not self._is_probed:
             self._start_probe()
-        found, params = self._handshake, Params()
         if found is None:
             return params
-        if found.is_direct and self._may_be_direct:
+        if found.is_direct and self._may_be_direct and not self._is_slow:
             params |= {"sslnegotiation": "direct", "connect_timeout": DIRECT_TIMEOUT}
         if found.root is not None and found.root not in self._rejected_roots:
             path = certificate_path(found.root)
@@ -171,23 +199,31 @@ class Server:
 
     def reject(self, shortcuts: Params, error: object) -> None:
         """Stop using one of *shortcuts*, with which an attempt failed with *error*."""
-        found = self._handshake
-        if found is None:
-            return
-        is_direct = "sslnegotiation" in shortcuts and _NOT_VERIFIED not in str(error)
-        with process.lock:
-            if is_direct:
-                self._may_be_direct = False
-            elif found.root is not None:
-                # The server's authority has changed: learn the new one.
+        found, path = self._handshake, shortcuts.get("sslrootcert")
+        is_direct = "sslnegotiation" in shortcuts and not (
+            path and _NOT_VERIFIED in str(error)
+        )
+        if is_direct:
+            self._may_be_direct = False
+        elif found and found.root and certificate_path(found.root) == path:
+            # The server's authority has changed: learn the new one.
+            with process.lock:
                 self._rejected_roots.add(found.root)
                 self._handshake, self._is_probed = None, False
+        else:
+            # Another thread has rejected it.
+            return
         rejected = "direct TLS" if is_direct else "the root certificate"
         events.tls_shortcut_rejected(self._host, rejected, error)
 
-    def record_success(self) -> None:
-        """Record that a connection was opened, so that the next one starts a probe."""
-        self._was_reached = True
+    def record_success(self, seconds: float) -> None:
+        """
+        Record that a connection was opened in *seconds*; the next one starts a probe.
+
+        While the server takes longer than the time limit for direct TLS, each attempt
+        with it would fail.
+        """
+        self._was_reached, self._is_slow = True, seconds >= DIRECT_TIMEOUT
 
     def forget_running_probe(self) -> None:
         """Let a forked child start another probe; its parent's does not run there."""

@@ -257,11 +257,16 @@ class Diagnosis:
             perform_handshake(self._target, verified, CALL_TIMEOUT)
         except psycopg.OperationalError as exc:
             reason = str(exc).strip().rpartition(": ")[2]
+            failure, host = auth_for(self._target).classify(exc), params["host"]
+            fix = connect_error(self._target, exc, failure, seen=exc, host=host).hint
+            if failure.id == "certificate-not-verified":
+                fix = (
+                    'Set OPTIONS["sslrootcert"] (PGSSLROOTCERT) to the file of the CA '
+                    "that signed the server's certificate, and sslmode to verify-full."
+                )
             return (
                 "Any server that answers at this address gets the token. verify-full "
-                f"with the public certificate authorities fails here ({reason}): set "
-                'OPTIONS["sslrootcert"] (PGSSLROOTCERT) to the file of the CA that '
-                "signed the server's certificate, and sslmode to verify-full."
+                f"with the public certificate authorities fails here ({reason}). {fix}"
             )
         return (
             "Any server that answers at this address gets the token. verify-full "
@@ -346,8 +351,8 @@ class Diagnosis:
 
 
 def _describe(handshake: Handshake) -> str:
-    offer = "direct TLS" if handshake.is_direct else "no direct TLS"
+    offers = {True: ", direct TLS", False: ", no direct TLS", None: ""}
     return (
-        f"{handshake.version}, {handshake.verified} (sslmode={handshake.sslmode}), "
-        f"{offer}"
+        f"{handshake.version}, {handshake.verified} (sslmode={handshake.sslmode})"
+        f"{offers[handshake.is_direct]}"
     )

@@ -29,11 +29,11 @@ class Handshake:
     """
     The result of a handshake: a version such as TLSv1.3, and what was verified.
 
-    *is_direct* is whether the server also supports direct TLS.
+    *is_direct* is whether the server also supports direct TLS, or None if unknown.
     """
 
     version: str
-    is_direct: bool
+    is_direct: bool | None
     sslmode: str
     has_authority: bool
 
@@ -78,7 +78,7 @@ def perform_handshake(
     found = probe(address, str(params["host"]))
     return Handshake(
         version=found.version if found else "TLS",
-        is_direct=found is not None and found.is_direct,
+        is_direct=found.is_direct if found else None,
         sslmode=str(params["sslmode"]),
         has_authority=str(params.get("sslrootcert", NO_FILE)) != NO_FILE,
     )

@@ -193,7 +193,7 @@ SERVER_FAILURES = (
         r"(Name or service not known|No address associated|nodename nor servname|"
         r"label (empty or )?too long|Errno -2|Errno -5)|could not translate host name|"
         r"does not have SNI|Endpoint ID is not specified|could not parse network "
-        r"address",
+        r"address|server certificate for .* does not match host name",
         summary='"{host}" is not the host of a Lakebase endpoint.',
         hint=(
             "Correct HOST (PGHOST): the Connect dialog of the project shows it. For a"
@@ -259,7 +259,7 @@ SERVER_FAILURES = (
     ),
     _row(
         id="certificate-not-verified",
-        pattern=r"certificate verify failed|server certificate for",
+        pattern=r"certificate verify failed",
         summary='the certificate of "{host}" could not be verified.',
         hint=(
             'Set OPTIONS["sslrootcert"] (PGSSLROOTCERT) to the file of the CA that'

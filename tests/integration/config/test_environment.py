@@ -349,6 +349,33 @@ def test_step_for_tls_tries_what_require_does_not_verify(
         assert said in tls.hint
 
 
+def test_step_for_tls_names_the_setting_of_another_host(
+    new_wrapper, public_authority, monkeypatch
+):
+    """A file of certificates would not help."""
+    monkeypatch.setenv("PGSSLMODE", "require")
+    monkeypatch.setenv("PGHOST", "alias.example.com")
+
+    [tls] = [step for step in Diagnosis(new_wrapper()).run() if step.id == "tls"]
+
+    assert "does not match host name" in tls.hint
+    assert "Correct HOST (PGHOST)" in tls.hint
+    assert "PGSSLROOTCERT" not in tls.hint
+
+
+def test_step_for_tls_says_nothing_that_it_has_not_tried(
+    new_wrapper, local, monkeypatch
+):
+    """libpq chooses the server from a list of hosts."""
+    facts = local.facts
+    monkeypatch.setenv("PGHOST", f"{facts['host']},{facts['host']}")
+    monkeypatch.setenv("LAKEBASE_HOSTADDR", "127.0.0.1,127.0.0.1")
+
+    [tls] = [step for step in Diagnosis(new_wrapper()).run() if step.id == "tls"]
+
+    assert tls.detail == "TLS, host verified (sslmode=verify-full)"
+
+
 @pytest.mark.parametrize("options", [{"sslrootcert": "system"}, {}])
 def test_sslrootcert_system_uses_ssl_cert_file(
     new_wrapper, local, monkeypatch, options, tmp_path

@@ -157,6 +157,28 @@ def test_rejected_login_is_not_repeated_without_direct_tls(new_wrapper, local):
     assert reconnect(wrapper)[0] == "direct"
 
 
+def test_timeout_without_direct_tls_is_not_repeated(
+    new_wrapper, local, bundle, monkeypatch
+):
+    """The root certificate is not the reason, and the time limit would be doubled."""
+    options = {"sslnegotiation": "postgres", "connect_budget": 0.1}
+    wrapper = new_wrapper(OPTIONS=options)
+    learn(wrapper)
+    reconnect(wrapper)
+    used = []
+
+    def time_out(**params):
+        used.append(params["sslrootcert"])
+        raise psycopg.errors.ConnectionTimeout("connection timeout expired")
+
+    with monkeypatch.context() as changed, pytest.raises(LakebaseError):
+        changed.setattr(psycopg, "connect", time_out)
+        reconnect(wrapper)
+
+    assert used
+    assert bundle not in used
+
+
 def test_outage_does_not_end_direct_tls(new_wrapper, local, monkeypatch):
     """The attempts without it fail too."""
     wrapper = new_wrapper(OPTIONS={"connect_budget": 0.1})
@@ -181,6 +203,8 @@ def test_slow_server_does_not_end_direct_tls(new_wrapper, local):
     with local.fault("suspend", wake_seconds=tls.DIRECT_TIMEOUT * 2.5):
         assert reconnect(wrapper)[0] == "postgres"
 
+    # The next connection shows that the server is fast again.
+    assert reconnect(wrapper)[0] == "postgres"
     assert reconnect(wrapper)[0] == "direct"
 
 

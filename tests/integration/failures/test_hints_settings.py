@@ -414,6 +414,12 @@ CASES = [
         followed={"PGHOST": REMOVED},
     ),
     Case(
+        # The certificate is not for this name.
+        id="wrong-host",
+        variables={"PGHOST": "alias.example.com"},
+        followed={"PGHOST": "{host}"},
+    ),
+    Case(
         id="wrong-host",
         settings={**NATIVE, "HOST": "ep-none.database.local-1.lakebase.test"},
         followed={"HOST": "{host}"},

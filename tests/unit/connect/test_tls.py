@@ -1,6 +1,7 @@
 """Handshakes with servers of different kinds, and the shortcuts that follow."""
 
 import contextlib
+import errno
 import os
 import socket
 import ssl
@@ -200,6 +201,35 @@ def test_file_in_memory_has_only_the_root(authority):
         assert Path(path).read_bytes() == authority.cert_pem.bytes()
 
 
+@needs_memfd
+def test_closed_file_in_memory_is_replaced(authority):
+    """A process that becomes a daemon closes it; its number then means another file."""
+    root = ssl.PEM_cert_to_DER_cert(authority.cert_pem.bytes().decode())
+    descriptor = int(Path(tls.certificate_path(root)).name)
+    reader, writer = os.pipe()
+    os.write(writer, b"bytes for another reader")
+    os.close(writer)
+    os.dup2(reader, descriptor)
+
+    path = tls.certificate_path(root)
+
+    assert Path(path).read_bytes() == authority.cert_pem.bytes()
+    for number in (reader, descriptor):
+        os.close(number)
+
+
+@needs_memfd
+def test_forbidden_file_in_memory_is_not_an_error(monkeypatch):
+    """Some kernels are set to reject it (vm.memfd_noexec=2), as are some sandboxes."""
+
+    def reject(name: str) -> int:
+        raise PermissionError(errno.EACCES, name)
+
+    monkeypatch.setattr(os, "memfd_create", reject)
+
+    assert tls.certificate_path(b"root") == ""
+
+
 def server_at(address, **own):
     """Return a reached server at *address*."""
     target = Target(
@@ -214,7 +244,7 @@ def server_at(address, **own):
         }
     )
     server = tls.server_of(target, HOST)
-    server.record_success()
+    server.record_success(0.1)
     return server
 
 
@@ -293,6 +323,19 @@ def test_rejected_direct_tls_is_not_tried_again(authority):
         assert learn(server) == {}
 
 
+def test_slow_server_gets_direct_tls_when_it_is_fast_again(authority):
+    """An attempt with direct TLS would exceed its time limit each time."""
+    with serving(new_server(context_of(authority, "postgresql"))) as address:
+        server = server_at(address, **REQUIRED)
+        learn(server)
+
+        server.record_success(tls.DIRECT_TIMEOUT + 0.1)
+
+        assert server.shortcuts() == {}
+        server.record_success(0.1)
+        assert server.shortcuts()["sslnegotiation"] == "direct"
+
+
 @needs_memfd
 def test_changed_authority_is_learned_once(authority, ca_file, monkeypatch):
     """A server whose certificates alternate gets the whole file in the end."""
@@ -307,6 +350,33 @@ def test_changed_authority_is_learned_once(authority, ca_file, monkeypatch):
         assert server.shortcuts() == {}
         join_threads("lakebase-tls")
         assert set(server.shortcuts()) == {"sslnegotiation", "connect_timeout"}
+
+
+@needs_memfd
+def test_late_rejection_keeps_the_newly_learned_root(authority, ca_file, monkeypatch):
+    """Several threads may connect at the moment when the authority changes."""
+    monkeypatch.setenv("SSL_CERT_FILE", ca_file)
+    not_verified = psycopg.OperationalError("SSL error: certificate verify failed")
+    with serving(new_server(context_of(authority, "postgresql"))) as address:
+        server = server_at(address, **VERIFIED)
+        learned = learn(server)
+
+        server.reject({**learned, "sslrootcert": "/old/root"}, not_verified)
+
+        assert server.shortcuts() == learned
+
+
+def test_certificate_that_only_direct_tls_shows_ends_direct_tls(authority):
+    """A proxy may use another certificate than the server behind it."""
+    not_verified = psycopg.OperationalError("SSL error: certificate verify failed")
+    with serving(new_server(context_of(authority, "postgresql"))) as address:
+        server = server_at(address, sslmode="verify-full", sslrootcert="/a/file")
+        shortcuts = learn(server)
+
+        server.reject(shortcuts, not_verified)
+
+        assert set(shortcuts) == {"sslnegotiation", "connect_timeout"}
+        assert server.shortcuts() == {}
 
 
 def test_child_makes_its_own_probe(authority):

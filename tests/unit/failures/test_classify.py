@@ -33,6 +33,10 @@ SERVER = [
     ("Control plane request failed: endpoint cannot be found", "wrong-host"),
     ("failed to resolve host 'x': [Errno -2] Name or service not known", "wrong-host"),
     ("Connection does not have SNI.", "wrong-host"),
+    (
+        'server certificate for "*.x" (and 1 other name) does not match host name "y"',
+        "wrong-host",
+    ),
     ('database "x" does not exist', "database-missing"),
     ("sorry, too many clients already", "too-many-connections"),
     ("remaining connection slots are reserved", "too-many-connections"),
