@@ -60,6 +60,7 @@ _PROGRAM_FAILED = (
 )
 # In seconds. The SDK takes 0 for "not set" and would use its default of 300.
 RETRY_TIMEOUT = 1
+CREDENTIALS_PATH = "/api/2.0/postgres/credentials"
 # Whether to import the SDK lazily.
 SWITCH = "DJANGO_LAKEBASE_LEAN_SDK"
 # Attempts to import the SDK, and the seconds between them.
@@ -146,6 +147,26 @@ def _replace_shared_clients() -> None:
             )
 
 
+class CredentialsFilter(logging.Filter):
+    """
+    A filter that removes the bodies of credentials requests from the SDK's records.
+
+    The SDK truncates them to 96 bytes or more, which can be the beginning of a token.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep the lines with the path and the status."""
+        request, *lines = record.getMessage().split("\n")
+        if request.endswith(CREDENTIALS_PATH):
+            statuses = [line for line in lines if re.match(r"< [1-5]\d\d ", line)]
+            record.msg = "\n".join([request, *statuses[:1], "< **REDACTED**"])
+            record.args = ()
+        return True
+
+
+credentials_filter = CredentialsFilter()
+
+
 class Client:
     """
     The parts of the SDK's WorkspaceClient that the engine uses.
@@ -173,6 +194,7 @@ class Client:
 
 def new_client(login: Login) -> "Client | WorkspaceClient":
     """Return a client for *login*; raises the SDK's errors or KnownFailure."""
+    logging.getLogger("databricks.sdk").addFilter(credentials_filter)
     if login.path:
         return _client_from_callable(login.path)
     try:
@@ -331,6 +353,9 @@ def _config(arguments: Mapping[str, Any] | None) -> Any:
         "retry_timeout_seconds": RETRY_TIMEOUT,
         "http_timeout_seconds": CALL_TIMEOUT,
         **_clean_arguments(arguments, Config, known),
+        # Headers contain the login token. The SDK up to 0.162 logs none in spite of
+        # this setting, but would not mask the token.
+        "debug_headers": False,
     }
     return config_class(
         product="django-lakebase",

@@ -12,6 +12,8 @@ from django.db import OperationalError
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
+from django_lakebase.auth.sdk import new_client
+from django_lakebase.auth.workspace import Workspace
 from tests.helpers.credential_cache import (
     cache_of,
     cached_credential,
@@ -65,12 +67,66 @@ def test_logs_at_debug_contain_no_secret(new_wrapper, local, all_logs):
     forget_credentials()
     fetch_value(new_wrapper(), "SELECT 1")
 
-    secrets = secrets_of(local, new_wrapper())
-    # The SDK logs requests and answers, and redacts the fields that it knows. The
-    # token of the credential is not one of them: the SDK's own setting disables it.
-    ours = [line for line in all_logs if "/api/2.0/" not in line]
-    assert any("new credential" in line for line in ours)
-    assert_none(secrets, "\n".join(ours))
+    assert any("new credential" in line for line in all_logs)
+    assert_none(secrets_of(local, new_wrapper()), "\n".join(all_logs))
+
+
+@pytest.fixture
+def all_records():
+    """Collect the records of all loggers, with their arguments and tracebacks."""
+    records = []
+
+    class Collector(logging.Handler):
+        def emit(self, record):
+            records.append(f"{self.format(record)} {vars(record)}")
+
+    root, collector = logging.getLogger(), Collector(logging.DEBUG)
+    level = root.level
+    root.addHandler(collector)
+    root.setLevel(logging.DEBUG)
+    yield records
+    root.setLevel(level)
+    root.removeHandler(collector)
+
+
+@pytest.mark.parametrize("login", ["client secret", "token"])
+@pytest.mark.parametrize("source", ["environment", "settings"])
+def test_records_of_the_sdk_contain_no_part_of_a_secret(
+    new_wrapper, local, monkeypatch, all_records, login, source
+):
+    """With the SDK's own settings for longer bodies and for headers."""
+    monkeypatch.setenv("DATABRICKS_DEBUG_TRUNCATE_BYTES", "10485760")
+    monkeypatch.setenv("DATABRICKS_DEBUG_HEADERS", "true")
+    names = ["DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET"]
+    arguments = {name[11:].lower(): local.env[name] for name in names}
+    if login == "token":
+        arguments = {"token": local.facts["owner_token"]}
+        for name in names:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("DATABRICKS_TOKEN", arguments["token"])
+    workspace = {
+        "host": local.env["DATABRICKS_HOST"],
+        "debug_headers": True,
+        "debug_truncate_bytes": 10485760,
+        **arguments,
+    }
+    options = {"workspace": workspace} if source == "settings" else {}
+    monkeypatch.delenv("PGUSER")
+    wrapper = new_wrapper(OPTIONS=options)
+
+    fetch_value(wrapper, "SELECT 1")
+    Workspace(wrapper.get_target().login).identity()
+
+    client = new_client(wrapper.get_target().login)
+    assert client.config.debug_headers is False
+    header = client.config.authenticate()["Authorization"]
+    secrets = [*secrets_of(local, wrapper), header.removeprefix("Bearer ")]
+    shown = "\n".join(all_records)
+    assert "POST /api/2.0/postgres/credentials\n< 200 OK\n< **REDACTED**" in shown
+    assert "/api/2.0/preview/scim/v2/Me" in shown
+    for secret in secrets:
+        parts = (secret[start : start + 12] for start in range(len(secret) - 11))
+        assert [part for part in parts if part in shown] == []
 
 
 def test_reprs_contain_no_secret(new_wrapper, local):

@@ -1,5 +1,9 @@
 """Requests to the workspace through the Databricks SDK."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from django_lakebase.auth.sdk import new_client
@@ -35,3 +39,30 @@ def test_groups_of_the_identity_are_fetched(local, new_wrapper):
     login = new_wrapper(**settings_for(local)).get_target().login
 
     assert Workspace(login).groups(timeout=60) == {GROUP}
+
+
+def test_new_process_loads_only_the_services_that_it_uses(local):
+    """Until its first query."""
+    code = (
+        "import sys\n"
+        "from django.conf import settings\n"
+        "settings.configure(DATABASES={'default': {'ENGINE': 'django_lakebase'}})\n"
+        "from django.db import connection\n"
+        "connection.cursor().execute('SELECT 1')\n"
+        "start = 'databricks.sdk.service.'\n"
+        "print(*(m.removeprefix(start) for m in sys.modules if m.startswith(start)))\n"
+        "from databricks.sdk import WorkspaceClient\n"
+        "print(WorkspaceClient.__name__)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **local.env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    loaded, name = run.stdout.splitlines()
+    # The module `azure` of the SDK imports `provisioning`.
+    assert set(loaded.split()) == {"_internal", "postgres", "provisioning"}
+    assert name == "WorkspaceClient"
