@@ -17,7 +17,7 @@ from .schedule import ScheduledFault
 # Seconds after the end of a round within which all threads must write again.
 RECOVERY_TIMEOUT = 15.0
 COMMAND_TIMEOUT = 60.0
-PRELOADED = ["databricks.sdk", "django.db.models", "psycopg_pool", "tools.chaos.writer"]
+PRELOADED = ["django.db.models", "psycopg_pool", "tools.chaos.writer"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class WriterProcesses:
     """The processes of writers."""
 
     def __init__(self, specs: Sequence[writer.Spec]) -> None:
-        # The fork server loads the SDK once for all processes, which takes a second.
+        # The fork server loads these modules once for all processes.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self._progress = context.RawArray("d", sum(spec.threads for spec in specs))

@@ -138,8 +138,6 @@ def _load_application() -> None:
     from django_lakebase.auth.sdk import import_sdk
 
     import_sdk()
-    import databricks.sdk.service.postgres  # noqa: F401
-
     # Loads the engine without network I/O.
     connections["default"].get_connection_params()
 

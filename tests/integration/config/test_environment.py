@@ -366,7 +366,7 @@ def test_step_for_tls_names_the_setting_of_another_host(
 def test_step_for_tls_says_nothing_that_it_has_not_tried(
     new_wrapper, local, monkeypatch
 ):
-    """libpq chooses the server from a list of hosts."""
+    """A list of hosts, from which libpq chooses, may contain several names."""
     facts = local.facts
     monkeypatch.setenv("PGHOST", f"{facts['host']},{facts['host']}")
     monkeypatch.setenv("LAKEBASE_HOSTADDR", "127.0.0.1,127.0.0.1")

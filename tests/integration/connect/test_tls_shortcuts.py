@@ -171,9 +171,10 @@ def test_timeout_without_direct_tls_is_not_repeated(
         used.append(params["sslrootcert"])
         raise psycopg.errors.ConnectionTimeout("connection timeout expired")
 
-    with monkeypatch.context() as changed, pytest.raises(LakebaseError):
+    with monkeypatch.context() as changed:
         changed.setattr(psycopg, "connect", time_out)
-        reconnect(wrapper)
+        with pytest.raises(LakebaseError):
+            reconnect(wrapper)
 
     assert used
     assert bundle not in used
