@@ -154,6 +154,8 @@ class Connector:
         outcome = attempt(self._connect, {**params, **shortcuts})
         if _may_be_due_to(shortcuts, outcome):
             failed, started = outcome, time.monotonic()
+            if isinstance(failed, psycopg.errors.ConnectionTimeout):
+                server.pause_direct()
             params["connect_timeout"] = self._connect_timeout(self._policy.left())
             outcome = attempt(self._connect, params)
             # A server that is slow without them has not rejected the shortcuts.

@@ -216,13 +216,16 @@ class Server:
         rejected = "direct TLS" if is_direct else "the root certificate"
         events.tls_shortcut_rejected(self._host, rejected, error)
 
-    def record_success(self, seconds: float) -> None:
+    def pause_direct(self) -> None:
         """
-        Record that a connection was opened in *seconds*; the next one starts a probe.
+        Use no direct TLS until a connection is opened within its time limit.
 
-        While the server takes longer than the time limit for direct TLS, each attempt
-        with it would fail.
+        While an endpoint wakes, each attempt with it would time out.
         """
+        self._is_slow = True
+
+    def record_success(self, seconds: float) -> None:
+        """Record that a connection was opened in *seconds*; the next one may probe."""
         self._was_reached, self._is_slow = True, seconds >= DIRECT_TIMEOUT
 
     def forget_running_probe(self) -> None:

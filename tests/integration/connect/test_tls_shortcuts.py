@@ -209,6 +209,28 @@ def test_slow_server_does_not_end_direct_tls(new_wrapper, local):
     assert reconnect(wrapper)[0] == "direct"
 
 
+def test_suspended_endpoint_gets_one_attempt_with_direct_tls(
+    new_wrapper, local, monkeypatch
+):
+    """Each attempt may wait at the server after its client has gone."""
+    wrapper = new_wrapper(OPTIONS={"connect_budget": tls.DIRECT_TIMEOUT + 0.5})
+    learn(wrapper)
+    wrapper.close()
+    used, connect = [], psycopg.connect
+
+    def record(**params):
+        used.append(params["sslnegotiation"])
+        return connect(**params)
+
+    monkeypatch.setattr(psycopg, "connect", record)
+    with local.fault("suspend", wake_seconds=60):
+        for _ in range(2):
+            with pytest.raises(LakebaseError):
+                reconnect(wrapper)
+
+    assert used.count("direct") == 1
+
+
 def test_third_connection_reads_one_root(new_wrapper, local, bundle):
     wrapper = new_wrapper()
 
