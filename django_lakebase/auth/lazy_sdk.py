@@ -22,15 +22,18 @@ Invariants.
   they may have to import them, and wait for all other names.
 - The import system asks for names in ``from databricks.sdk import name``. The answer
   is no, so that it tries to import a module, and then asks again in another way.
-- If ``__init__`` raises, its names are removed, and the next use runs it again.
+- If ``__init__`` raises, its names are removed, and the next use runs it again. If it
+  raises because two threads wait for each other, this happens at once.
 
 An SDK whose ``__init__`` loads its services lazily would make this module unnecessary:
 see docs/internals/lazy-sdk.md.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import sys
+import time
 from types import ModuleType
 from typing import Any
 
@@ -42,6 +45,11 @@ PACKAGE = "databricks.sdk"
 _bootstrap: Any = importlib.import_module("importlib._bootstrap")
 ModuleLock = _bootstrap._ModuleLockManager  # noqa: SLF001
 FROM_IMPORT = _bootstrap._handle_fromlist.__code__  # noqa: SLF001
+
+DeadlockError = _bootstrap._DeadlockError  # noqa: SLF001
+# Attempts to run __init__, and the seconds between them.
+ATTEMPTS = 5
+PAUSE = 0.05
 
 # Whether the thread that holds the lock runs __init__.
 _is_running = False
@@ -98,6 +106,15 @@ def import_package() -> None:
 
 def run_init(package: LazyPackage) -> None:
     """Run the ``__init__`` of *package*, unless it has run or this thread runs it."""
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(DeadlockError):
+            return _run_init(package)
+        # Another thread waits for the package and holds the lock of one of its modules.
+        time.sleep(PAUSE)
+    return _run_init(package)
+
+
+def _run_init(package: LazyPackage) -> None:
     global _is_running  # noqa: PLW0603 - belongs to the lock.
     with ModuleLock(PACKAGE):
         if _is_running or type(package) is not LazyPackage:

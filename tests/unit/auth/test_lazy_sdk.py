@@ -268,7 +268,7 @@ class Loader(SourceFileLoader):
 class Finder:
     def find_spec(self, name, path=None, target=None):
         spec = None
-        if name == "databricks.sdk." + PAUSED:
+        if name == PAUSED:
             spec = PathFinder.find_spec(name, path)
             spec.loader = Loader(name, spec.origin)
         return spec
@@ -286,7 +286,7 @@ lazy_sdk.import_package()
 def test_package_can_be_loaded_while_a_module_of_it_is_imported(run, attribute):
     """Both threads succeed, and neither sees a module that is not complete."""
     code = f"""
-PAUSED = "config"
+PAUSED = "databricks.sdk.config"
 def use():
     import databricks.sdk
     print(databricks.sdk.{attribute}.__name__)
@@ -309,7 +309,7 @@ print(errors, databricks.sdk.WorkspaceClient.__name__)
 def test_module_can_be_imported_while_the_package_is_loaded(run, use):
     """The other thread waits for names of the package, but not for its modules."""
     code = f"""
-PAUSED = "service.sql"
+PAUSED = "databricks.sdk.service.sql"
 def use():
     import databricks.sdk.service.iam
     from databricks.sdk import useragent
@@ -326,7 +326,7 @@ print(errors)
 def test_thread_gets_no_name_before_the_package_is_complete(run):
     """The SDK's ``__init__`` imports two classes of the same name."""
     code = """
-PAUSED = "service.provisioning"
+PAUSED = "databricks.sdk.service.provisioning"
 def use():
     from databricks.sdk import CredentialsAPI
     print(CredentialsAPI)
@@ -339,6 +339,25 @@ print(errors)
 
     assert first == "<class 'databricks.sdk.service.provisioning.CredentialsAPI'>"
     assert second == "[]"
+
+
+def test_package_can_be_loaded_while_a_module_of_it_waits_for_it(run):
+    """Python ends one of two imports that wait for each other with an error."""
+    code = """
+PAUSED = "databricks"
+def use():
+    import databricks.sdk.service.iam
+other = in_thread(use)
+sys.setswitchinterval(1)  # The main thread continues when both could.
+"""
+    after = """
+print(sys.modules["databricks.sdk"].WorkspaceClient.__name__)
+other.join()
+print(errors)
+"""
+    printed = run("import sys" + PAUSED + code + IMPORT_PACKAGE + after)
+
+    assert printed == "WorkspaceClient\n[]\n"
 
 
 IMPORT_SDK = """
