@@ -280,7 +280,9 @@ SERVER_FAILURES = (
         hint=(
             "Check sslmode (PGSSLMODE) and sslrootcert (PGSSLROOTCERT) in OPTIONS:"
             " verify-full needs the file of the CA that signed the server's"
-            " certificate, or sslrootcert=system for the public CAs."
+            " certificate, or sslrootcert=system for the public CAs. If"
+            ' OPTIONS["sslnegotiation"] is direct, remove it: many servers do not'
+            " support that."
         ),
     ),
     _row(
