@@ -26,6 +26,7 @@ import socket
 import ssl
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from django_lakebase import events, process
@@ -254,7 +255,7 @@ class Server:
         events.tls_probed(self._host, is_direct=found is not None and found.is_direct)
 
 
-_servers: dict[tuple[str, ...], Server] = {}
+_servers: dict[tuple[str | float, ...], Server] = {}
 
 
 @process.run_in_child
@@ -264,13 +265,23 @@ def _forget_running_probes() -> None:
 
 
 def server_of(target: Target, host: str) -> Server:
-    """Return this process's only `Server` for *target* at *host*."""
+    """
+    Return this process's only `Server` for *target* at *host*.
+
+    If the file of the public authorities changes, what was learned from it no longer
+    counts: a root may have been removed.
+    """
+    ca_file, ca_file_modified_at = libpq.certificate_file(target), 0.0
+    if target.sslrootcert == PUBLIC_AUTHORITIES:
+        with contextlib.suppress(OSError):
+            ca_file_modified_at = Path(ca_file).stat().st_mtime
     key = (
         host,
         target.hostaddr,
         target.port,
         target.sslmode,
-        libpq.certificate_file(target),
+        ca_file,
+        ca_file_modified_at,
         target.sslnegotiation,
     )
     server = _servers.get(key)

@@ -263,10 +263,10 @@ SERVER_FAILURES = (
         summary='the certificate of "{host}" could not be verified.',
         hint=(
             'Set OPTIONS["sslrootcert"] (PGSSLROOTCERT) to the file of the CA that'
-            " signed the server's certificate, or to system for the public CAs. To"
-            ' connect without verification, set OPTIONS["sslmode"] (PGSSLMODE) to'
-            " require and remove sslrootcert; any server that answers at this address"
-            " is then trusted."
+            " signed the server's certificate; without it, verify-full trusts the"
+            ' public CAs. To connect without verification, set OPTIONS["sslmode"]'
+            " (PGSSLMODE) to require and remove sslrootcert; any server that answers"
+            " at this address is then trusted."
         ),
     ),
     _row(
@@ -280,7 +280,9 @@ SERVER_FAILURES = (
         hint=(
             "Check sslmode (PGSSLMODE) and sslrootcert (PGSSLROOTCERT) in OPTIONS:"
             " verify-full needs the file of the CA that signed the server's"
-            " certificate, or sslrootcert=system for the public CAs."
+            " certificate, or sslrootcert=system for the public CAs. If"
+            ' OPTIONS["sslnegotiation"] is direct, remove it: many servers do not'
+            " support that."
         ),
     ),
     _row(

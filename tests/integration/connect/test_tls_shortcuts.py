@@ -1,5 +1,6 @@
 """Direct TLS and the one root certificate: when they are used, and when they fail."""
 
+import os
 from pathlib import Path
 
 import certifi
@@ -265,6 +266,22 @@ def test_learned_root_does_not_weaken_verification(new_wrapper, local, bundle):
     reconnect(wrapper)
     Path(bundle).write_text(Path(local.facts["ca_file"]).read_text())
     with local.fault("new-authority"), pytest.raises(LakebaseError) as caught:
+        reconnect(wrapper)
+
+    assert caught.value.failure_id == "certificate-not-verified"
+
+
+def test_root_that_was_removed_from_the_bundle_is_not_trusted(
+    new_wrapper, local, bundle
+):
+    """The process had learned that the server's chain ends in it."""
+    wrapper = new_wrapper()
+    learn(wrapper)
+    reconnect(wrapper)
+    Path(bundle).write_text(Path(certifi.where()).read_text())
+    os.utime(bundle, (1, 1))  # The clock of the file system may be coarse.
+
+    with pytest.raises(LakebaseError) as caught:
         reconnect(wrapper)
 
     assert caught.value.failure_id == "certificate-not-verified"

@@ -19,6 +19,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
 
+from django_lakebase.config import libpq
 from django_lakebase.diagnosis.steps import Diagnosis, Status
 from django_lakebase.exceptions import ExplainedError, SettingsError
 from django_lakebase.failures.catalog import FAILURES
@@ -671,6 +672,16 @@ def test_following_the_hint_leads_to_a_connection_or_the_next_error(
         assert failure_of(again).failure_id == case.next_failure
     else:
         assert fetch_value(again, "SELECT 1") == 1
+
+
+@pytest.mark.skipif(not libpq.has_direct_tls(), reason="requires libpq 17")
+def test_hint_for_direct_tls_that_the_server_rejects(new_wrapper, local):
+    with local.fault("direct-tls", mode="reject"):
+        error = failure_of(new_wrapper("hint", OPTIONS={"sslnegotiation": "direct"}))
+
+        assert error.failure_id == "tls-failed"
+        assert 'OPTIONS["sslnegotiation"] is direct, remove it' in error.hint
+        assert fetch_value(new_wrapper("hint", OPTIONS={}), "SELECT 1") == 1
 
 
 def test_hint_for_options_that_are_not_a_dict(new_wrapper, local):
