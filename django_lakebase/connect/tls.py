@@ -36,7 +36,7 @@ from django_lakebase.config.target import PUBLIC_AUTHORITIES, Target
 Params = dict[str, Any]
 
 # Both in seconds: the shortest connect_timeout that libpq applies, for an attempt with
-# direct TLS; and the limit for each handshake of the background thread.
+# direct TLS; and the limit for each step of a handshake in the background.
 DIRECT_TIMEOUT = 2
 PROBE_TIMEOUT = 3.0
 
@@ -74,8 +74,8 @@ def probe(
     Make a TLS handshake with the server *host* at *address*, without a login.
 
     With *direct*, tries direct TLS first. Verifies the certificate against *ca_file* if
-    there is one, but not that it is for *host*. Each of the two handshakes may take
-    `PROBE_TIMEOUT` seconds. Returns None if there was none.
+    there is one, but not that it is for *host*. Each step of the one or two handshakes
+    may take `PROBE_TIMEOUT` seconds. Returns None if there was none.
     """
     for is_direct in (True, False) if direct else (False,):
         # A server may reject direct TLS in any way, and may also never answer.
