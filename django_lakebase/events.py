@@ -149,9 +149,9 @@ def connection_failed(
     )
 
 
-def tls_probed(host: str, *, is_direct: bool) -> None:
-    """Report what a handshake with *host* has shown."""
-    offer = "supports" if is_direct else "does not support"
+def direct_tls_probed(host: str, *, is_supported: bool) -> None:
+    """Report whether *host* supports direct TLS."""
+    offer = "supports" if is_supported else "does not support"
     logger.debug("%s %s direct TLS", host, offer)
 
 

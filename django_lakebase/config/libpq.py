@@ -32,6 +32,8 @@ from .target import PUBLIC_AUTHORITIES, Target
 # as missing, even if HOME is unreadable. An empty path would mean "not given" to libpq,
 # which would then look in HOME.
 NO_FILE = f"{os.devnull}/unused"
+# The shortest connect_timeout that libpq applies, in seconds.
+MIN_CONNECT_TIMEOUT = 2
 # The files of certificate authorities of operating systems: Debian and Alpine, Red Hat,
 # SUSE, macOS and the BSDs.
 CA_BUNDLES = (

@@ -26,6 +26,7 @@ from django_lakebase import events
 from django_lakebase.auth.credentials import Credential
 from django_lakebase.auth.singleflight import CallError
 from django_lakebase.auth.strategies import auth_for
+from django_lakebase.config.libpq import MIN_CONNECT_TIMEOUT
 from django_lakebase.config.target import Target
 from django_lakebase.exceptions import ExplainedError
 from django_lakebase.failures.classify import classify, retry_after, strip_tracebacks
@@ -41,10 +42,6 @@ ConnectFunction: TypeAlias = Callable[[Params], Connection]
 # Takes the seconds to wait, and the error of the last attempt with its row.
 PauseFunction: TypeAlias = Callable[[float, BaseException, Failure], object]
 T = TypeVar("T")
-
-# The shortest connect_timeout that libpq applies, in seconds.
-MIN_CONNECT_TIMEOUT = 2
-
 
 # In messages of the server, and in no message of libpq.
 _SEVERITY = re.compile(r"\b(FATAL|ERROR|PANIC):")

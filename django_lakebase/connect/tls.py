@@ -35,9 +35,9 @@ from django_lakebase.config.target import PUBLIC_AUTHORITIES, Target
 
 Params = dict[str, Any]
 
-# Both in seconds: the shortest connect_timeout that libpq applies, for an attempt with
-# direct TLS; and the limit for each step of a handshake in the background.
-DIRECT_TIMEOUT = 2
+# In seconds: for an attempt with direct TLS, and for each step of a handshake in the
+# background.
+DIRECT_TIMEOUT = libpq.MIN_CONNECT_TIMEOUT
 PROBE_TIMEOUT = 3.0
 
 # https://www.postgresql.org/docs/current/protocol-message-formats.html: SSLRequest.
@@ -252,7 +252,8 @@ class Server:
             direct=self._may_be_direct,
             ca_file=self._ca_file,
         )
-        events.tls_probed(self._host, is_direct=found is not None and found.is_direct)
+        if self._may_be_direct and found is not None:
+            events.direct_tls_probed(self._host, is_supported=found.is_direct)
 
 
 _servers: dict[tuple[str | float, ...], Server] = {}
