@@ -236,7 +236,8 @@ def test_suspend_ends_sessions_with_admin_shutdown_and_the_next_login_wakes(
 ):
     with connect() as session:
         local.set_fault("suspend", wake_seconds=0.1)
-        with pytest.raises(errors.AdminShutdown):
+        # Early versions of psycopg 3.2 raise the base class here.
+        with pytest.raises(psycopg.OperationalError, match="administrator command"):
             session.execute("SELECT 1")
 
     with connect() as session:

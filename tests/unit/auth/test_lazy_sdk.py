@@ -183,7 +183,7 @@ def run(tmp_path_factory):
             text=True,
             check=False,
             timeout=60,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, sdk.SWITCH: ""},
         )
         assert process.returncode == 0, process.stderr
         return process.stdout

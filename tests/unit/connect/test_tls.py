@@ -21,6 +21,13 @@ HOST = "ep-x.example.com"
 
 
 @pytest.fixture(autouse=True)
+def new_libpq(monkeypatch):
+    """Support direct TLS with any libpq: these tests do not connect with it."""
+    keywords = libpq.keywords() | {"sslnegotiation"}
+    monkeypatch.setattr(libpq, "keywords", lambda: keywords)
+
+
+@pytest.fixture(autouse=True)
 def no_servers():
     """Forget the servers of earlier tests, which had the same ports."""
     tls.reset()
