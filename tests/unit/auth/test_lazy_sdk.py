@@ -79,6 +79,15 @@ USES = {
     "star import": "exec('from databricks.sdk import *', n := {}); print(sorted(n))",
     "attribute of parent": "import databricks; print(databricks.sdk.pkg_sql)",
     "module as attribute": "print(sys.modules['databricks.sdk'].dbutils.core)",
+    "module of a subpackage": "import databricks.sdk as d; print(d.service.sql)",
+    "module of an imported subpackage": """
+s = importlib.import_module("databricks.sdk.service")
+print(s.sql.QueriesAPI, s.postgres, hasattr(s, "nonsense"), hasattr(s, "__wrapped__"))
+""",
+    "dir of a subpackage": """
+print(sorted(set(dir(sys.modules["databricks.sdk.service"])) - {"iam"}))
+""",
+    "vars of a subpackage": "print('sql' in vars(sys.modules['databricks.sdk.service']))",
     "module by from": "from databricks.sdk import dbutils; print(dbutils.core)",
     "dir": "import databricks.sdk as d; print(sorted(dir(d)))",
     "vars": "import databricks.sdk as d; print(sorted(vars(d)))",
@@ -155,6 +164,7 @@ print(other.VALUE, sdk.WorkspaceClient)
     "afterwards": """
 from databricks.sdk import WorkspaceClient
 print(type(sys.modules["databricks.sdk"]), len(sys.meta_path))
+print(type(sys.modules["databricks.sdk.service"]))
 for name, module in sorted(sys.modules.items()):
     if name.startswith("databricks."):
         print(name, module.__spec__.name, getattr(sys.modules[module.__spec__.parent],
