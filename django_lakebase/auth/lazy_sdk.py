@@ -56,7 +56,14 @@ PAUSE = 0.05
 _is_running = False
 
 
-class LazyPackage(ModuleType):
+class LazyModule(ModuleType):
+    """A module that libraries such as cloudpickle can pickle in spite of its type."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (self.__name__,)
+
+
+class LazyPackage(LazyModule):
     """The package databricks.sdk until its ``__init__`` has run."""
 
     def __getattribute__(self, name: str) -> Any:
@@ -90,7 +97,7 @@ class LazyPackage(ModuleType):
         ModuleType.__delattr__(self, name)
 
 
-class LazySubpackage(ModuleType):
+class LazySubpackage(LazyModule):
     """A package in databricks.sdk, without the modules that ``__init__`` imports."""
 
     def __getattribute__(self, name: str) -> Any:

@@ -223,6 +223,16 @@ print("databricks.sdk.service.sql" in sys.modules)
     assert run(LAZY + code).split()[-1] == "False"
 
 
+def test_lazy_package_can_be_pickled(run):
+    """Cloudpickle pickles the modules that a function uses, if it knows their type."""
+    code = """
+import pickle
+for name in ("databricks.sdk", "databricks.sdk.service"):
+    print(pickle.loads(pickle.dumps(sys.modules[name])) is sys.modules[name])
+"""
+    assert run(LAZY + code).split() == ["True", "True"]
+
+
 @pytest.mark.parametrize("error", ["ImportError", "AttributeError", "SystemExit"])
 def test_load_that_raises_is_repeated(run, error):
     """The names of the first half are gone; what was imported lazily still works."""
