@@ -114,6 +114,8 @@ class LazySubpackage(LazyModule):
 
 def import_package() -> None:
     """Import the package lazily, unless it is imported already."""
+    if isinstance(sys.modules.get(PACKAGE), LazyPackage):
+        return  # Without the lock: another thread may hold it to run __init__.
     with ModuleLock(PACKAGE):
         if PACKAGE in sys.modules:
             return

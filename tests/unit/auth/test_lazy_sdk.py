@@ -343,6 +343,30 @@ print(errors)
     assert run(LAZY + PAUSED + code).splitlines() == ["used", "[]"]
 
 
+def test_engine_does_not_wait_until_the_package_is_loaded(run):
+    """Otherwise a refresh in the background delays its caller, or a fork."""
+    code = """
+PAUSED = "databricks.sdk.service.sql"
+from django.conf import settings
+settings.configure()
+from django_lakebase.auth.sdk import import_sdk
+def is_waiting(thread):  # The other thread must not wait, so only a failure takes long.
+    return time.monotonic() > end
+end = time.monotonic() + 5
+def use():
+    import_sdk(identity=True)
+    print("imported")
+other = in_thread(use)
+from databricks.sdk import WorkspaceClient
+print("loaded")
+other.join()
+print(errors)
+"""
+    printed = run(LAZY + PAUSED + code).splitlines()
+
+    assert printed == ["imported", "loaded", "[]"]
+
+
 def test_thread_gets_no_name_before_the_package_is_complete(run):
     """The SDK's ``__init__`` imports two classes of the same name."""
     code = """
