@@ -9,8 +9,9 @@ How it works. `import_package` puts the package into `sys.modules` as a `LazyPac
 whose ``__init__`` has not run. The import system needs only its ``__path__`` to import
 modules of the package. The first use of anything else, by any code of the process,
 runs the real ``__init__`` in the same namespace (`run_init`), and turns the package
-into an ordinary module. Until then the package differs from the real one only in its
-type.
+into an ordinary module. So does the use of a module that is missing in a package below
+it, such as ``databricks.sdk.service.sql`` (`LazySubpackage`). Until then the packages
+differ from the real ones only in their type.
 
 Invariants.
 
@@ -55,7 +56,14 @@ PAUSE = 0.05
 _is_running = False
 
 
-class LazyPackage(ModuleType):
+class LazyModule(ModuleType):
+    """A module that libraries such as cloudpickle can pickle in spite of its type."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (self.__name__,)
+
+
+class LazyPackage(LazyModule):
     """The package databricks.sdk until its ``__init__`` has run."""
 
     def __getattribute__(self, name: str) -> Any:
@@ -80,6 +88,8 @@ class LazyPackage(ModuleType):
         module = value.__name__ if isinstance(value, ModuleType) else None
         if module != f"{PACKAGE}.{name}" and not name.startswith("__"):
             run_init(self)
+        elif type(value) is ModuleType and hasattr(value, "__path__"):
+            value.__class__ = LazySubpackage
         ModuleType.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -87,8 +97,25 @@ class LazyPackage(ModuleType):
         ModuleType.__delattr__(self, name)
 
 
+class LazySubpackage(LazyModule):
+    """A package in databricks.sdk, without the modules that ``__init__`` imports."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__dict__":
+            _run_init_if_lazy()
+        return ModuleType.__getattribute__(self, name)
+
+    def __getattr__(self, name: str) -> Any:
+        is_asked_for = not name.startswith("__")
+        if is_asked_for and sys._getframe(1).f_code is not FROM_IMPORT:  # noqa: SLF001
+            _run_init_if_lazy()
+        return ModuleType.__getattribute__(self, name)
+
+
 def import_package() -> None:
     """Import the package lazily, unless it is imported already."""
+    if isinstance(sys.modules.get(PACKAGE), LazyPackage):
+        return  # Without the lock: another thread may hold it to run __init__.
     with ModuleLock(PACKAGE):
         if PACKAGE in sys.modules:
             return
@@ -114,6 +141,12 @@ def run_init(package: LazyPackage) -> None:
     return _run_init(package)
 
 
+def _run_init_if_lazy() -> None:
+    package = sys.modules.get(PACKAGE)
+    if isinstance(package, LazyPackage):
+        run_init(package)
+
+
 def _run_init(package: LazyPackage) -> None:
     global _is_running  # noqa: PLW0603 - belongs to the lock.
     with ModuleLock(PACKAGE):
@@ -137,3 +170,6 @@ def _run_init(package: LazyPackage) -> None:
         finally:
             _is_running = False
         package.__class__ = ModuleType  # type: ignore[assignment]
+        for value in list(namespace.values()):
+            if type(value) is LazySubpackage:
+                value.__class__ = ModuleType

@@ -156,8 +156,11 @@ class CredentialsFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep the lines with the path and the status."""
-        request, *lines = record.getMessage().split("\n")
-        if request.endswith(CREDENTIALS_PATH):
+        try:
+            request, *lines = record.getMessage().split("\n")
+        except Exception:  # noqa: BLE001 - a handler reports it; a filter must not raise.
+            return True
+        if CREDENTIALS_PATH in request:
             statuses = [line for line in lines if re.match(r"< [1-5]\d\d ", line)]
             record.msg = "\n".join([request, *statuses[:1], "< **REDACTED**"])
             record.args = ()

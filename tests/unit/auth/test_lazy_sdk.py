@@ -79,6 +79,15 @@ USES = {
     "star import": "exec('from databricks.sdk import *', n := {}); print(sorted(n))",
     "attribute of parent": "import databricks; print(databricks.sdk.pkg_sql)",
     "module as attribute": "print(sys.modules['databricks.sdk'].dbutils.core)",
+    "module of a subpackage": "import databricks.sdk as d; print(d.service.sql)",
+    "module of an imported subpackage": """
+s = importlib.import_module("databricks.sdk.service")
+print(s.sql.QueriesAPI, s.postgres, hasattr(s, "nonsense"), hasattr(s, "__wrapped__"))
+""",
+    "dir of a subpackage": """
+print(sorted(set(dir(sys.modules["databricks.sdk.service"])) - {"iam"}))
+""",
+    "vars of a subpackage": "print('sql' in vars(sys.modules['databricks.sdk.service']))",
     "module by from": "from databricks.sdk import dbutils; print(dbutils.core)",
     "dir": "import databricks.sdk as d; print(sorted(dir(d)))",
     "vars": "import databricks.sdk as d; print(sorted(vars(d)))",
@@ -155,6 +164,7 @@ print(other.VALUE, sdk.WorkspaceClient)
     "afterwards": """
 from databricks.sdk import WorkspaceClient
 print(type(sys.modules["databricks.sdk"]), len(sys.meta_path))
+print(type(sys.modules["databricks.sdk.service"]))
 for name, module in sorted(sys.modules.items()):
     if name.startswith("databricks."):
         print(name, module.__spec__.name, getattr(sys.modules[module.__spec__.parent],
@@ -211,6 +221,16 @@ import databricks.sdk.service.iam, databricks.sdk.first
 print("databricks.sdk.service.sql" in sys.modules)
 """
     assert run(LAZY + code).split()[-1] == "False"
+
+
+def test_lazy_package_can_be_pickled(run):
+    """Cloudpickle pickles the modules that a function uses, if it knows their type."""
+    code = """
+import pickle
+for name in ("databricks.sdk", "databricks.sdk.service"):
+    print(pickle.loads(pickle.dumps(sys.modules[name])) is sys.modules[name])
+"""
+    assert run(LAZY + code).split() == ["True", "True"]
 
 
 @pytest.mark.parametrize("error", ["ImportError", "AttributeError", "SystemExit"])
@@ -321,6 +341,30 @@ other.join()
 print(errors)
 """
     assert run(LAZY + PAUSED + code).splitlines() == ["used", "[]"]
+
+
+def test_engine_does_not_wait_until_the_package_is_loaded(run):
+    """Otherwise a refresh in the background delays its caller, or a fork."""
+    code = """
+PAUSED = "databricks.sdk.service.sql"
+from django.conf import settings
+settings.configure()
+from django_lakebase.auth.sdk import import_sdk
+def is_waiting(thread):  # The other thread must not wait, so only a failure takes long.
+    return time.monotonic() > end
+end = time.monotonic() + 5
+def use():
+    import_sdk(identity=True)
+    print("imported")
+other = in_thread(use)
+from databricks.sdk import WorkspaceClient
+print("loaded")
+other.join()
+print(errors)
+"""
+    printed = run(LAZY + PAUSED + code).splitlines()
+
+    assert printed == ["imported", "loaded", "[]"]
 
 
 def test_thread_gets_no_name_before_the_package_is_complete(run):

@@ -1,11 +1,13 @@
-"""The import of the Databricks SDK."""
+"""The import of the Databricks SDK, and the filter of its log records."""
 
+import logging
 import subprocess
 import sys
 
+import pytest
 from databricks.sdk.config import Config
 
-from django_lakebase.auth.sdk import import_sdk
+from django_lakebase.auth.sdk import credentials_filter, import_sdk
 
 # Starts a thread that imports a service when the main thread imports the package. The
 # thread holds the locks of the service modules and waits for the package.
@@ -91,3 +93,23 @@ def test_import_sdk_builds_the_list_of_settings(monkeypatch):
 def test_import_sdk_succeeds_while_another_thread_imports_a_service():
     """Python ends one of two imports that wait for each other with an error."""
     assert run_python(RACE) == "True True"
+
+
+@pytest.mark.parametrize("end", ["", "/", "?o=12"])
+def test_filter_removes_bodies_from_records_of_credentials_requests(end):
+    """Also if a proxy redirects the request: the SDK logs the address of the target."""
+    path = f"POST /api/2.0/postgres/credentials{end}"
+    message = f'{path}\n> {{"endpoint": "e"}}\n< 200 OK\n< {{"token": "eyJ"}}'
+    record = logging.LogRecord("sdk", logging.DEBUG, "", 1, message, (), None)
+
+    assert credentials_filter.filter(record)
+
+    assert record.getMessage() == f"{path}\n< 200 OK\n< **REDACTED**"
+
+
+def test_filter_keeps_a_record_that_cannot_be_formatted():
+    """Logging ignores or prints such an error; it does not reach the caller."""
+    record = logging.LogRecord("sdk", logging.DEBUG, "", 1, "%s %s", (1,), None)
+
+    assert credentials_filter.filter(record)
+    assert record.args == (1,)
