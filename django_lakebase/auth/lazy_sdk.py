@@ -172,4 +172,4 @@ def _run_init(package: LazyPackage) -> None:
         package.__class__ = ModuleType  # type: ignore[assignment]
         for value in list(namespace.values()):
             if type(value) is LazySubpackage:
-                value.__class__ = ModuleType
+                value.__class__ = ModuleType  # type: ignore[assignment]

@@ -87,7 +87,9 @@ print(s.sql.QueriesAPI, s.postgres, hasattr(s, "nonsense"), hasattr(s, "__wrappe
     "dir of a subpackage": """
 print(sorted(set(dir(sys.modules["databricks.sdk.service"])) - {"iam"}))
 """,
-    "vars of a subpackage": "print('sql' in vars(sys.modules['databricks.sdk.service']))",
+    "vars of a subpackage": """
+print('sql' in vars(sys.modules['databricks.sdk.service']))
+""",
     "module by from": "from databricks.sdk import dbutils; print(dbutils.core)",
     "dir": "import databricks.sdk as d; print(sorted(dir(d)))",
     "vars": "import databricks.sdk as d; print(sorted(vars(d)))",
