@@ -171,5 +171,5 @@ def _run_init(package: LazyPackage) -> None:
             _is_running = False
         package.__class__ = ModuleType  # type: ignore[assignment]
         for value in list(namespace.values()):
-            if type(value) is LazySubpackage:
+            if isinstance(value, LazySubpackage):
                 value.__class__ = ModuleType  # type: ignore[assignment]

@@ -88,7 +88,7 @@ print(s.sql.QueriesAPI, s.postgres, hasattr(s, "nonsense"), hasattr(s, "__wrappe
 print(sorted(set(dir(sys.modules["databricks.sdk.service"])) - {"iam"}))
 """,
     "vars of a subpackage": """
-print('sql' in vars(sys.modules['databricks.sdk.service']))
+print("sql" in vars(sys.modules["databricks.sdk.service"]))
 """,
     "module by from": "from databricks.sdk import dbutils; print(dbutils.core)",
     "dir": "import databricks.sdk as d; print(sorted(dir(d)))",
