@@ -6,9 +6,8 @@ logs in only once.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from django_lakebase import process
 from django_lakebase.config.target import Login
@@ -35,8 +34,7 @@ def forget_clients() -> None:
     _clients.clear()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointInfo:
+class EndpointInfo(NamedTuple):
     """What the workspace reports about an endpoint."""
 
     name: str
