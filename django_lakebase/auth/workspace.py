@@ -6,10 +6,9 @@ logs in only once.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from django_lakebase import process
 from django_lakebase.config.target import Login
@@ -40,8 +39,7 @@ def forget_clients() -> None:
     _clients.clear()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointInfo:
+class EndpointInfo(NamedTuple):
     """What the workspace reports about an endpoint."""
 
     name: str

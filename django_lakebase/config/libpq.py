@@ -16,11 +16,10 @@ need no lock; cached results depend only on libpq and on files of certificates.
 import functools
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg.pq
 from psycopg.conninfo import make_conninfo
@@ -53,8 +52,7 @@ class Effect(StrEnum):
     REJECTED = "rejected"
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(NamedTuple):
     """
     An environment variable of libpq: a row of the table.
 

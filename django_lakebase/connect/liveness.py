@@ -11,9 +11,8 @@ import random
 import select
 import time
 import weakref
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
 from psycopg.pq import PipelineStatus
@@ -32,8 +31,7 @@ Connection: TypeAlias = psycopg.Connection[Any]
 MIN_AGE_SHARE, MAX_AGE_SHARE = 0.6, 0.9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lifetime:
+class Lifetime(NamedTuple):
     """When a connection was opened, and when its credential expires (UTC)."""
 
     opened_at: datetime

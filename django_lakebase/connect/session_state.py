@@ -22,7 +22,6 @@ import functools
 import re
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -59,16 +58,17 @@ MARKS = {
     "SET": "SET",
 }
 _BLANKS = r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*"
+# The patterns are compiled at first use, because few programs run such statements.
 # A SET whose effect ends with the transaction.
-_SET_LOCALLY = re.compile(_BLANKS + r"set\s+(?:local|transaction)\b")
+_SET_LOCALLY = _BLANKS + r"set\s+(?:local|transaction)\b"
 # set_config(..., true) lasts only for the transaction.
-_CONFIG_SET_LOCALLY = re.compile(r"set_config\s*\([^()]*,\s*true\s*\)")
-_TEMPORARY = re.compile(
+_CONFIG_SET_LOCALLY = r"set_config\s*\([^()]*,\s*true\s*\)"
+_TEMPORARY = (
     r"\b(?:create|into)\s+(?:or\s+replace\s+)?(?:local\s+|global\s+)?temp(?:orary)?\s"
     r"|\bpg_temp\b"
 )
 # The commands in a text of several statements, because a cursor shows only one tag.
-_COMMANDS = re.compile(
+_COMMANDS = (
     "(?:^|;)"
     + _BLANKS
     + r"(set|reset|discard|listen|begin|start|prepare|declare|load|do|call)\b"
@@ -76,12 +76,12 @@ _COMMANDS = re.compile(
 )
 
 
-@dataclass(slots=True)
 class _Session:
     """A tracked session: its marks in order, and its characteristics at the start."""
 
-    characteristics: tuple[object, ...]
-    marks: dict[str, None] = field(default_factory=dict)
+    def __init__(self, characteristics: tuple[object, ...]) -> None:
+        self.characteristics = characteristics
+        self.marks: dict[str, None] = {}
 
 
 _sessions: "weakref.WeakKeyDictionary[Connection, _Session]" = (
@@ -243,9 +243,9 @@ def _mark_from_text(cursor: SessionCursor, query: Any) -> str:
     text = (query if isinstance(query, str) else _text(query)).lower()
     if "advisory_lock" in text:
         _mark(cursor.connection, ADVISORY_LOCK)
-    if "set_config" in text and "set_config" in _CONFIG_SET_LOCALLY.sub("", text):
+    if "set_config" in text and "set_config" in re.sub(_CONFIG_SET_LOCALLY, "", text):
         _mark(cursor.connection, "set_config")
-    if "temp" in text and _TEMPORARY.search(text):
+    if "temp" in text and re.search(_TEMPORARY, text):
         _mark(cursor.connection, TEMPORARY_TABLE)
     return text
 
@@ -256,12 +256,12 @@ def _mark_from_tag(cursor: SessionCursor, text: str) -> None:
     if not tag or ";" in text:
         # There was an error, a pipeline or a stream hides the tag, or there were
         # several statements, of which the cursor shows only the first tag.
-        for command in _COMMANDS.findall(text):
+        for command in re.findall(_COMMANDS, text):
             is_begin = command in ("begin", "start")
             _mark(cursor.connection, TRANSACTION if is_begin else command.upper())
         _mark_transaction(cursor.connection)
     elif tag in MARKS:
         if MARKS[tag] == TRANSACTION:
             _mark_transaction(cursor.connection)
-        elif tag != "SET" or not _SET_LOCALLY.match(text):
+        elif tag != "SET" or not re.match(_SET_LOCALLY, text):
             _mark(cursor.connection, MARKS[tag])

@@ -25,9 +25,8 @@ import os
 import socket
 import ssl
 import threading
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from django_lakebase import events, process
 from django_lakebase.config import libpq
@@ -49,8 +48,7 @@ ALPN_PROTOCOL = "postgresql"
 _NOT_VERIFIED = "certificate verify failed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeResult:
+class ProbeResult(NamedTuple):
     """
     What a handshake has shown about a server.
 
