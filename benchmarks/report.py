@@ -56,7 +56,8 @@ SECTIONS = {
         "authorities, to which the emulator's was added; with `require`, it verifies "
         "nothing. For each connection, libpq reads the file of authorities that it is "
         "given, and keeps its contents in memory until the connection is closed. The "
-        "memory is the mean of 100 connections in one process.",
+        "memory is the mean of 100 connections in one process. What is left is the "
+        "verification itself: two signatures and a small file, about 0.3 ms.",
     ),
     "token-lifetimes": Section(
         "Many connections, few credentials",
@@ -117,7 +118,10 @@ SECTIONS = {
     ),
     "imports": Section(
         "Imports",
-        "The engine imports the SDK for the first credential, and the rest before.",
+        "The engine imports the SDK for the first credential, and the rest before. "
+        "With psycopg imported before, the engine takes one millisecond more than its "
+        "goal: it reads about 40 modules, and defines a dataclass for the 25 settings "
+        "of a connection.",
     ),
     "unreachable": Section("A workspace that never answers", ""),
     "gateway": Section(
