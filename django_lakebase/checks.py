@@ -286,8 +286,9 @@ def unverified_certificate(alias: Alias) -> Iterator[CheckMessage]:
             f"{alias.label}: {name} is require, so the server's certificate is not "
             "verified, and any server that answers at the host's address gets the "
             "token.",
-            hint='Set OPTIONS["sslmode"] to verify-full; lakebase_check tries whether '
-            "it succeeds. Silence this check if the network is trusted.",
+            hint="Run manage.py lakebase_check, which tries verify-full. If that "
+            'succeeds, set OPTIONS["sslmode"] to it. Silence this check if the network '
+            "is trusted.",
             id="lakebase.W011",
         )
 
