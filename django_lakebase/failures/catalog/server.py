@@ -189,7 +189,9 @@ SERVER_FAILURES = (
     ),
     _row(
         id="wrong-host",
-        pattern=r"endpoint cannot be found|failed to resolve host .*"
+        # Early versions of psycopg 3.2 report only the system's error.
+        pattern=r"endpoint cannot be found|"
+        r"(failed to resolve host .*|^\[Errno -?\d+\] )"
         r"(Name or service not known|No address associated|nodename nor servname|"
         r"label (empty or )?too long|Errno -2|Errno -5)|could not translate host name|"
         r"does not have SNI|Endpoint ID is not specified|could not parse network "

@@ -32,6 +32,7 @@ SERVER = [
     ("Control plane request failed: endpoint is disabled", "endpoint-disabled"),
     ("Control plane request failed: endpoint cannot be found", "wrong-host"),
     ("failed to resolve host 'x': [Errno -2] Name or service not known", "wrong-host"),
+    ("[Errno -2] Name or service not known", "wrong-host"),
     ("Connection does not have SNI.", "wrong-host"),
     (
         'server certificate for "*.x" (and 1 other name) does not match host name "y"',
@@ -57,6 +58,7 @@ SERVER = [
     ("Failed to acquire permit to connect to the database.", "waking"),
     ("Control plane request failed", "waking"),
     ("failed to resolve host 'x': Temporary failure in name resolution", "waking"),
+    ("[Errno -3] Temporary failure in name resolution", "waking"),
     ("terminating connection due to administrator command", "waking"),
     ("JWT token is not yet ready to use (nbf=1764000000)", "token-early"),
     ("endpoint is temporarily unavailable. Check your quotas", "endpoint-unavailable"),
