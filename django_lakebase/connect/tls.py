@@ -26,13 +26,13 @@ import socket
 import ssl
 import threading
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from django_lakebase import events, process
 from django_lakebase.config import libpq
 from django_lakebase.config.target import PUBLIC_AUTHORITIES, Target
 
-Params = dict[str, Any]
+from .params import Params
 
 # In seconds: for an attempt with direct TLS, and for each step of a handshake in the
 # background.
@@ -75,25 +75,28 @@ def probe(
     there is one, but not that it is for *host*. Each step of the one or two handshakes
     may take `PROBE_TIMEOUT` seconds. Returns None if there was none.
     """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED if ca_file else ssl.CERT_NONE
+    context.set_alpn_protocols([ALPN_PROTOCOL])
+    if ca_file:
+        try:
+            context.load_verify_locations(ca_file)
+        except OSError:
+            return None
     for is_direct in (True, False) if direct else (False,):
         # A server may reject direct TLS in any way, and may also never answer.
         with contextlib.suppress(OSError, ValueError):
             with socket.create_connection(address, PROBE_TIMEOUT) as plain:
-                handshake = _handshake(plain, host, ca_file, is_direct=is_direct)
+                handshake = _handshake(plain, host, context, is_direct=is_direct)
             if handshake is not None:
                 return handshake
     return None
 
 
 def _handshake(
-    plain: socket.socket, host: str, ca_file: str, *, is_direct: bool
+    plain: socket.socket, host: str, context: ssl.SSLContext, *, is_direct: bool
 ) -> ProbeResult | None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_REQUIRED if ca_file else ssl.CERT_NONE
-    if ca_file:
-        context.load_verify_locations(ca_file)
-    context.set_alpn_protocols([ALPN_PROTOCOL])
     if not is_direct:
         plain.sendall(SSL_REQUEST)
         if plain.recv(1) != b"S":
@@ -105,7 +108,7 @@ def _handshake(
         return ProbeResult(
             version=secure.version() or "TLS",
             is_direct=is_direct,
-            root=_root(secure) if ca_file else None,
+            root=_root(secure) if context.verify_mode == ssl.CERT_REQUIRED else None,
         )
 
 
