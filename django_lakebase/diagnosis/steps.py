@@ -33,7 +33,7 @@ from django_lakebase.failures.classify import failures_by_id, scrub
 from django_lakebase.failures.failure import Action
 from django_lakebase.failures.render import summary_and_hint
 
-from .tls import Handshake, perform_handshake
+from .tls import Handshake, check_handshake, perform_handshake
 
 # The steps that a login with a password does not need.
 TOKEN_STEPS = ("sdk-login", "identity", "endpoint", "credential", "rotation")
@@ -254,7 +254,7 @@ class Diagnosis:
         bundle = libpq.system_bundle(os.environ.get("SSL_CERT_FILE", ""))
         verified = {**params, "sslmode": "verify-full", "sslrootcert": bundle}
         try:
-            perform_handshake(self._target, verified, CALL_TIMEOUT)
+            check_handshake(verified, CALL_TIMEOUT)
         except psycopg.OperationalError as exc:
             reason = str(exc).strip().rpartition(": ")[2]
             failure, host = auth_for(self._target).classify(exc), params["host"]

@@ -56,6 +56,24 @@ def perform_handshake(
     target: Target, params: Mapping[str, Any], timeout: float
 ) -> Handshake:
     """
+    Make a TLS handshake with libpq and *params*, and one that shows its details.
+
+    That of libpq may take *timeout* seconds. Raises psycopg.OperationalError if it
+    fails.
+    """
+    check_handshake(params, timeout)
+    address = target.hostaddr or str(params["host"]), int(target.port or 5432)
+    found = probe(address, str(params["host"]))
+    return Handshake(
+        version=found.version if found else "TLS",
+        is_direct=found.is_direct if found else None,
+        sslmode=str(params["sslmode"]),
+        has_authority=str(params.get("sslrootcert", NO_FILE)) != NO_FILE,
+    )
+
+
+def check_handshake(params: Mapping[str, Any], timeout: float) -> None:
+    """
     Make a TLS handshake with libpq and *params*, within *timeout* seconds.
 
     Raises psycopg.OperationalError if it fails.
@@ -74,14 +92,6 @@ def perform_handshake(
         except psycopg.OperationalError:
             if attempt is attempts[-1]:
                 raise
-    address = target.hostaddr or str(params["host"]), int(target.port or 5432)
-    found = probe(address, str(params["host"]))
-    return Handshake(
-        version=found.version if found else "TLS",
-        is_direct=found.is_direct if found else None,
-        sslmode=str(params["sslmode"]),
-        has_authority=str(params.get("sslrootcert", NO_FILE)) != NO_FILE,
-    )
 
 
 def _handshake(conninfo: str, deadline: float) -> None:
