@@ -15,6 +15,7 @@ import pytest
 import django_lakebase
 from django_lakebase.auth import lazy_sdk, sdk
 from django_lakebase.config.target import Login
+from tests.helpers.python_process import run_python
 
 TOP = Path(django_lakebase.__file__).parent.parent
 EXTEND_PATH = '__path__ = __import__("pkgutil").extend_path(__path__, __name__)\n'
@@ -188,19 +189,7 @@ def run(tmp_path_factory):
         (own / "databricks/sdk" / name).write_text(text)
     path = os.pathsep.join(str(folder) for folder in (own, other, TOP))
 
-    def run_python(code: str) -> str:
-        process = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-            env={**os.environ, "PYTHONPATH": path, sdk.SWITCH: ""},
-        )
-        assert process.returncode == 0, process.stderr
-        return process.stdout
-
-    return run_python
+    return lambda code: run_python(code, **{"PYTHONPATH": path, sdk.SWITCH: ""})
 
 
 @pytest.mark.parametrize("use", USES)

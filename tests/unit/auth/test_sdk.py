@@ -1,13 +1,12 @@
 """The import of the Databricks SDK, and the filter of its log records."""
 
 import logging
-import subprocess
-import sys
 
 import pytest
 from databricks.sdk.config import Config
 
 from django_lakebase.auth.sdk import credentials_filter, import_sdk
+from tests.helpers.python_process import run_python
 
 # Starts a thread that imports a service when the main thread imports the package. The
 # thread holds the locks of the service modules and waits for the package.
@@ -67,19 +66,6 @@ print(bool(other.ident), "_attributes" in vars(Config))
 """
 
 
-def run_python(code: str) -> str:
-    """Return what *code* prints in a new process."""
-    process = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert process.returncode == 0, process.stderr
-    return process.stdout.strip()
-
-
 def test_import_sdk_builds_the_list_of_settings(monkeypatch):
     """Threads that build it at the same time fail with "dictionary changed size"."""
     Config.attributes()
@@ -92,7 +78,7 @@ def test_import_sdk_builds_the_list_of_settings(monkeypatch):
 
 def test_import_sdk_succeeds_while_another_thread_imports_a_service():
     """Python ends one of two imports that wait for each other with an error."""
-    assert run_python(RACE) == "True True"
+    assert run_python(RACE).strip() == "True True"
 
 
 @pytest.mark.parametrize("end", ["", "/", "?o=12"])

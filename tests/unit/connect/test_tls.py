@@ -77,42 +77,38 @@ def new_server(context):
     return serve
 
 
-def old_server(context):
-    """Accept TLS only on request, as PostgreSQL 16."""
-
-    def serve(client):
-        if client.recv(8) == tls.SSL_REQUEST:
-            client.sendall(b"S")
-            shake(client, context)
-
-    return serve
-
-
-def answering_server(context):
-    """Answer a ClientHello with a message of the protocol."""
+def server_on_request(context, reject):
+    """Accept TLS only on request, as PostgreSQL 16; *reject* any other connection."""
 
     def serve(client):
         if client.recv(8) == tls.SSL_REQUEST:
             client.sendall(b"S")
             shake(client, context)
         else:
-            client.sendall(b"E\0\0\0\x08Mx\0\0")
+            reject(client)
 
     return serve
+
+
+def old_server(context):
+    """Close a connection that starts with a ClientHello."""
+    return server_on_request(context, lambda _: None)
+
+
+def answering_server(context):
+    """Answer a ClientHello with a message of the protocol."""
+    message = b"E\0\0\0\x08Mx\0\0"
+    return server_on_request(context, lambda client: client.sendall(message))
 
 
 def silent_server(context):
     """Wait for a whole packet, which a ClientHello is not."""
 
-    def serve(client):
-        if client.recv(8) == tls.SSL_REQUEST:
-            client.sendall(b"S")
-            shake(client, context)
-        else:
-            while client.recv(1000):
-                pass
+    def wait(client):
+        while client.recv(1000):
+            pass
 
-    return serve
+    return server_on_request(context, wait)
 
 
 def plain_server(context):
