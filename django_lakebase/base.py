@@ -36,6 +36,12 @@ from .creation import DatabaseCreation
 from .exceptions import SettingsError
 from .failures.classify import failures_by_id
 from .failures.render import build_error
+from .schema import (
+    DatabaseIntrospection,
+    DatabaseSchemaEditor,
+    create_schema,
+    public_first,
+)
 
 if TYPE_CHECKING:
     from .pool import LakebasePool
@@ -262,6 +268,20 @@ class LakebaseMixin(Base):
         if not self.in_atomic_block and has_ended(self.connection):
             self.close()
 
+    def prepare_database(self) -> None:
+        """
+        Create the project's schema if it is missing; Django calls this to migrate.
+
+        Raises LakebaseError if the user may neither use nor create the schema.
+        """
+        if not self.get_target().schema:
+            super().prepare_database()
+            return
+        create_schema(self)
+        # Django's PostGIS backend creates its extension.
+        with public_first(self):
+            super().prepare_database()
+
     def _configure_role(self, connection: Connection) -> bool:
         # Django's method composes this SQL on a cursor of the wrapper. In a worker of
         # the pool, that would wait for a connection from the same pool.
@@ -280,6 +300,9 @@ class LakebaseMixin(Base):
 
 class DatabaseWrapper(LakebaseMixin, PostgreSQLDatabaseWrapper):
     """Django's PostgreSQL backend, logging in with Databricks credentials."""
+
+    SchemaEditorClass = DatabaseSchemaEditor
+    introspection_class = DatabaseIntrospection
 
 
 @process.run_in_child

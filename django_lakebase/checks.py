@@ -29,7 +29,7 @@ from .config import libpq
 from .config.pasted_values import clean, split_url
 from .config.resolve import ENDPOINT_VARIABLES, OWN_OPTIONS
 from .config.sources import read_variable
-from .config.target import Target
+from .config.target import Target, is_pooled_host
 from .connect.errors import facts_of
 from .connect.liveness import MAX_AGE_SHARE
 from .exceptions import SettingsError
@@ -98,8 +98,7 @@ class Alias:
     @property
     def is_pooled_host(self) -> bool:
         """Whether the host is a pooler of the service, judged by its name."""
-        host = self.target.host if self.target else ""
-        return host.partition(".")[0].endswith("-pooler")
+        return self.target is not None and is_pooled_host(self.target.host)
 
 
 def check_databases(*, app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:

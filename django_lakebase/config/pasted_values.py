@@ -75,6 +75,15 @@ def parse_integer(value: Any) -> Any:
     return int(clean(value)) if is_number else value
 
 
+def parse_number(value: Any) -> float | None:
+    """Return *value* as a float if it is a number or spells one, else None."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(clean(value))
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number else None
+
+
 def mask_user_info(text: str) -> str:
     """Return *text* with the user and password of any URL in it masked."""
     return re.sub(r"://[^/\s]*@", "://***@", text)

@@ -5,7 +5,6 @@ It uses no network and changes nothing: filled settings (see fill.py) and unfill
 give the same Target. docs/reference/settings.md has the rules for users.
 """
 
-import contextlib
 import ipaddress
 import re
 from collections.abc import Hashable, Mapping
@@ -15,9 +14,16 @@ import psycopg.pq
 
 from .libpq import has_direct_tls
 from .login import is_password_token, password_key, resolve_login
-from .pasted_values import clean, parse_boolean
+from .pasted_values import parse_boolean, parse_number
+from .server_settings import TIME_LIMITS, resolve_schema, resolve_server_settings
 from .sources import PARSERS, Sources, Value, converted
-from .target import DEFAULT_BUDGET, DEFAULT_PORT, PUBLIC_AUTHORITIES, Target
+from .target import (
+    DEFAULT_BUDGET,
+    DEFAULT_PORT,
+    PUBLIC_AUTHORITIES,
+    Target,
+    is_pooled_host,
+)
 
 LAST_PORT = 65535
 # The keys of OPTIONS that this engine handles, and Django and libpq do not know.
@@ -28,6 +34,8 @@ OWN_OPTIONS = (
     "reconnect",
     "refresh_before_fork",
     "sslnegotiation",
+    "schema",
+    *TIME_LIMITS,
 )
 STRONG_SSLMODES = ("require", "verify-ca", "verify-full")
 VERIFYING_SSLMODES = ("verify-ca", "verify-full")
@@ -63,6 +71,7 @@ def resolve_target(
     endpoint = _endpoint(sources)
     sslmode, sslrootcert = _tls(sources, sends_token=login is not None or is_token)
     host, database, user = _host(sources), sources.field("NAME"), sources.field("USER")
+    schema = resolve_schema(sources)
     _reject_url(sources, database, "database name")
     _reject_url(sources, user, "user")
     return Target(
@@ -81,7 +90,10 @@ def resolve_target(
         sslrootcert=sslrootcert,
         sslnegotiation=_sslnegotiation(sources),
         connect_timeout=_connect_timeout(sources),
-        libpq_options=_libpq_options(sources),
+        schema=schema,
+        libpq_options=resolve_server_settings(
+            sources, schema, is_pooled=is_pooled_host(host)
+        ),
         connect_budget=_budget(sources),
         reconnect=bool(sources.options.get("reconnect", True)),
         refresh_before_fork=bool(sources.options.get("refresh_before_fork", True)),
@@ -288,22 +300,12 @@ def _connect_timeout(sources: Sources) -> int | None:
         raise sources.invalid(given, "this is not a number of seconds", fix) from None
 
 
-def _libpq_options(sources: Sources) -> str:
-    value = sources.option("options")
-    if not value and not sources.names_endpoint:
-        value = sources.variable("PGOPTIONS")
-    return value.text
-
-
 def _budget(sources: Sources) -> float:
-    budget = sources.options.get("connect_budget", DEFAULT_BUDGET)
-    if isinstance(budget, str):
-        with contextlib.suppress(ValueError):
-            budget = float(clean(budget))
-    is_number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
-    if not is_number or not 0 < budget < float("inf"):
-        raise sources.rejection("budget-invalid", Value(repr(budget)))
-    return float(budget)
+    given = sources.options.get("connect_budget", DEFAULT_BUDGET)
+    budget = parse_number(given)
+    if budget is None or not 0 < budget < float("inf"):
+        raise sources.rejection("budget-invalid", Value(repr(given)))
+    return budget
 
 
 def _other_options(sources: Sources) -> Hashable:

@@ -40,8 +40,10 @@ class Target:
     Django's maintenance connection. *user_setting* is the setting or variable that
     *user* comes from, *password_setting* the setting that makes the login native.
     *connect_timeout* limits one attempt, *connect_budget* all of them, in seconds.
-    *libpq_options* are the server settings in the startup packet. *options* is the rest
-    of OPTIONS, in a hashable form. *password_key* is a hash, as `Login.key` is.
+    *schema* is the project's schema, empty if it uses the server's search path.
+    *libpq_options* are the server settings in the startup packet, with *schema*.
+    *options* is the rest of OPTIONS, in a hashable form. *password_key* is a hash, as
+    `Login.key` is.
     """
 
     alias: str
@@ -59,6 +61,7 @@ class Target:
     sslrootcert: str = ""
     sslnegotiation: str = "auto"
     connect_timeout: int | None = None
+    schema: str = ""
     libpq_options: str = ""
     connect_budget: float = DEFAULT_BUDGET
     reconnect: bool = True
@@ -67,3 +70,8 @@ class Target:
     password_setting: str = ""
     is_password_token: bool = False
     password_key: str = field(default="", repr=False)
+
+
+def is_pooled_host(host: str) -> bool:
+    """Return whether *host* is a pooler of the service, judged by its name."""
+    return host.partition(".")[0].endswith("-pooler")

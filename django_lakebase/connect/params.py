@@ -19,6 +19,7 @@ from django.db import connections
 from django_lakebase.auth.strategies import Getter, auth_for
 from django_lakebase.config import libpq
 from django_lakebase.config.resolve import OWN_OPTIONS
+from django_lakebase.config.server_settings import server_setting
 from django_lakebase.config.target import Target
 
 from .errors import call_workspace
@@ -34,7 +35,7 @@ KEEPALIVES = {
     "tcp_user_timeout": 30000,
 }
 
-_TIMEZONE = "-c TimeZone="
+_TIMEZONE = server_setting("TimeZone", "")
 _TIMEZONE_REJECTED = ("unsupported startup parameter", 'for parameter "TimeZone"')
 # Targets whose server or proxy has rejected the time zone in the startup packet.
 _without_timezone: set[Target] = set()
@@ -164,8 +165,7 @@ def _startup_options(target: Target, timezone: str | None) -> str:
     """Return libpq's *options* with the time zone, which saves a round trip."""
     if not timezone:
         return target.libpq_options
-    escaped = timezone.replace("\\", "\\\\").replace(" ", "\\ ")
-    return f"{target.libpq_options} {_TIMEZONE}{escaped}".strip()
+    return f"{target.libpq_options} {server_setting('TimeZone', timezone)}".strip()
 
 
 def _application_name() -> str:

@@ -297,6 +297,29 @@ SERVER_FAILURES = (
         ),
     ),
     _row(
+        id="schema-missing",
+        summary=(
+            'the schema "{name}" does not exist in the database "{database}", and'
+            ' "{user}" is not allowed to create it.'
+        ),
+        hint=(
+            "As the owner of the database, run: GRANT CREATE ON DATABASE"
+            ' "{database_ident}" TO "{user_ident}";'
+        ),
+    ),
+    _row(
+        id="schema-denied",
+        summary=(
+            '"{user}" is not allowed to use the schema "{name}" in the database'
+            ' "{database}".'
+        ),
+        hint=(
+            "As the owner of the schema, run: GRANT USAGE, CREATE ON SCHEMA"
+            ' "{name_ident}" TO "{user_ident}"; Or set OPTIONS["schema"]'
+            " (LAKEBASE_SCHEMA) to another schema."
+        ),
+    ),
+    _row(
         id="setup-failed",
         summary="the login succeeded, but the new connection could not be set up.",
         hint=(

@@ -291,6 +291,9 @@ def test_list_of_the_engines_options():
         "reconnect",
         "refresh_before_fork",
         "sslnegotiation",
+        "schema",
+        "statement_timeout",
+        "idle_in_transaction_session_timeout",
     )
 
 

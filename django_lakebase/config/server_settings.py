@@ -1,0 +1,113 @@
+"""
+The server settings in the startup packet: the schema, time limits, and the project's.
+
+They need no round trip, and hold from a session's first statement.
+"""
+
+import re
+
+from .pasted_values import parse_number
+from .sources import Sources, Value
+
+# The value of OPTIONS["schema"] for the name that templates for Databricks Apps use.
+AUTO_SCHEMA = "auto"
+# PostgreSQL truncates longer names (NAMEDATALEN), in search_path too.
+MAX_NAME_BYTES = 63
+# Options in seconds; the server's settings of the same name are in milliseconds.
+TIME_LIMITS = ("statement_timeout", "idle_in_transaction_session_timeout")
+# The server stores milliseconds in a 32-bit integer.
+MIN_SECONDS, MAX_SECONDS = 0.001, (2**31 - 1) / 1000
+
+
+def server_setting(name: str, value: str) -> str:
+    """Return *name* and *value* in the syntax of libpq's *options*."""
+    return f"-c {name}=" + re.sub(r"([\\\s])", r"\\\1", value)
+
+
+def resolve_schema(sources: Sources) -> str:
+    """Return the name of the project's schema, or an empty string if none is set."""
+    given = sources.option("schema")
+    if not given and not sources.names_endpoint:
+        given = sources.variable("LAKEBASE_SCHEMA")
+    if given.text == AUTO_SCHEMA:
+        return _schema_of_app(sources, given)
+    fix = f"Set {given.name} to the name of a schema, or remove it."
+    if len(given.text.encode()) > MAX_NAME_BYTES:
+        problem = f"a name has at most {MAX_NAME_BYTES} bytes"
+        raise sources.invalid(given, problem, fix)
+    if given.text.lower().startswith("pg_"):
+        raise sources.invalid(given, "PostgreSQL reserves names with pg_", fix)
+    return given.text
+
+
+def _schema_of_app(sources: Sources, given: Value) -> str:
+    app, user = sources.variable("PGAPPNAME"), sources.variable("PGUSER")
+    missing = [value.name for value in (app, user) if not value]
+    if missing:
+        problem = f"the name is made of PGAPPNAME and PGUSER, and {missing[0]} is empty"
+        fix = (
+            "Databricks Apps sets both variables for an app with a database resource. "
+            f"Elsewhere, set {given.name} to the name of the schema."
+        )
+        raise sources.invalid(given, problem, fix)
+    name = f"{app.text}_schema_{user.text.replace('-', '')}"
+    return name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+
+
+def resolve_server_settings(sources: Sources, schema: str, *, is_pooled: bool) -> str:
+    """
+    Return libpq's *options*: the project's server settings, then the engine's.
+
+    *is_pooled* is whether the host is a pooler.
+    """
+    options = sources.option("options")
+    if not options and not sources.names_endpoint:
+        options = sources.variable("PGOPTIONS")
+    settings = _own_settings(sources, schema)
+    for name, value, _ in settings:
+        if re.search(rf"\b{name}\b", options.text, re.IGNORECASE):
+            fix = f"Remove {name} from {options.name}, or remove {value.name}."
+            raise sources.invalid(value, f"{options.name} also sets {name}", fix)
+        if is_pooled:
+            problem = f"the host is a pooler, which ignores the {name} of a connection"
+            fix = (
+                "Use the direct host of the endpoint (without -pooler). Or remove "
+                f"{value.name}, and run ALTER ROLE ... SET {name} = ...;"
+            )
+            raise sources.invalid(value, problem, fix)
+    own = [server_setting(name, text) for name, _, text in settings]
+    return " ".join(filter(None, [options.text, *own]))
+
+
+def _own_settings(sources: Sources, schema: str) -> list[tuple[str, Value, str]]:
+    """Return name, source and text of the settings that the engine's options make."""
+    settings = []
+    if schema:
+        source = sources.option("schema") or sources.variable("LAKEBASE_SCHEMA")
+        settings.append(("search_path", source, _search_path(schema)))
+    for name in TIME_LIMITS:
+        seconds = _time_limit(sources, name)
+        if seconds is not None:
+            source = Value(f"{seconds:g}", f'OPTIONS["{name}"]')
+            settings.append((name, source, f"{round(seconds * 1000)}ms"))
+    return settings
+
+
+def _search_path(schema: str) -> str:
+    quoted = '"' + schema.replace('"', '""') + '"'
+    # Extensions are in public.
+    return quoted if schema == "public" else f"{quoted},public"
+
+
+def _time_limit(sources: Sources, name: str) -> float | None:
+    """Return a time limit in seconds; None if it is not set, 0 for no limit."""
+    given = sources.options.get(name)
+    if given is None or given == "":
+        return None
+    seconds = parse_number(given)
+    # The server would round a shorter limit to 0, which means no limit.
+    if seconds == 0 or (seconds and MIN_SECONDS <= seconds <= MAX_SECONDS):
+        return seconds
+    problem = "this is not a time limit in seconds"
+    fix = "Set it to a number of seconds, such as 30, or to 0 for no limit."
+    raise sources.invalid(Value(repr(given), f'OPTIONS["{name}"]'), problem, fix)

@@ -1,0 +1,148 @@
+"""
+The project's schema, ``OPTIONS["schema"]``, in migrations and introspection.
+
+The search path of each session is the schema, then ``public``, and Django's queries
+name no schema. Three things do not follow from that alone:
+
+- The schema must exist before Django migrates: otherwise PostgreSQL creates the tables
+  in ``public``.
+- Extensions belong in ``public``, because a database has each extension only once.
+  PostgreSQL would create them in the first schema of the search path.
+- Introspection must not list the tables in ``public``, although they are visible: they
+  may be another project's tables with the same names.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from django.db import DatabaseError, transaction
+from django.db.backends.postgresql.introspection import (
+    DatabaseIntrospection as PostgreSQLDatabaseIntrospection,
+)
+from django.db.backends.postgresql.schema import (
+    DatabaseSchemaEditor as PostgreSQLDatabaseSchemaEditor,
+)
+from psycopg import errors, sql
+
+from .connect.errors import connect_error
+from .connect.params import get_user
+from .exceptions import ExplainedError
+from .failures.classify import failures_by_id
+
+if TYPE_CHECKING:
+    from .base import LakebaseMixin
+
+    SchemaEditor = PostgreSQLDatabaseSchemaEditor
+    Introspection = PostgreSQLDatabaseIntrospection
+else:
+    # Mixins: django_lakebase.postgis combines them with other classes.
+    SchemaEditor = Introspection = object
+
+# A statement that names no schema, as Django's operations execute it.
+_CREATE_EXTENSION = re.compile(
+    r'\s*CREATE\s+EXTENSION(\s+IF\s+NOT\s+EXISTS)?\s+("[^"]+"|\w+)\s*;?\s*',
+    re.IGNORECASE,
+)
+
+
+def create_schema(connection: "LakebaseMixin") -> None:
+    """
+    Create the project's schema if it is missing.
+
+    Raises LakebaseError if the user may neither use nor create it.
+    """
+    may_use = _may_use_schema(connection)
+    if may_use is None:
+        try:
+            _execute_create(connection)
+        except DatabaseError as exc:
+            # Two processes may create it at the same moment.
+            may_use = _may_use_schema(connection)
+            if may_use is None:
+                is_denied = isinstance(exc.__cause__, errors.InsufficientPrivilege)
+                raise (_error(connection, exc) if is_denied else exc) from exc.__cause__
+        else:
+            may_use = True
+    if may_use is False:
+        raise _error(connection, PermissionError("the role has no USAGE privilege"))
+
+
+def _may_use_schema(connection: "LakebaseMixin") -> bool | None:
+    """Return whether the user may use the schema; None if it does not exist."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace "
+            "WHERE nspname = %s",
+            [connection.get_target().schema],
+        )
+        row = cursor.fetchone()
+    return None if row is None else bool(row[0])
+
+
+def _execute_create(connection: "LakebaseMixin") -> None:
+    name = sql.Identifier(connection.get_target().schema)
+    statement = sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name)
+    alias = connection.alias
+    with transaction.atomic(using=alias), connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def _error(connection: "LakebaseMixin", cause: Exception) -> ExplainedError:
+    target = connection.get_target()
+    exists = isinstance(cause, PermissionError)
+    failure = failures_by_id()["schema-denied" if exists else "schema-missing"]
+    facts = {"user": get_user(target), "name": target.schema, "seen": cause}
+    return connect_error(target, cause, failure, **facts)
+
+
+@contextlib.contextmanager
+def public_first(connection: "LakebaseMixin") -> Iterator[None]:
+    """Create extensions in ``public`` until the block ends."""
+    alias = connection.alias
+    with transaction.atomic(using=alias):
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL search_path TO public")
+        yield
+
+
+class SchemaEditorMixin(SchemaEditor):
+    """Creates extensions in ``public`` if the project has a schema."""
+
+    connection: "LakebaseMixin"
+
+    def execute(self, sql: Any, params: Any = ()) -> None:
+        """Execute *sql*; a CREATE EXTENSION without a schema gets one."""
+        text = str(sql)
+        if _CREATE_EXTENSION.fullmatch(text) and self.connection.get_target().schema:
+            sql = text.rstrip("; \n") + " SCHEMA public"
+        super().execute(sql, params)
+
+
+class IntrospectionMixin(Introspection):
+    """Lists only the tables of the project's schema, if it has one."""
+
+    connection: "LakebaseMixin"
+
+    def get_table_list(self, cursor: Any) -> list[Any]:
+        """Return the tables and views that Django may use."""
+        tables = super().get_table_list(cursor)
+        schema = self.connection.get_target().schema
+        if not schema:
+            return tables
+        cursor.execute(
+            "SELECT c.relname FROM pg_class c JOIN pg_namespace n "
+            "ON n.oid = c.relnamespace WHERE n.nspname = %s",
+            [schema],
+        )
+        names = {name for (name,) in cursor.fetchall()}
+        return [table for table in tables if table.name in names]
+
+
+class DatabaseSchemaEditor(SchemaEditorMixin, PostgreSQLDatabaseSchemaEditor):
+    """Django's schema editor for PostgreSQL."""
+
+
+class DatabaseIntrospection(IntrospectionMixin, PostgreSQLDatabaseIntrospection):
+    """Django's introspection of PostgreSQL."""
