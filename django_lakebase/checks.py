@@ -28,6 +28,7 @@ from .base import LakebaseMixin
 from .config import libpq
 from .config.pasted_values import clean, split_url
 from .config.resolve import ENDPOINT_VARIABLES, OWN_OPTIONS
+from .config.server_settings import TIME_LIMITS
 from .config.sources import read_variable
 from .config.target import Target, is_pooled_host
 from .connect.errors import facts_of
@@ -73,6 +74,8 @@ CHECK_IDS = {
     "endpoint-ambiguous": "lakebase.E016",
     "password-is-token": "lakebase.E017",
 }
+# Databricks Apps sets both for every app.
+PLATFORM_VARIABLES = ("DATABRICKS_APP_NAME", "DATABRICKS_APP_PORT")
 # A shorter secret may be contained in an unrelated variable by coincidence.
 MIN_SECRET_LENGTH = 8
 # The SDK's arguments that hold secrets.
@@ -292,6 +295,22 @@ def unverified_certificate(alias: Alias) -> Iterator[CheckMessage]:
         )
 
 
+def no_time_limits(alias: Alias) -> Iterator[CheckMessage]:
+    """Yield W012 on Databricks Apps if nothing limits the time of statements."""
+    is_platform = all(map(read_variable, PLATFORM_VARIABLES))
+    if not is_platform or alias.target is None or alias.is_pooled_host:
+        return
+    if not any(name in alias.target.libpq_options for name in TIME_LIMITS):
+        names = " and ".join(f'OPTIONS["{name}"]' for name in TIME_LIMITS)
+        yield Warning(
+            f"{alias.label}: no time limit is set for statements and transactions. "
+            "Databricks Apps ends a request after 120 seconds, but its statement goes "
+            "on and keeps its locks.",
+            hint=f"Set {names}, in seconds; for example, to 60 and 30.",
+            id="lakebase.W012",
+        )
+
+
 def ignored_variables(alias: Alias) -> Iterator[CheckMessage]:
     """Yield W008 for variables of libpq that have no effect on this alias."""
     if alias.target is None:
@@ -322,6 +341,7 @@ CHECKS = (
     unreadable_dates,
     token_as_password,
     unverified_certificate,
+    no_time_limits,
 )
 
 

@@ -44,7 +44,9 @@ def _schema_of_app(sources: Sources, given: Value) -> str:
     app, user = sources.variable("PGAPPNAME"), sources.variable("PGUSER")
     missing = [value.name for value in (app, user) if not value]
     if missing:
-        problem = f"the name is made of PGAPPNAME and PGUSER, and {missing[0]} is empty"
+        problem = (
+            f"the name is made of PGAPPNAME and PGUSER, and {missing[0]} is not set"
+        )
         fix = (
             "Databricks Apps sets both variables for an app with a database resource. "
             f"Elsewhere, set {given.name} to the name of the schema."
@@ -65,7 +67,7 @@ def resolve_server_settings(sources: Sources, schema: str, *, is_pooled: bool) -
         options = sources.variable("PGOPTIONS")
     settings = _own_settings(sources, schema)
     for name, value, _ in settings:
-        if re.search(rf"\b{name}\b", options.text, re.IGNORECASE):
+        if name in options.text.lower():
             fix = f"Remove {name} from {options.name}, or remove {value.name}."
             raise sources.invalid(value, f"{options.name} also sets {name}", fix)
         if is_pooled:

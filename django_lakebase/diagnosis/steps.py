@@ -7,7 +7,7 @@ order in which a connection is opened. After a failed step, the others are skipp
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -33,6 +33,7 @@ from django_lakebase.failures.classify import failures_by_id, scrub
 from django_lakebase.failures.failure import Action
 from django_lakebase.failures.render import summary_and_hint
 
+from .schema import QUERY, SchemaFacts, describe_schema
 from .tls import Handshake, check_handshake, perform_handshake
 
 # The steps that a login with a password does not need.
@@ -289,30 +290,13 @@ class Diagnosis:
         return f'current_user is "{current}"' + (" (assume_role)" if role else "")
 
     def _database(self) -> str:
-        [(name, schema, may_create, path)] = self._execute(
-            "SELECT current_database(), current_schema(), "
-            "has_schema_privilege(current_user, current_schema(), 'CREATE'), "
-            "current_setting('search_path')"
-        )
-        # current_schema() is also None if this role may not use the schema.
-        if schema is None and "public" in path:
-            schema = "public"
-        if schema is None:
-            raise _StepWarning(
-                f'"{name}", where no schema in the search_path exists',
-                'Create one, or correct the search_path (OPTIONS["options"], '
-                "PGOPTIONS, or ALTER ROLE ... SET).",
-            )
-        if not may_create:
-            user = get_user(self._target).replace('"', '""')
-            escaped = schema.replace('"', '""')
-            raise _StepWarning(
-                f'"{name}", where this role may not create tables in the schema '
-                f'"{schema}"',
-                "To run migrations, run as the owner: GRANT USAGE, CREATE ON SCHEMA "
-                f'"{escaped}" TO "{user}";',
-            )
-        return f'"{name}", can create tables in the schema "{schema}"'
+        schema = self._target.schema
+        [row] = self._execute(QUERY, {"schema": schema})
+        user = get_user(self._target)
+        detail, hint = describe_schema(SchemaFacts(*row), user, schema)
+        if hint:
+            raise _StepWarning(detail, hint)
+        return detail
 
     def _rotation(self) -> str:
         connection = self._open(self._call(self._access.credentials.fetch_uncached))
@@ -342,11 +326,13 @@ class Diagnosis:
             credential=credential,
         ).run()
 
-    def _execute(self, query: Query) -> list[tuple[Any, ...]]:
+    def _execute(
+        self, query: Query, values: Mapping[str, str] | None = None
+    ) -> list[tuple[Any, ...]]:
         if self._connection is None:
             raise RuntimeError("there is no connection")
         with self._connection.cursor() as cursor:
-            cursor.execute(query)
+            cursor.execute(query, values)
             return cursor.fetchall() if cursor.description else []
 
 

@@ -340,3 +340,17 @@ def test_checks_open_no_socket(configure, monkeypatch):
     )
 
     assert findings
+
+
+def test_no_time_limits_on_the_platform_is_a_warning(configure, monkeypatch):
+    """W012: the platform ends a request, and PostgreSQL goes on."""
+    monkeypatch.setenv("DATABRICKS_APP_NAME", "notes")
+    assert configure() == []
+    monkeypatch.setenv("DATABRICKS_APP_PORT", "8000")
+
+    [finding] = configure()
+
+    assert finding.id == "lakebase.W012"
+    assert 'OPTIONS["statement_timeout"]' in finding.hint
+    assert configure({"options": "-c statement_timeout=1min"}) == []
+    assert configure({"options": "", "statement_timeout": 60}) == []

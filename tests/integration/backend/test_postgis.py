@@ -9,6 +9,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db.utils import load_backend
 
+from tests.helpers.plain_psycopg import open_session
 from tests.helpers.queries import fetch_value
 
 TOP = Path(__file__).parents[3]
@@ -93,8 +94,10 @@ def python(geo, *arguments):
     return found.stdout
 
 
-def test_geodjango_project_works_without_superuser(geo, database, local):
+@pytest.mark.parametrize("schema", ["", "places"])
+def test_geodjango_project_works_without_superuser(geo, database, local, schema):
     """Migrations, spatial queries before and after a rotation, and inspectdb."""
+    geo = {**geo, "LAKEBASE_SCHEMA": schema}
     python(geo, "-m", "django", "migrate", "--verbosity=0")
     rejected = local.issue_token(local.facts["service_principal"], ttl=-10)
 
@@ -103,6 +106,11 @@ def test_geodjango_project_works_without_superuser(geo, database, local):
 
     model = python(geo, "-m", "django", "inspectdb", "geo_place")
     assert "point = models.PointField(geography=True)" in model
+    with open_session(local, dbname=database) as session:
+        sql = "SELECT extnamespace::regnamespace::text FROM pg_extension"
+        assert session.execute(f"{sql} WHERE extname = 'postgis'").fetchall() == [
+            ("public",)
+        ]
 
 
 def test_geodjango_test_database_gets_postgis_without_superuser(geo, server):

@@ -66,6 +66,15 @@ def test_dbshell_fetches_missing_host_and_user(bare, local):
 
 
 @needs_psql
+def test_dbshell_starts_in_the_schema_of_the_project(bare):
+    bare["LAKEBASE_SCHEMA"] = "My notes"
+
+    found = run(bare, "SHOW search_path")
+
+    assert (found.stdout, found.stderr) == ('"My notes",public\n', "")
+
+
+@needs_psql
 @needs_proc
 def test_token_is_in_the_environment_of_psql_and_not_in_its_arguments(bare, local):
     """All users of a machine can read the arguments of a process."""

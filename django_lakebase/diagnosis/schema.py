@@ -1,0 +1,96 @@
+"""What ``lakebase_check`` says about the schema that migrate would use."""
+
+from typing import NamedTuple
+
+# One row, with the fields of SchemaFacts; takes the project's schema, or an empty text.
+QUERY = """
+SELECT current_database(), coalesce(nullif(%(schema)s, ''), current_schema()),
+    current_setting('search_path'), n.oid IS NOT NULL,
+    has_schema_privilege(n.oid, 'USAGE') AND has_schema_privilege(n.oid, 'CREATE'),
+    has_database_privilege(current_database(), 'CREATE'),
+    ARRAY(SELECT m.nspname::text FROM pg_class c JOIN pg_namespace m
+        ON m.oid = c.relnamespace WHERE c.relname = 'django_migrations' ORDER BY 1)
+FROM (VALUES (coalesce(nullif(%(schema)s, ''), current_schema(), 'public'))) v (name)
+LEFT JOIN pg_namespace n ON n.nspname = v.name
+"""
+
+
+class SchemaFacts(NamedTuple):
+    """
+    What the server says about schemas, and the privileges of the role.
+
+    *schema* is the project's, or else the current one; None if the role may use none in
+    the search path. *may_create_tables* is None if it does not exist. *migrated* are
+    the schemas with Django's table of applied migrations.
+    """
+
+    database: str
+    schema: str | None
+    search_path: str
+    exists: bool
+    may_create_tables: bool | None
+    may_create_schemas: bool
+    migrated: list[str]
+
+
+def describe_schema(facts: SchemaFacts, user: str, setting: str) -> tuple[str, str]:
+    """
+    Return what was found and, if something is wrong, a hint.
+
+    *user* is the role, *setting* the project's schema, empty if it has set none.
+    """
+    database, schema = facts.database, facts.schema
+    if schema is None and "public" in facts.search_path:
+        schema = "public"
+    hint = ""
+    others = [name for name in facts.migrated if name != schema]
+    if schema is None:
+        found = "where no schema in the search_path exists"
+        hint = (
+            'Create one, or correct the search_path (OPTIONS["options"], '
+            "PGOPTIONS, or ALTER ROLE ... SET)."
+        )
+    elif others and schema not in facts.migrated:
+        named = ", ".join(map(_quoted, others))
+        found = f'where Django has no tables in the schema "{schema}", but in {named}'
+        hint = (
+            f"migrate would create new, empty tables. To use those in {named} instead, "
+            'set OPTIONS["schema"] (LAKEBASE_SCHEMA) to that schema, and run as its '
+            f"owner: {_grant_tables(others[0], user)}"
+        )
+    elif not facts.exists and facts.may_create_schemas:
+        found = f'where migrate will create the schema "{schema}"'
+    elif not facts.exists:
+        found = f'where this role may not create the schema "{schema}"'
+        hint = (
+            "As the owner of the database, run: GRANT CREATE ON DATABASE "
+            f"{_quoted(database)} TO {_quoted(user)};"
+        )
+    elif facts.may_create_tables:
+        found = f'can create tables in the schema "{schema}"'
+    else:
+        found = f'where this role may not create tables in the schema "{schema}"'
+        hint = f"To run migrations, run as the owner: {_grant_schema(schema, user)}"
+        if facts.may_create_schemas and not setting:
+            hint += (
+                " Or let migrate create a schema for the project: set "
+                'OPTIONS["schema"] (LAKEBASE_SCHEMA); on Databricks Apps, to auto.'
+            )
+    return f'"{database}", {found}', hint
+
+
+def _grant_schema(schema: str, user: str) -> str:
+    return f"GRANT USAGE, CREATE ON SCHEMA {_quoted(schema)} TO {_quoted(user)};"
+
+
+def _grant_tables(schema: str, user: str) -> str:
+    objects = f"IN SCHEMA {_quoted(schema)} TO {_quoted(user)};"
+    return (
+        f"{_grant_schema(schema, user)} "
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES {objects} "
+        f"GRANT USAGE, SELECT ON ALL SEQUENCES {objects}"
+    )
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
