@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError
 from django.db.backends.postgresql.introspection import (
     DatabaseIntrospection as PostgreSQLDatabaseIntrospection,
 )
@@ -84,9 +84,17 @@ def _may_use_schema(connection: "LakebaseMixin") -> bool | None:
 def _execute_create(connection: "LakebaseMixin") -> None:
     name = sql.Identifier(connection.get_target().schema)
     statement = sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name)
-    alias = connection.alias
-    with transaction.atomic(using=alias), connection.cursor() as cursor:
+    with _transaction(connection), connection.cursor() as cursor:
         cursor.execute(statement)
+
+
+@contextlib.contextmanager
+def _transaction(connection: "LakebaseMixin") -> Iterator[None]:
+    """Run the block in a transaction, or a savepoint of the current one."""
+    # Django's atomic finds the connection by its alias, and may find another one.
+    connection.ensure_connection()
+    with connection.connection.transaction():
+        yield
 
 
 def _error(connection: "LakebaseMixin", cause: Exception) -> ExplainedError:
@@ -100,8 +108,7 @@ def _error(connection: "LakebaseMixin", cause: Exception) -> ExplainedError:
 @contextlib.contextmanager
 def public_first(connection: "LakebaseMixin") -> Iterator[None]:
     """Create extensions in ``public`` until the block ends."""
-    alias = connection.alias
-    with transaction.atomic(using=alias):
+    with _transaction(connection):
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL search_path TO public")
         yield
