@@ -28,6 +28,7 @@ EMULATOR_VARIABLES = ("LAKEBASE_HOSTADDR", "LAKEBASE_LOCAL_URL", "PGHOSTADDR")
 
 
 def build_environment(
+    inherited: Mapping[str, str],
     emulator: Mapping[str, str],
     facts: Mapping[str, Any],
     *,
@@ -36,12 +37,14 @@ def build_environment(
     endpoint_variable: str | None,
 ) -> dict[str, str]:
     """
-    Return the variables of an app.
+    Return the environment of an app.
 
-    *emulator* are the variables and *facts* the facts of an emulator with ``api_tls``.
+    *emulator* are the variables and *facts* the facts of an emulator with ``api_tls``;
+    *inherited* are the variables of the user without those of other databases.
     """
     names = (*PLATFORM_VARIABLES, *EMULATOR_VARIABLES)
-    environment = {name: emulator[name] for name in names if name in emulator}
+    environment = dict(inherited)
+    environment |= {name: emulator[name] for name in names if name in emulator}
     environment |= {
         "DATABRICKS_APP_NAME": APP_NAME,
         "DATABRICKS_APP_URL": app_url,
@@ -50,19 +53,27 @@ def build_environment(
         "DATABRICKS_WORKSPACE_ID": facts["workspace_id"],
         "PGAPPNAME": APP_NAME,
         "PGSSLMODE": "require",
-        "REQUESTS_CA_BUNDLE": _write_ca_bundle(Path(emulator["REQUESTS_CA_BUNDLE"])),
+        "REQUESTS_CA_BUNDLE": _write_ca_bundle(
+            Path(emulator["REQUESTS_CA_BUNDLE"]),
+            Path(inherited.get("REQUESTS_CA_BUNDLE", "")),
+        ),
     }
     if endpoint_variable:
         environment[endpoint_variable] = facts["endpoint"]
     return environment
 
 
-def _write_ca_bundle(ca_file: Path) -> str:
-    """Write the public authorities and that of *ca_file* to a file; return its path."""
+def _write_ca_bundle(ca_file: Path, user_bundle: Path) -> str:
+    """
+    Write a bundle of the authorities in both files; return its path.
+
+    Without a file *user_bundle*, the public authorities replace it.
+    """
     # A dependency of requests, and so of databricks-sdk.
     import certifi
 
+    if not user_bundle.is_file():
+        user_bundle = Path(certifi.where())
     bundle = ca_file.with_name("requests-ca.pem")
-    public = Path(certifi.where()).read_bytes()
-    bundle.write_bytes(public + b"\n" + ca_file.read_bytes())
+    bundle.write_bytes(user_bundle.read_bytes() + b"\n" + ca_file.read_bytes())
     return str(bundle)

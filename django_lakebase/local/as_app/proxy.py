@@ -67,6 +67,7 @@ class AppProxy:
             auto_decompress=False,
             # If a client disconnects, so does the proxy.
             handler_cancellation=True,
+            shutdown_timeout=0.1,
         )
         async with contextlib.AsyncExitStack() as stack:
             self._session = await stack.enter_async_context(
@@ -86,7 +87,7 @@ class AppProxy:
             )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            site = web.TCPSite(runner, HOST, port, shutdown_timeout=0.1)
+            site = web.TCPSite(runner, HOST, port)
             try:
                 await site.start()
             except OSError as exc:
@@ -191,11 +192,14 @@ class AppProxy:
             headers=headers,
             protocols=[name.strip() for name in protocols.split(",") if name.strip()],
             autoping=False,
+            # `_forward_messages` closes both with the same code.
+            autoclose=False,
             max_msg_size=0,
         ) as upstream:
             response = web.WebSocketResponse(
                 protocols=[upstream.protocol] if upstream.protocol else (),
                 autoping=False,
+                autoclose=False,
                 max_msg_size=0,
             )
             await response.prepare(request)

@@ -57,6 +57,7 @@ async def run_app(
     )
     async with proxy.serve(options.proxy_port) as url:
         app_environment = build_environment(
+            environment,
             emulator_environment,
             facts,
             app_url=url,
@@ -75,7 +76,7 @@ async def run_app(
             supervisor.__name__,
             str(options.stop_timeout),
             *(part.replace(PORT_REFERENCE, str(app_port)) for part in command),
-            env={**environment, **app_environment},
+            env=app_environment,
             stdin=subprocess.PIPE,
             # Ctrl-C reaches only the emulator, which then stops the app.
             start_new_session=True,
