@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from django_lakebase import __version__
 
+from .as_app.environment import PLATFORM_VARIABLES
 from .client import PARENT_VARIABLE, ClientError, call
 from .faults import FAULTS, FaultError, parse_fault, parse_options
 
 if TYPE_CHECKING:
+    from .as_app.run import AppOptions
     from .emulator import Emulator
 
 REQUIRED_PACKAGES = {"aiohttp": "aiohttp", "trustme": "trustme", "jwt": "pyjwt[crypto]"}
@@ -31,6 +33,15 @@ FORWARDED_SIGNALS = (
     signal.SIGUSR2,
 )
 MAX_PORT = 65535
+# The options of run that need --as-app, and their defaults.
+APP_DEFAULTS: dict[str, Any] = {
+    "user": "user@example.com",
+    "endpoint_variable": None,
+    "app_port": 0,
+    "proxy_port": 0,
+    "request_timeout": 120.0,
+    "stop_timeout": 15.0,
+}
 EPILOG = "faults:\n" + "\n".join(
     f"  {name:<22}{fault.summary}" for name, fault in FAULTS.items()
 )
@@ -74,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
         "variables, then stop the emulator",
     )
     _add_server_options(run)
+    _add_app_options(run)
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD ...")
     run.set_defaults(function=_run)
     start = commands.add_parser(
@@ -160,10 +172,9 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--grants",
         choices=("default", "guide", "app"),
-        default="default",
         help="privileges of the service principal: enough to migrate (default), only "
         "those that the service's guide grants, or only those that Databricks Apps "
-        "grant",
+        "grant (the default with --as-app)",
     )
     add(
         "--dialect",
@@ -190,7 +201,88 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _new_emulator(options: argparse.Namespace) -> "Emulator":
+def _add_app_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "Databricks Apps",
+        "With --as-app, CMD runs as an app on Databricks Apps: with the variables of "
+        "that platform, behind a proxy that signs a user in, and with the privileges "
+        "that an app has. The other options need --as-app.",
+    )
+    add = group.add_argument
+    add("--as-app", action="store_true", help="run CMD as an app on Databricks Apps")
+    add(
+        "--user",
+        type=_user,
+        metavar="EMAIL",
+        help="the user whom the proxy signs in; its page /_local/sign-in signs a "
+        f"browser in as another one (default: {APP_DEFAULTS['user']})",
+    )
+    add(
+        "--endpoint-variable",
+        type=_endpoint_variable,
+        metavar="NAME",
+        help="pass the name of the endpoint in this variable, as app.yaml does with "
+        "valueFrom (default: do not pass it)",
+    )
+    add(
+        "--app-port",
+        type=_port,
+        metavar="PORT",
+        help="port of the app, DATABRICKS_APP_PORT (default: a free port)",
+    )
+    add(
+        "--proxy-port",
+        type=_port,
+        metavar="PORT",
+        help="port of the proxy, for browsers (default: a free port)",
+    )
+    add(
+        "--request-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="time after which the proxy ends a request (default: 120)",
+    )
+    add(
+        "--stop-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="time between SIGTERM and SIGKILL when the app is stopped (default: 15)",
+    )
+
+
+def _user(text: str) -> str:
+    from .as_app.users import is_valid_user
+
+    if not is_valid_user(text):
+        raise argparse.ArgumentTypeError(f'"{text}" is not an e-mail address.')
+    return text
+
+
+def _endpoint_variable(text: str) -> str:
+    if not text.isidentifier() or not text.isascii() or text in PLATFORM_VARIABLES:
+        raise argparse.ArgumentTypeError(
+            f'"{text}" is not a name for a variable of the app.'
+        )
+    return text
+
+
+def _app_options(options: argparse.Namespace) -> "AppOptions | None":
+    """Return the options of ``--as-app``, or None if it was not given."""
+    given = {
+        name: value
+        for name in APP_DEFAULTS
+        if (value := getattr(options, name)) is not None
+    }
+    if not options.as_app:
+        for name in given:
+            raise ClientError(f"--{name.replace('_', '-')} needs --as-app.")
+        return None
+    from .as_app.run import AppOptions
+
+    return AppOptions(**{**APP_DEFAULTS, **given})
+
+
+def _new_emulator(options: argparse.Namespace, *, is_app: bool = False) -> "Emulator":
     missing = [
         package
         for name, package in REQUIRED_PACKAGES.items()
@@ -211,9 +303,10 @@ def _new_emulator(options: argparse.Namespace) -> "Emulator":
             postgres=options.postgres,
             pg_port=options.pg_port,
             api_port=options.api_port,
-            api_tls=options.api_tls,
+            # A DATABRICKS_HOST without a scheme, as in an app, means https.
+            api_tls=options.api_tls or is_app,
             libpq=options.libpq,
-            grants=options.grants,
+            grants=options.grants or ("app" if is_app else "default"),
             dialect=Dialect(options.dialect),
             suspend_after=options.suspend_after,
             faults=[parse_fault(text) for text in options.fault],
@@ -250,7 +343,11 @@ def _run(options: argparse.Namespace) -> int:
         command = command[1:]
     if not command:
         raise ClientError("run needs a command: lakebase-local run -- CMD ...")
-    return _serve(_run_command(_new_emulator(options), command))
+    emulator = _new_emulator(options, is_app=options.as_app)
+    app_options = _app_options(options)
+    if app_options is not None:
+        return _serve(_run_as_app(emulator, command, app_options))
+    return _serve(_run_command(emulator, command))
 
 
 def _start(options: argparse.Namespace) -> int:
@@ -284,6 +381,28 @@ async def _run_command(emulator: "Emulator", command: list[str]) -> int:
     except OSError as exc:
         _log(f"{command[0]} cannot be run: {exc.strerror}")
         return 127
+    finally:
+        await emulator.stop()
+
+
+async def _run_as_app(
+    emulator: "Emulator", command: list[str], options: "AppOptions"
+) -> int:
+    from .as_app.run import run_app
+    from .emulator import clean_environment
+
+    stop = _StopSignals()
+    await stop.run_until_stopped(emulator.start())
+    try:
+        return await run_app(
+            command,
+            options,
+            environment=clean_environment(dict(os.environ)),
+            emulator_environment=emulator.environment,
+            facts=emulator.facts,
+            stopped=stop.wait(),
+            log=_log,
+        )
     finally:
         await emulator.stop()
 

@@ -264,6 +264,7 @@ class Emulator:
             "port": port,
             "database": model.DATABASE,
             "ca_file": self.environment["PGSSLROOTCERT"],
+            "workspace_id": state.workspace_id,
             "owner": state.owner,
             "owner_token": state.owner_token,
             "service_principal": state.client_id,

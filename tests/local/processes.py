@@ -28,3 +28,9 @@ def get_children(pid: int) -> list[int]:
     """Return the processes that any thread of *pid* started."""
     threads = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for thread in threads for child in thread.read_text().split()]
+
+
+def get_descendants(pid: int) -> list[int]:
+    """Return the children of *pid*, their children, and so on."""
+    children = get_children(pid)
+    return children + [each for child in children for each in get_descendants(child)]
