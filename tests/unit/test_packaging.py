@@ -35,4 +35,5 @@ def test_wheel_contains_only_the_package(tmp_path):
     assert "django_lakebase/local/gateway/server.py" in names
     assert "django_lakebase/postgresql/base.py" in names
     assert "django_lakebase/postgis/base.py" in names
+    assert "django_lakebase/contrib/databricks_apps/middleware.py" in names
     assert {n.split("/")[0].split("-")[0] for n in names} == {"django_lakebase"}

@@ -1,5 +1,6 @@
-"""A model for tests."""
+"""Models for tests."""
 
+from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
 from django.db import models
 
 
@@ -11,3 +12,14 @@ class Note(models.Model):
 
     def __str__(self) -> str:
         return self.text
+
+
+class Member(AbstractBaseUser):
+    """A user model without a name, groups and rights."""
+
+    email = models.EmailField(unique=True, max_length=40)
+    is_active = models.BooleanField(default=True)
+
+    objects = BaseUserManager["Member"]()
+
+    USERNAME_FIELD = "email"

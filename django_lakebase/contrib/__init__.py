@@ -1,0 +1,1 @@
+"""Optional Django apps, which do not need the database engine."""

@@ -1,0 +1,142 @@
+"""
+The middleware that signs in the user whom the platform's proxy names.
+
+How it works. Django's `RemoteUserMiddleware` compares the user of the session with the
+one in ``request.META``, and signs in, switches or logs out. This subclass only decides
+which name is in ``request.META``: a name from the proxy's headers on Databricks Apps,
+the development user elsewhere, or none. Afterwards it updates the user's rights.
+"""
+
+import logging
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib import auth
+from django.contrib.auth.middleware import RemoteUserMiddleware
+from django.http import HttpRequest
+
+from . import is_databricks_app
+from .conf import get_apps_settings
+
+# The first header that is present names the user. X-Forwarded-Preferred-Username does
+# not: it is a display name, which its user may choose.
+IDENTITY_HEADERS = ("HTTP_X_FORWARDED_EMAIL", "HTTP_X_FORWARDED_USER")
+
+logger = logging.getLogger("django_lakebase.contrib.databricks_apps")
+
+
+class ForwardedUserMiddleware(RemoteUserMiddleware):
+    """Signs in the user of the proxy's headers, and logs out where they are missing."""
+
+    # A key of META that only this class sets.
+    header = "DATABRICKS_APPS_USER"
+
+    def __init__(self, get_response: Any) -> None:
+        super().__init__(get_response)
+        self.apps_settings = get_apps_settings()
+
+    def process_request(self, request: HttpRequest) -> None:
+        """Sign in, switch or log out the user of *request*."""
+        identity = self._set_identity(request, getattr(request, "user", None))
+        super().process_request(request)
+        if identity and request.user.is_authenticated:
+            self.update_rights(request.user, identity)
+
+    async def aprocess_request(self, request: HttpRequest) -> None:
+        """See process_request()."""
+        user = await request.auser() if hasattr(request, "auser") else None
+        identity = self._set_identity(request, user)
+        before = getattr(request, "user", None)
+        await super().aprocess_request(request)
+        if request.user is not before:
+            user = request.user
+            _set_auser(request, user)
+        if identity and user and user.is_authenticated:
+            await sync_to_async(self.update_rights)(user, identity)
+
+    def get_identity(self, request: HttpRequest) -> str:
+        """Return the name of the user in lower case, or "" if there is none."""
+        if is_databricks_app():
+            values = (str(request.META.get(name, "")) for name in IDENTITY_HEADERS)
+            identity = next((value.strip() for value in values if value.strip()), "")
+        else:
+            identity = self.apps_settings.development_user if settings.DEBUG else ""
+        # Servers join a repeated header with commas: the first part may be forged.
+        is_single = not any(character in identity for character in " ,")
+        if identity.isascii() and identity.isprintable() and is_single:
+            return identity.lower()
+        logger.warning(
+            "A user was not signed in: their name contains a blank, a comma, or a "
+            "character outside of ASCII."
+        )
+        return ""
+
+    def update_rights(self, user: Any, identity: str) -> None:
+        """Set the rights of *user* to those in DATABRICKS_APPS, if it decides them."""
+        rules = self.apps_settings
+        if not rules.decides_rights:
+            return
+        is_superuser = identity in rules.superusers
+        is_staff = is_superuser or identity in rules.staff or self._is_in_group(user)
+        fields = {field.name for field in user._meta.concrete_fields}
+        changed = {
+            name: value
+            for name, value in (("is_superuser", is_superuser), ("is_staff", is_staff))
+            if name in fields and getattr(user, name) != value
+        }
+        if changed:
+            for name, value in changed.items():
+                setattr(user, name, value)
+                logger.info(
+                    "Set %s of the user with id %s to %s.", name, user.pk, value
+                )
+            user.save(update_fields=list(changed))
+
+    def _is_in_group(self, user: Any) -> bool:
+        group = self.apps_settings.staff_group
+        return bool(group) and user.groups.filter(name=group).exists()
+
+    def _set_identity(self, request: HttpRequest, user: Any) -> str:
+        """Write the identity to META, where Django's class reads it, and return it."""
+        username = identity = self.get_identity(request)
+        if user and user.is_authenticated and user.get_username().lower() == identity:
+            username = user.get_username()
+        # Before Django 6.1, the class adds a prefix in async mode (Django #36300).
+        for key in (self.header, f"HTTP_{self.header}"):
+            if identity:
+                request.META[key] = username
+            else:
+                request.META.pop(key, None)
+        return identity
+
+    # Django's versions keep a session of another backend, for example after a login
+    # with a password. Behind the proxy, the user would not be the one of the headers.
+
+    def _remove_invalid_user(self, request: HttpRequest) -> None:
+        if self._is_authoritative(request):
+            auth.logout(request)
+        else:
+            super()._remove_invalid_user(request)  # type: ignore[misc]
+
+    async def _aremove_invalid_user(self, request: HttpRequest) -> None:
+        if self._is_authoritative(request):
+            await auth.alogout(request)
+        else:
+            await super()._aremove_invalid_user(request)  # type: ignore[misc]
+
+    def _is_authoritative(self, request: HttpRequest) -> bool:
+        return is_databricks_app() or self.header in request.META
+
+
+def _set_auser(request: HttpRequest, user: Any) -> None:
+    """
+    Make auser() return *user*.
+
+    Before Django 6.0, alogin() and alogout() replace only ``request.user``.
+    """
+
+    async def auser() -> Any:
+        return user
+
+    request.auser = auser

@@ -1,0 +1,63 @@
+"""Test clients whose requests arrive as through the platform's proxy."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.http.request import HttpHeaders
+from django.test import AsyncClient, Client
+
+from . import PLATFORM_VARIABLES
+
+
+class _SignsIn:
+    """Keeps the headers that the proxy adds to each request."""
+
+    _headers: dict[str, str] = {}
+
+    def sign_in(self, email: str, *, name: str = "", user_id: str = "1@1") -> None:
+        """Send the headers of this user with each request from now on."""
+        self._headers = {
+            "X-Forwarded-Email": email,
+            "X-Forwarded-Preferred-Username": name or email,
+            "X-Forwarded-User": user_id,
+        }
+
+    def sign_out(self) -> None:
+        """Send no header of a user from now on."""
+        self._headers = {}
+
+
+class AppClient(_SignsIn, Client):
+    """A test client that signs a user in as the proxy does."""
+
+    def request(self, **request: Any) -> Any:
+        """Make the request as the proxy forwards it."""
+        # Servers decode the bytes of a header as Latin-1.
+        headers = {n: v.encode().decode("latin-1") for n, v in self._headers.items()}
+        with _on_platform():
+            return super().request(**HttpHeaders.to_wsgi_names(headers), **request)
+
+
+class AsyncAppClient(_SignsIn, AsyncClient):
+    """An async test client that signs a user in as the proxy does."""
+
+    async def request(self, **request: Any) -> Any:
+        """Make the request as the proxy forwards it."""
+        headers = [(n.lower().encode(), v.encode()) for n, v in self._headers.items()]
+        request["headers"] = [*request["headers"], *headers]
+        with _on_platform():
+            return await super().request(**request)
+
+
+@contextmanager
+def _on_platform() -> Iterator[None]:
+    """Set the platform's variables for a block."""
+    missing = [name for name in PLATFORM_VARIABLES if not os.environ.get(name)]
+    os.environ.update(dict.fromkeys(missing, "1"))
+    try:
+        yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)
