@@ -18,6 +18,7 @@ from tests.helpers.credential_cache import cache_of, cache_token, cached_credent
 from tests.helpers.queries import fetch_value
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
+PROJECTS = "/api/2.0/postgres/projects"
 
 # Python 3.12 and newer warn, but servers fork nevertheless.
 pytestmark = [
@@ -105,6 +106,37 @@ def test_child_uses_the_credential_of_its_parent(new_wrapper, local):
 
     assert in_child(lambda: fetch_value(wrapper, "SELECT 1")) == "1"
     assert local.fetch_counters()["credentials_issued"] == 1
+
+
+def test_child_uses_the_endpoint_that_its_parent_found(new_wrapper, local, monkeypatch):
+    monkeypatch.delenv("ENDPOINT_NAME")
+    wrapper = new_wrapper("forked")
+    fetch_value(wrapper, "SELECT 1")
+    wrapper.close()
+
+    def work():
+        cache_of(wrapper).drop(cached_credential(wrapper))
+        return fetch_value(wrapper, "SELECT 1")
+
+    assert in_child(work) == "1"
+    counters = local.fetch_counters()
+    assert counters["credentials_issued"] == 2
+    assert counters["requests"][PROJECTS] == 1
+
+
+def test_child_with_its_own_credential_checks_the_host_again(new_wrapper, local):
+    """Each process warns once; one that needs no request otherwise makes none."""
+    wrapper = new_wrapper("forked")
+    fetch_value(wrapper, "SELECT 1")
+
+    def is_checked(*, with_own_credential):
+        if with_own_credential:
+            cache_of(wrapper).drop(cached_credential(wrapper))
+        fetch_value(wrapper, "SELECT 1")
+        return any(t.name == "lakebase-host-check" for t in threading.enumerate())
+
+    assert in_child(lambda: is_checked(with_own_credential=False)) == "False"
+    assert in_child(lambda: is_checked(with_own_credential=True)) == "True"
 
 
 def test_child_can_fetch_a_credential_after_a_fork_during_a_request(new_wrapper, local):

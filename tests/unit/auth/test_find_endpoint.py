@@ -25,7 +25,7 @@ class Api:
 
     def __init__(self, branches, errors=None):
         self.calls, self._branches, self._errors = [], branches, errors or {}
-        self._projects = {}
+        self._projects: dict[str, str] = {}
         for name in branches:
             self._projects.setdefault(
                 f"projects/{name.split('/')[0]}", self._path(name)
