@@ -16,6 +16,7 @@ from django.db.backends.postgresql.base import (
 from psycopg import DataError, OperationalError, ProgrammingError, sql
 
 from . import events, process
+from .auth.registry import endpoint_of
 from .client import DatabaseClient
 from .config.cache import Resolved, TargetCache
 from .config.fill import fill_settings
@@ -233,7 +234,7 @@ class LakebaseMixin(Base):
         events.session_reopened(
             self,
             target.alias,
-            target.endpoint,
+            endpoint_of(target),
             seconds=time.monotonic() - started,
         )
 

@@ -55,7 +55,6 @@ DJANGO_OPTIONS = (
 # is only a warning, because an image is built without its containers' variables.
 CHECK_IDS = {
     "endpoint-missing": "lakebase.W002",
-    "host-without-endpoint": "lakebase.W002",
     "endpoint-malformed": "lakebase.E001",
     "sslmode-missing": "lakebase.E002",
     "sslmode-weak": "lakebase.E002",
@@ -73,6 +72,7 @@ CHECK_IDS = {
     "libpq-variable": "lakebase.E015",
     "endpoint-ambiguous": "lakebase.E016",
     "password-is-token": "lakebase.E017",
+    "host-provisioned": "lakebase.E018",
 }
 # Databricks Apps sets both for every app.
 PLATFORM_VARIABLES = ("DATABRICKS_APP_NAME", "DATABRICKS_APP_PORT")
@@ -253,7 +253,9 @@ def written_secret(alias: Alias) -> Iterator[CheckMessage]:
 def mixed_workspaces(alias: Alias) -> Iterator[CheckMessage]:
     """Yield W007 if the endpoint and the login may be in different workspaces."""
     target, environment_host = alias.target, read_variable("DATABRICKS_HOST")
-    if target is None or target.endpoint_setting not in ENDPOINT_VARIABLES:
+    # The host names the endpoint if nothing else does.
+    setting = target and (target.endpoint_setting or target.host_setting)
+    if target is None or setting not in (*ENDPOINT_VARIABLES, "PGHOST"):
         return
     selected = target.login.url if target.login else ""
     is_mixed = _normalized(selected) != _normalized(environment_host)
@@ -261,7 +263,7 @@ def mixed_workspaces(alias: Alias) -> Iterator[CheckMessage]:
         yield Warning(
             f'{alias.label}: OPTIONS["workspace"] selects '
             f"{selected or 'a workspace'}, but "
-            f"{target.endpoint_setting} is read from the environment, where "
+            f"{setting} is read from the environment, where "
             f"DATABRICKS_HOST is {environment_host}.",
             hint='Set OPTIONS["endpoint"] next to the workspace, or '
             'remove OPTIONS["workspace"].',

@@ -91,6 +91,16 @@ def clock_is_off(endpoint: str, skew: str) -> None:
     )
 
 
+def host_is_other(alias: str, endpoint: str, text: str) -> None:
+    """Report with *text* that the host of *alias* is not a host of *endpoint*."""
+    logger.warning(
+        "%s: %s",
+        alias,
+        text,
+        extra={"lakebase_alias": alias, "lakebase_endpoint": endpoint},
+    )
+
+
 class ConnectEvent(NamedTuple):
     """The progress of opening one connection; *seconds* is the time since its start."""
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from django.db import connections
 
 from . import events
-from .auth.registry import credentials_of
+from .auth.registry import credentials_of, endpoint_of
 from .base import LakebaseMixin
 
 
@@ -52,7 +52,7 @@ def _stats_of(alias: str, wrapper: LakebaseMixin) -> Stats:
     credentials = credentials_of(target)
     return Stats(
         alias=alias,
-        endpoint=target.endpoint,
+        endpoint=endpoint_of(target),
         credentials_issued=credentials.issued if credentials else 0,
         credential_expires_at=credentials.expires_at if credentials else None,
         last_error=credentials.last_error if credentials else "",

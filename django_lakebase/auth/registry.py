@@ -1,8 +1,9 @@
 """
 The process's `Access` objects: credential, host and user per login and endpoint.
 
-All aliases and threads with the same login and endpoint share one `Access`. A forked
-child keeps them, with their credentials. Finding an `Access` does no I/O.
+All aliases and threads with the same login and endpoint share one `Access`; without an
+endpoint in the settings or the environment, those with the same login and host. A
+forked child keeps them, with their credentials. Finding an `Access` does no I/O.
 """
 
 import contextlib
@@ -13,23 +14,41 @@ from functools import partial
 from django_lakebase import process
 from django_lakebase.config.target import Login, Target
 
-from .credentials import CredentialCache
+from .credentials import Credential, CredentialCache
+from .host_check import HostCheck
 from .sdk import import_sdk
-from .singleflight import CallError, SingleFlight
+from .singleflight import CALL_TIMEOUT, CallError, SingleFlight
 from .workspace import Workspace, forget_clients
 
 # The most seconds that a fork is delayed, for all credentials that are due together.
 FORK_TIMEOUT = 1.0
+# Seconds after which a search for an endpoint, which makes many requests, is abandoned.
+SEARCH_TIMEOUT = 30.0
 
-_accesses: dict[tuple[Login, str], "Access"] = {}
+# By the login, the endpoint, and the host if there is no endpoint.
+_accesses: dict[tuple[Login, str, str], "Access"] = {}
 
 
 class CachedValue:
-    """A value that is fetched once, and again after it has been marked stale."""
+    """
+    A value that is fetched once, and again after it has been marked stale.
 
-    def __init__(self, fetch: Callable[[], str], prepare: Callable[[], None]) -> None:
-        self._call = SingleFlight(fetch, prepare=prepare)
-        self.value = ""
+    A known *value* is not fetched. A fetch that takes longer than its callers can wait
+    goes on, and later callers get its result; see `SingleFlight` for *call_timeout*.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[], str],
+        prepare: Callable[[], None],
+        *,
+        value: str = "",
+        call_timeout: float | None = None,
+    ) -> None:
+        self._call = SingleFlight(
+            fetch, prepare=prepare, on_result=self._store, call_timeout=call_timeout
+        )
+        self.value = value
         self._is_stale = False
 
     def get(self, timeout: float) -> str:
@@ -37,40 +56,63 @@ class CachedValue:
         if self.value and not self._is_stale:
             return self.value
         try:
-            self.value = self._call.wait(timeout)
+            self._store(self._call.wait(timeout))
         except CallError:
             if not self.value:
                 raise
-        self._is_stale = False
+            self._is_stale = False
         return self.value
 
     def mark_stale(self) -> None:
         """Make the next `get` fetch; if that fails, it returns the old value."""
         self._is_stale = True
 
+    def _store(self, value: str) -> None:
+        self.value, self._is_stale = value, False
+
 
 class Access:
-    """The credential, host and user that *login* gets for *endpoint*."""
+    """
+    The credential, host and user that *login* gets for *endpoint*.
 
-    def __init__(self, login: Login, endpoint: str) -> None:
+    If *endpoint* is empty, it is the one that has *own_host*.
+    """
+
+    def __init__(self, login: Login, endpoint: str, own_host: str) -> None:
         self.workspace = workspace = Workspace(login)
         prepare = partial(import_sdk, login)
-        self.credentials = CredentialCache(
-            lambda: workspace.issue_credential(endpoint),
-            name=endpoint,
-            prepare=prepare,
+        self.endpoint = CachedValue(
+            lambda: workspace.find_endpoint(own_host),
+            prepare,
+            value=endpoint,
+            call_timeout=SEARCH_TIMEOUT,
         )
+        self.credentials = CredentialCache(
+            self._issue_credential, name=endpoint or own_host, prepare=prepare
+        )
+        self.host_check = HostCheck(workspace, self.credentials)
         # False as soon as one of the aliases that share this object has opted out.
         self.refresh_before_fork = True
         self.host = CachedValue(lambda: workspace.host(endpoint), prepare)
         self.user = CachedValue(workspace.identity, partial(prepare, identity=True))
+
+    def _issue_credential(self) -> Credential:
+        """Request a credential, for which the endpoint must be known."""
+        try:
+            name = self.credentials.name = self.endpoint.get(CALL_TIMEOUT)
+        except CallError as exc:
+            error = exc.__cause__ or exc
+        else:
+            return self.workspace.issue_credential(name)
+        raise error
 
 
 def access_to(target: Target) -> Access:
     """Return the Access for the login and endpoint of *target*; does no I/O."""
     if target.login is None:
         raise TypeError(f"{target.label} logs in with a password, not with a token")
-    key = target.login, target.endpoint
+    host = "" if target.endpoint else target.host.lower()
+    key = target.login, target.endpoint, host
     with process.lock:
         access = _accesses.get(key)
         if access is None:
@@ -85,8 +127,21 @@ def credentials_of(target: Target) -> CredentialCache | None:
     return None if target.login is None else access_to(target).credentials
 
 
+def endpoint_of(target: Target) -> str:
+    """
+    Return the name of the endpoint of *target*; does no I/O.
+
+    If only the host is configured, returns the host until the name has been found.
+    """
+    if target.endpoint or target.login is None:
+        return target.endpoint
+    return access_to(target).credentials.name
+
+
 def reset() -> None:
     """Forget all credentials and clients, for tests: like a new process."""
+    for access in _accesses.values():
+        access.host_check.cancel()
     _accesses.clear()
     forget_clients()
 
@@ -99,12 +154,21 @@ def _refresh_due_credentials() -> None:
     Otherwise each child that lives for one job would fetch a credential and exit, and
     so would every child after it. Takes no lock that another thread may hold during
     I/O, and waits at most `FORK_TIMEOUT` seconds. Within that time also waits for the
-    refreshing thread to end, because a fork would copy its locks without the thread.
+    refreshing thread to end, because a fork would copy its locks without the thread;
+    for the same reason, cancels the checks of hosts.
     Suppresses every Exception, so that the fork goes ahead.
     """
     deadline = time.monotonic() + FORK_TIMEOUT
     for access in list(_accesses.values()):
+        with contextlib.suppress(Exception):
+            access.host_check.cancel(deadline - time.monotonic())
         left = deadline - time.monotonic()
         if access.refresh_before_fork and left > 0:
             with contextlib.suppress(Exception):
                 access.credentials.refresh_if_due(left)
+
+
+@process.run_in_child
+def _forget_host_checks() -> None:
+    for access in list(_accesses.values()):
+        access.host_check.forget()

@@ -105,7 +105,8 @@ class SingleFlight(Generic[T]):
 
     *prepare* runs in the calling thread before each call. *on_result* gets the result
     and *on_error* the error, before the callers do. Neither runs for an abandoned call.
-    At most one thread is abandoned in any `ABANDONED_LIMIT` seconds.
+    A call is abandoned after *call_timeout* seconds, by default `CALL_TIMEOUT`. At most
+    one thread is abandoned in any `ABANDONED_LIMIT` seconds.
     """
 
     def __init__(
@@ -115,9 +116,11 @@ class SingleFlight(Generic[T]):
         prepare: Callable[[], None] = lambda: None,
         on_result: Callable[[T], None] = lambda _: None,
         on_error: Callable[[BaseException], None] = lambda _: None,
+        call_timeout: float | None = None,
     ) -> None:
         self._function, self._prepare = function, prepare
         self._on_result, self._on_error = on_result, on_error
+        self._call_timeout = call_timeout
         self._call: Call[T] | None = None
         self._abandoned: Call[T] | None = None
 
@@ -127,7 +130,7 @@ class SingleFlight(Generic[T]):
         with process.lock:
             current = self._call
             if current is not None and current.is_running():
-                if current.age() <= CALL_TIMEOUT or self._has_abandoned_call():
+                if current.age() <= self._limit or self._has_abandoned_call():
                     return current
                 self._abandoned = current
             call = self._call = Call()
@@ -146,8 +149,8 @@ class SingleFlight(Generic[T]):
                 call = self.start()
             except ImportError as exc:  # From *prepare*.
                 raise CallError(exc) from exc
-            left = min(deadline - time.monotonic(), CALL_TIMEOUT)
-            limit = 0.0 if call.age() > CALL_TIMEOUT else max(0.0, left)
+            left = min(deadline - time.monotonic(), self._limit)
+            limit = 0.0 if call.age() > self._limit else max(0.0, left)
             try:
                 error = call.exception(limit)
             except CancelledError:
@@ -174,6 +177,10 @@ class SingleFlight(Generic[T]):
         """Return whether the latest call is running."""
         call = self._call
         return call is not None and call.is_running()
+
+    @property
+    def _limit(self) -> float:
+        return CALL_TIMEOUT if self._call_timeout is None else self._call_timeout
 
     def _has_abandoned_call(self) -> bool:
         call = self._abandoned

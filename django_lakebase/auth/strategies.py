@@ -131,9 +131,10 @@ class TokenAuth:
         return False
 
     def accept(self) -> None:
-        """Cache a newly issued credential that has logged in."""
+        """Cache a newly issued credential that has logged in; have the host checked."""
         if self._issued is not None:
             self._access.credentials.adopt(self._issued)
+        self._access.host_check.start(self._target)
 
     def explain(
         self, failure: Failure, left: float

@@ -1,11 +1,12 @@
 """
 The Databricks workspace: credentials, identity and endpoints, through databricks-sdk.
 
-Each method makes one or two requests. A process keeps one client per login, so that it
-logs in only once.
+Each method but `find_endpoint` makes one or two requests. A process keeps one client
+per login, so that it logs in only once.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from datetime import UTC
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
@@ -27,6 +28,17 @@ if TYPE_CHECKING:
     AnyClient: TypeAlias = Client | WorkspaceClient
 
 READ_WRITE = "ENDPOINT_TYPE_READ_WRITE"
+# The hosts of an endpoint; older versions of the SDK report only the first.
+HOST_FIELDS = (
+    "host",
+    "read_only_host",
+    "read_write_pooled_host",
+    "read_only_pooled_host",
+)
+# The failures of a list whose parent the identity may not see, or which was deleted.
+UNSEEN_FAILURES = ("permission-missing", "endpoint-not-found")
+# The most endpoints that an error lists.
+LISTED = 10
 
 T = TypeVar("T")
 
@@ -47,6 +59,17 @@ class EndpointInfo(NamedTuple):
     state: str
     is_read_write: bool
     is_disabled: bool
+    hosts: tuple[str, ...]
+
+    def has_host(self, host: str) -> bool:
+        """
+        Return whether *host*, or one of a list in libpq's form, is the endpoint's.
+
+        The hosts of its read-only computes and of its poolers count, even if the SDK
+        does not report them.
+        """
+        own = {_direct_host(name) for name in self.hosts}
+        return any(_direct_host(name) in own for name in host.split(","))
 
 
 class Workspace:
@@ -115,20 +138,31 @@ class Workspace:
         """Return what the workspace reports about the endpoint *name*."""
 
         def describe(client: "AnyClient") -> EndpointInfo:
-            status: Any = client.postgres.get_endpoint(name).status
-            hosts = getattr(status, "hosts", None)
-            endpoint_type = getattr(status, "endpoint_type", None)
-            state = getattr(status, "current_state", None)
-            return EndpointInfo(
-                name=name,
-                host=getattr(hosts, "host", None) or "",
-                state=state.value if state else "unknown",
-                is_read_write=endpoint_type is None
-                or endpoint_type.value == READ_WRITE,
-                is_disabled=bool(getattr(status, "disabled", False)),
-            )
+            return _describe(name, client.postgres.get_endpoint(name))
 
         return self._request(describe, timeout)
+
+    def find_endpoint(self, host: str) -> str:
+        """
+        Return the name of the endpoint that has *host*.
+
+        Makes a request for each project, and if needed for each branch, that the
+        identity may see.
+        """
+
+        def find(client: "AnyClient") -> str:
+            seen = []
+            for endpoint in _list_endpoints(client.postgres):
+                if endpoint.has_host(host):
+                    return endpoint.name
+                seen.append(f"{endpoint.name} ({endpoint.host or 'no host yet'})")
+            visible = "It may see no endpoint at all."
+            if seen:
+                more = f", and {len(seen) - LISTED} more" if seen[LISTED:] else ""
+                visible = f"It may see {', '.join(seen[:LISTED])}{more}."
+            raise KnownFailure("endpoint-not-found-for-host", visible=visible)
+
+        return self._request(find)
 
     def host(self, name: str) -> str:
         """Return the host of the read-write endpoint *name*."""
@@ -178,3 +212,53 @@ class Workspace:
         if client is None:
             client = _clients.setdefault(self._login, new_client(self._login))
         return client
+
+
+def _describe(name: str, endpoint: Any) -> EndpointInfo:
+    status = endpoint.status
+    hosts = getattr(status, "hosts", None)
+    endpoint_type = getattr(status, "endpoint_type", None)
+    state = getattr(status, "current_state", None)
+    every = (getattr(hosts, field, None) for field in HOST_FIELDS)
+    return EndpointInfo(
+        name=name,
+        host=getattr(hosts, "host", None) or "",
+        state=state.value if state else "unknown",
+        is_read_write=endpoint_type is None or endpoint_type.value == READ_WRITE,
+        is_disabled=bool(getattr(status, "disabled", False)),
+        hosts=tuple(host for host in every if host),
+    )
+
+
+def _direct_host(host: str) -> str:
+    """Return *host* in lower case, without the suffix for read-only or pooled hosts."""
+    label, dot, domain = host.strip().lower().partition(".")
+    return re.sub(r"(-ro)?(-pooler)?$", "", label, count=1) + dot + domain
+
+
+def _list_endpoints(api: Any) -> Iterator[EndpointInfo]:
+    """Yield the endpoints that the identity may see; default branches come first."""
+    projects = {
+        project.name: getattr(project.status, "default_branch", None)
+        for project in api.list_projects()
+    }
+    for branch in filter(None, projects.values()):
+        yield from _list_endpoints_of(api, branch)
+    for project, default in projects.items():
+        for other in _skip_unseen(api.list_branches(project)):
+            if other.name != default:
+                yield from _list_endpoints_of(api, other.name)
+
+
+def _list_endpoints_of(api: Any, branch: str) -> Iterator[EndpointInfo]:
+    for endpoint in _skip_unseen(api.list_endpoints(branch)):
+        yield _describe(endpoint.name, endpoint)
+
+
+def _skip_unseen(resources: Iterator[Any]) -> Iterator[Any]:
+    """Yield *resources*; none of a parent that this identity may not see."""
+    try:
+        yield from resources
+    except Exception as exc:
+        if classify(exc, Source.WORKSPACE).id not in UNSEEN_FAILURES:
+            raise

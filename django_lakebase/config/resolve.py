@@ -48,6 +48,8 @@ ENDPOINT_VARIABLES = (
     "PGENDPOINT",
     "LAKEBASE_AUTOSCALING_ENDPOINT",
 )
+# Hosts of Lakebase Provisioned, the older kind of database.
+_PROVISIONED = r"instance-[^.]*\.database\..*"
 _ENDPOINT = r"projects/[^/\s]+/branches/[^/\s]+/endpoints/[^/\s]+"
 
 
@@ -81,6 +83,7 @@ def resolve_target(
         endpoint=endpoint.text,
         endpoint_setting=endpoint.name,
         host=host,
+        host_setting="HOST" if sources.names_endpoint else "PGHOST",
         port=_port(sources),
         database=None if sources.is_maintenance else database.text,
         user=user.text,
@@ -175,17 +178,24 @@ def _endpoint(sources: Sources) -> Value:
     given = [sources.option("endpoint")]
     if not sources.names_endpoint:
         given += map(sources.variable, ENDPOINT_VARIABLES)
-    found = [Value(v.text.strip("/"), v.name) for v in given if v.text.strip("/")]
+    found = [Value(v.text.strip("/") or v.text, v.name) for v in given if v]
     if len({value.text for value in found}) > 1:
         named = ", ".join(f'{name} is "{text}"' for text, name in found)
         raise sources.rejection("endpoint-ambiguous", given=named)
     if found and not re.fullmatch(_ENDPOINT, found[0].text):
         raise sources.rejection("endpoint-malformed", found[0])
-    if not found and sources.has_own_host and not sources.password:
-        raise sources.rejection("host-without-endpoint", sources.setting("HOST"))
     if not found and not sources.password:
-        raise sources.rejection("endpoint-missing")
+        # The workspace is asked later which endpoint has the host.
+        _check_host_without_endpoint(sources, sources.field("HOST"))
     return found[0] if found else Value()
+
+
+def _check_host_without_endpoint(sources: Sources, host: Value) -> None:
+    if not host:
+        raise sources.rejection("endpoint-missing")
+    if re.fullmatch(_PROVISIONED, host.text.lower()):
+        option = sources.endpoint_option
+        raise sources.rejection("host-provisioned", host, endpoint_option=option)
 
 
 def _host(sources: Sources) -> str:

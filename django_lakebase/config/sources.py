@@ -97,6 +97,11 @@ class Sources:
             self.password or self.option("endpoint") or self.has_own_host
         )
 
+    @property
+    def endpoint_option(self) -> str:
+        """The name of a setting or variable that may name the endpoint."""
+        return 'OPTIONS["endpoint"]' if self.names_endpoint else "ENDPOINT_NAME"
+
     def setting(self, key: str) -> Value:
         """Return the value that the project set; empty if it was filled."""
         value = self.settings.get(key)

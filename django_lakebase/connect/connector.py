@@ -24,6 +24,7 @@ import psycopg
 
 from django_lakebase import events
 from django_lakebase.auth.credentials import Credential
+from django_lakebase.auth.registry import endpoint_of
 from django_lakebase.auth.singleflight import CallError
 from django_lakebase.auth.strategies import auth_for
 from django_lakebase.config.libpq import MIN_CONNECT_TIMEOUT
@@ -134,7 +135,7 @@ class Connector:
         target = self._target
         return events.ConnectEvent(
             alias=target.alias,
-            endpoint=target.endpoint,
+            endpoint=endpoint_of(target),
             host=self._host,
             port=target.port,
             database=target.database or "postgres",

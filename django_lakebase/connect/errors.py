@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from django_lakebase.auth.registry import endpoint_of
 from django_lakebase.auth.singleflight import CallError
 from django_lakebase.config.target import USER_VARIABLES, Target
 from django_lakebase.exceptions import ExplainedError, LakebaseError, SettingsError
@@ -23,9 +24,14 @@ def facts_of(target: Target, **more: object) -> dict[str, object]:
     login = target.login
     is_variable = target.user_setting in USER_VARIABLES
     return {
-        "endpoint": target.endpoint or target.host,
-        "endpoint_setting": target.endpoint_setting or "HOST",
+        "endpoint": endpoint_of(target) or target.host,
+        "endpoint_setting": target.endpoint_setting or target.host_setting,
+        # What may name the endpoint.
+        "endpoint_option": (
+            'OPTIONS["endpoint"]' if target.host_setting == "HOST" else "ENDPOINT_NAME"
+        ),
         "host": target.host or f"the host of {target.endpoint}",
+        "host_setting": target.host_setting,
         "port": target.port,
         "user": target.user or "the login's identity",
         "user_setting": target.user_setting,

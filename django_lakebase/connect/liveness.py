@@ -18,7 +18,7 @@ import psycopg
 from psycopg.pq import PipelineStatus
 
 from django_lakebase.auth.credentials import utc_now
-from django_lakebase.auth.registry import credentials_of
+from django_lakebase.auth.registry import credentials_of, endpoint_of
 from django_lakebase.config.target import Target
 
 logger = logging.getLogger("django_lakebase")
@@ -96,7 +96,7 @@ def must_be_kept(connection: Connection | None, target: Target) -> bool:
             credentials.last_error,
             extra={
                 "lakebase_alias": target.alias,
-                "lakebase_endpoint": target.endpoint,
+                "lakebase_endpoint": endpoint_of(target),
             },
         )
     return True

@@ -17,7 +17,8 @@ import psycopg
 from psycopg import sql
 
 from django_lakebase.auth.credentials import Credential, utc_now
-from django_lakebase.auth.registry import Access, access_to
+from django_lakebase.auth.host_check import describe_other_host
+from django_lakebase.auth.registry import SEARCH_TIMEOUT, Access, access_to
 from django_lakebase.auth.singleflight import CALL_TIMEOUT
 from django_lakebase.auth.strategies import auth_for
 from django_lakebase.base import LakebaseMixin
@@ -165,7 +166,10 @@ class Diagnosis:
         if target.login is not None:
             self._access = access_to(target)
         host = target.host or "host from the workspace"
-        found = f'{target.endpoint or "native login"}, {host}, "{target.database}"'
+        endpoint = target.endpoint or "endpoint found by its host"
+        if target.login is None:
+            endpoint = target.endpoint or "native login"
+        found = f'{endpoint}, {host}, "{target.database}"'
         warnings = (
             libpq.date_style_warning(os.environ),
             libpq.ignored_variables_warning(params, os.environ),
@@ -198,19 +202,24 @@ class Diagnosis:
             )
 
     def _endpoint(self) -> str:
-        target, workspace = self._target, self._access.workspace
-        endpoint = self._call(partial(workspace.endpoint, target.endpoint))
+        target, access = self._target, self._access
+        name = call_workspace(target, lambda: access.endpoint.get(SEARCH_TIMEOUT))
+        endpoint = self._call(partial(access.workspace.endpoint, name))
         if endpoint.is_disabled:
             raise self._error("endpoint-disabled")
-        if target.host and endpoint.host and target.host != endpoint.host:
-            raise _StepWarning(
-                f'its host is "{endpoint.host}", but HOST is "{target.host}"',
-                "Remove or correct HOST (PGHOST), unless it is the endpoint's "
-                "read-only host.",
-            )
+        warning = describe_other_host(target, endpoint) if target.host else ("", "")
+        if any(warning):
+            raise _StepWarning(*warning)
         get_host(target)
         kind = "read-write" if endpoint.is_read_write else "read-only"
-        return f"{endpoint.state}, {kind}, {endpoint.host or 'no host yet'}"
+        found = f"{endpoint.state}, {kind}, {endpoint.host or 'no host yet'}"
+        if target.endpoint:
+            return found
+        option = facts_of(target)["endpoint_option"]
+        return (
+            f"{found}; {name}, found by the host {target.host}: set {option} to this "
+            "name to save the search"
+        )
 
     def _new_credential(self) -> str:
         credentials = self._access.credentials

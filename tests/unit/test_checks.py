@@ -10,6 +10,9 @@ from django_lakebase.checks import check_databases
 
 ENDPOINT = "projects/p/branches/b/endpoints/e"
 POOLER = "ep-calm-sea-1234abcd-pooler.database.us-east-1.cloud.databricks.com"
+PROVISIONED = (
+    "instance-2f6c1f3a-0d3e-4f8c-9d0f-1e2d3c4b5a69.database.cloud.databricks.com"
+)
 OTHER_HOST = "https://other.cloud.databricks.com"
 
 
@@ -170,11 +173,30 @@ def test_pool_without_psycopg_pool_is_an_error(configure, monkeypatch):
 def test_missing_endpoint_is_only_a_warning(configure, monkeypatch):
     """W002: images are built without the variables of their containers."""
     monkeypatch.delenv("ENDPOINT_NAME")
+    monkeypatch.delenv("PGHOST")
 
     [finding] = configure()
 
     assert finding.id == "lakebase.W002"
     assert not finding.is_serious()
+
+
+def test_host_without_an_endpoint_has_no_finding(configure, monkeypatch):
+    """The engine finds the endpoint by its host."""
+    monkeypatch.delenv("ENDPOINT_NAME")
+
+    assert configure() == []
+
+
+def test_host_of_a_provisioned_instance_is_an_error(configure, monkeypatch):
+    """E018: it has no endpoint, and needs another API."""
+    monkeypatch.delenv("ENDPOINT_NAME")
+    monkeypatch.setenv("PGHOST", PROVISIONED)
+
+    [finding] = configure()
+
+    assert finding.id == "lakebase.E018"
+    assert "PGHOST is" in finding.msg
 
 
 def test_pooled_host_with_a_token_is_an_error(configure):
@@ -318,6 +340,16 @@ def test_endpoint_variable_with_another_workspace_is_a_warning(configure, monkey
 
     assert finding.id == "lakebase.W007"
     assert "ENDPOINT_NAME" in finding.msg
+
+
+def test_host_variable_with_another_workspace_is_a_warning(configure, monkeypatch):
+    """W007: the engine would look for PGHOST in the wrong workspace."""
+    monkeypatch.delenv("ENDPOINT_NAME")
+
+    [finding] = configure({"workspace": {"profile": "prod"}})
+
+    assert finding.id == "lakebase.W007"
+    assert "PGHOST" in finding.msg
 
 
 @pytest.mark.parametrize("host", ["other.cloud.databricks.com/", OTHER_HOST.upper()])

@@ -11,22 +11,23 @@ _row = partial(Failure, source=Source.SETTINGS)
 SETTINGS_FAILURES = (
     _row(
         id="endpoint-missing",
-        summary="no endpoint is configured.",
+        summary="neither an endpoint nor a host is configured.",
         hint=(
-            "Set ENDPOINT_NAME (or LAKEBASE_ENDPOINT, PGENDPOINT,"
-            " LAKEBASE_AUTOSCALING_ENDPOINT), or "
+            "Set PGHOST (or HOST) to the host of the endpoint; or ENDPOINT_NAME (or"
+            " LAKEBASE_ENDPOINT, PGENDPOINT, LAKEBASE_AUTOSCALING_ENDPOINT), or "
             f'OPTIONS["endpoint"], to {ENDPOINT_FORMAT}.'
         ),
     ),
     _row(
-        id="host-without-endpoint",
+        id="host-provisioned",
         summary=(
-            'HOST is "{value}", but no endpoint is configured for it: ENDPOINT_NAME is'
-            " read only if HOST is empty or equal to PGHOST."
+            '{name} is "{value}", the host of an instance of Lakebase Provisioned,'
+            " which has no endpoint."
         ),
         hint=(
-            f'Set OPTIONS["endpoint"] to {ENDPOINT_FORMAT}, the endpoint of that host;'
-            " or remove HOST to use the endpoint from the environment."
+            "Databricks upgrades these instances to Lakebase Autoscaling projects. Set"
+            " {name} to the host that the Connect dialog of the project shows, or"
+            f" {{endpoint_option}} to {ENDPOINT_FORMAT}."
         ),
     ),
     _row(

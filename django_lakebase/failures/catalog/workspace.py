@@ -8,6 +8,8 @@ from functools import partial
 
 from django_lakebase.failures.failure import Action, Failure, Source
 
+from .settings import ENDPOINT_FORMAT
+
 _row = partial(Failure, source=Source.WORKSPACE)
 
 WORKSPACE_FAILURES = (
@@ -177,6 +179,19 @@ WORKSPACE_FAILURES = (
             "Correct {endpoint_setting}: the Connect dialog of the Lakebase project"
             " shows the name. Check that DATABRICKS_HOST is the workspace of the"
             " project."
+        ),
+    ),
+    _row(
+        id="endpoint-not-found-for-host",
+        summary=(
+            "no endpoint that this identity may see in {workspace} has the host"
+            ' "{host}" (from {host_setting}). {visible}'
+        ),
+        hint=(
+            "Correct {host_setting}, or grant the identity CAN USE on the Lakebase"
+            " project of that host (the database resource of a Databricks App does"
+            " so). If the host is another name for an endpoint, set {endpoint_option}"
+            f" to {ENDPOINT_FORMAT}."
         ),
     ),
     _row(

@@ -200,7 +200,7 @@ def test_clock_skew_alone_is_only_a_warning(new_wrapper, local, caplog):
     ("settings", "expected"),
     [
         ({"OPTIONS": {"endpoint": "projects/only"}}, 'OPTIONS["endpoint"]'),
-        ({"HOST": "ep-x.example.com"}, "ENDPOINT_NAME is read only if HOST"),
+        ({"HOST": "instance-1.database.example.com"}, "Lakebase Provisioned"),
         ({"OPTIONS": {"sslmode": "prefer"}}, 'OPTIONS["sslmode"]'),
         ({"OPTIONS": {"workspace": {}}}, 'OPTIONS["workspace"] is empty'),
         ({"OPTIONS": {"workspace": print}}, 'OPTIONS["workspace"] is a builtin'),

@@ -60,7 +60,7 @@ NATIVE = {
     "USER": "{native_user}",
     "PASSWORD": "{native_password}",
 }
-NO_ENDPOINT = {"ENDPOINT_NAME": REMOVED}
+NO_ENDPOINT = {"ENDPOINT_NAME": REMOVED, "PGHOST": REMOVED}
 MACHINE = {
     "host": "{DATABRICKS_HOST}",
     "client_id": "{DATABRICKS_CLIENT_ID}",
@@ -72,6 +72,8 @@ OWNER = {
     "DATABRICKS_AUTH_TYPE": "pat",
     "PGUSER": REMOVED,
 }
+PROVISIONED = "instance-2f6c1f3a.database.cloud.databricks.com"
+OTHER_HOST = "ep-none.database.local-1.lakebase.test"
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.abc-def_123"
 
 CASES = [
@@ -92,16 +94,53 @@ CASES = [
         followed={"PGENDPOINT": "{endpoint}"},
     ),
     Case(
-        id="host-without-endpoint",
-        settings={"HOST": "{host}"},
-        variables={"PGHOST": REMOVED},
-        followed={'OPTIONS["endpoint"]': "{endpoint}"},
+        id="endpoint-missing",
+        variables=NO_ENDPOINT,
+        followed={"PGHOST": "{host}"},
     ),
     Case(
-        id="host-without-endpoint",
-        settings={"HOST": "{host}"},
-        variables={"PGHOST": REMOVED},
-        followed={"HOST": REMOVED},
+        id="endpoint-missing",
+        variables=NO_ENDPOINT,
+        followed={"HOST": "{host}"},
+    ),
+    Case(
+        id="host-provisioned",
+        variables={"ENDPOINT_NAME": REMOVED, "PGHOST": PROVISIONED},
+        followed={"PGHOST": "{host}"},
+    ),
+    Case(
+        id="host-provisioned",
+        settings={"HOST": PROVISIONED},
+        followed={"HOST": "{host}"},
+    ),
+    Case(
+        # The name of the host is not the endpoint's, so the login goes no further.
+        id="host-provisioned",
+        settings={"HOST": PROVISIONED},
+        followed={'OPTIONS["endpoint"]': "{endpoint}"},
+        next_failure="wrong-host",
+    ),
+    Case(
+        id="endpoint-not-found-for-host",
+        variables={"ENDPOINT_NAME": REMOVED, "PGHOST": OTHER_HOST},
+        followed={"PGHOST": "{host}"},
+    ),
+    Case(
+        id="endpoint-not-found-for-host",
+        variables={"ENDPOINT_NAME": REMOVED, "PGHOST": OTHER_HOST},
+        followed={"ENDPOINT_NAME": "{endpoint}"},
+        next_failure="wrong-host",
+    ),
+    Case(
+        id="endpoint-not-found-for-host",
+        settings={"HOST": OTHER_HOST},
+        followed={"HOST": "{host}"},
+    ),
+    Case(
+        id="endpoint-not-found-for-host",
+        settings={"HOST": OTHER_HOST},
+        followed={'OPTIONS["endpoint"]': "{endpoint}"},
+        next_failure="wrong-host",
     ),
     Case(
         id="endpoint-ambiguous",

@@ -11,13 +11,15 @@ import pytest
 from django.db import ProgrammingError
 
 from django_lakebase import process, signals
-from django_lakebase.auth import registry, sdk
+from django_lakebase.auth import host_check, registry, sdk
 from django_lakebase.auth.workspace import Workspace
 from django_lakebase.config.target import Login
 from tests.helpers.credential_cache import cache_of, cache_token, cached_credential
+from tests.helpers.engine_threads import join_threads
 from tests.helpers.queries import fetch_value
 
 CREDENTIALS = "/api/2.0/postgres/credentials"
+PROJECTS = "/api/2.0/postgres/projects"
 
 # Python 3.12 and newer warn, but servers fork nevertheless.
 pytestmark = [
@@ -105,6 +107,44 @@ def test_child_uses_the_credential_of_its_parent(new_wrapper, local):
 
     assert in_child(lambda: fetch_value(wrapper, "SELECT 1")) == "1"
     assert local.fetch_counters()["credentials_issued"] == 1
+
+
+def test_child_uses_the_endpoint_that_its_parent_found(new_wrapper, local, monkeypatch):
+    monkeypatch.delenv("ENDPOINT_NAME")
+    wrapper = new_wrapper("forked")
+    fetch_value(wrapper, "SELECT 1")
+    wrapper.close()
+
+    def work():
+        cache_of(wrapper).drop(cached_credential(wrapper))
+        return fetch_value(wrapper, "SELECT 1")
+
+    assert in_child(work) == "1"
+    counters = local.fetch_counters()
+    assert counters["credentials_issued"] == 2
+    assert counters["requests"][PROJECTS] == 1
+
+
+def test_child_with_its_own_credential_checks_the_host_again(
+    new_wrapper, local, monkeypatch
+):
+    """Each process warns once; one that needs no request otherwise makes none."""
+    monkeypatch.setattr(host_check, "DELAY", 0.0)
+    path = f"/api/2.0/postgres/{local.facts['endpoint']}"
+
+    def checks():
+        fetch_value(new_wrapper("forked"), "SELECT 1")
+        join_threads("lakebase-host-check")
+        return local.fetch_counters()["requests"][path]
+
+    def with_own_credential():
+        wrapper = new_wrapper("forked")
+        cache_of(wrapper).drop(cached_credential(wrapper))
+        return checks()
+
+    assert checks() == 1
+    assert in_child(checks) == "1"
+    assert in_child(with_own_credential) == "2"
 
 
 def test_child_can_fetch_a_credential_after_a_fork_during_a_request(new_wrapper, local):

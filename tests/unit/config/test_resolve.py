@@ -175,7 +175,7 @@ def test_missing_endpoint_error_shows_the_format():
     assert "projects/<id>/branches/<id>/endpoints/<id>" in settings_error({})
 
 
-@pytest.mark.parametrize("name", ["primary", "projects/a", f"{ENDPOINT}/x", "a b"])
+@pytest.mark.parametrize("name", ["primary", "projects/a", f"{ENDPOINT}/x", "a b", "/"])
 def test_malformed_endpoint_is_rejected_without_a_request(name):
     assert f'ENDPOINT_NAME is "{name}"' in settings_error(
         {**ENVIRONMENT, "ENDPOINT_NAME": name}
@@ -346,17 +346,59 @@ def test_host_equal_to_pghost_uses_the_endpoint_of_the_environment(host):
 
 
 def test_other_host_ignores_the_endpoint_of_the_environment():
-    """The hint names only variables that apply."""
-    text = settings_error(HOST="ep-o.example.com")
+    """The workspace is asked for its endpoint instead."""
+    found = target(HOST="ep-o.example.com")
 
-    assert 'HOST is "ep-o.example.com", but no endpoint is configured for it' in text
-    assert 'Set OPTIONS["endpoint"]' in text
-    assert "Set ENDPOINT_NAME" not in text
-    # The hint offers two ways.
+    assert (found.endpoint, found.endpoint_setting) == ("", "")
+    assert (found.host, found.host_setting) == ("ep-o.example.com", "HOST")
     assert (
         target(HOST="ep-o.example.com", OPTIONS={"endpoint": OTHER}).endpoint == OTHER
     )
     assert target(HOST="").endpoint == ENDPOINT
+
+
+@pytest.mark.parametrize("host", ["", "EP-A.example.com"])
+def test_host_alone_is_enough(host):
+    """In PGHOST, or in HOST and PGHOST."""
+    found = target({"PGHOST": "ep-a.example.com"}, HOST=host)
+
+    assert found.endpoint == ""
+    assert found.host.lower() == "ep-a.example.com"
+    assert found.host_setting == "PGHOST"
+
+
+def test_hint_for_a_missing_endpoint_names_only_variables_that_are_read():
+    """Each of them leads to a Target."""
+    text = settings_error({})
+
+    for name in ("PGHOST", *config.ENDPOINT_VARIABLES):
+        assert name in text
+        assert target({name: ENDPOINT if name != "PGHOST" else "h"})
+
+
+PROVISIONED = "instance-2f6c1f3a-0d3e-4f8c-9d0f-1e2d3c4b5a69.database.cloud.test"
+
+
+@pytest.mark.parametrize(
+    ("environ", "own", "shown"),
+    [
+        ({"PGHOST": PROVISIONED}, {}, ("PGHOST", "ENDPOINT_NAME")),
+        ({"PGHOST": PROVISIONED}, {"HOST": PROVISIONED}, ("HOST", "ENDPOINT_NAME")),
+        (ENVIRONMENT, {"HOST": PROVISIONED.upper()}, ("HOST", 'OPTIONS["endpoint"]')),
+    ],
+)
+def test_host_of_a_provisioned_instance_is_rejected(environ, own, shown):
+    """The hint names what is read in this situation."""
+    text = settings_error(environ, **own)
+
+    assert f'{shown[0]} is "{own.get("HOST", PROVISIONED)}"' in text
+    assert f"or {shown[1]} to projects/" in text
+
+
+def test_host_of_a_provisioned_instance_works_with_an_endpoint_or_a_password():
+    """An upgraded instance may keep its host."""
+    assert target({"PGHOST": PROVISIONED, "PGENDPOINT": ENDPOINT}).host == PROVISIONED
+    assert target({}, HOST=PROVISIONED, USER="u", PASSWORD="p").host == PROVISIONED
 
 
 @pytest.mark.parametrize("name", config.ENDPOINT_VARIABLES)

@@ -146,7 +146,7 @@ def test_any_settings_give_a_target_or_a_settings_error(settings, options, varia
 
     assert hash(target) is not None
     assert SECRET not in repr(target)
-    assert target.login is None or target.endpoint
+    assert target.login is None or target.endpoint or target.host
     assert target.sslmode in ("require", "verify-ca", "verify-full")
 
 

@@ -226,7 +226,7 @@ def test_failure_is_rendered_without_placeholders(failure):
     target = Target(alias="default", label='DATABASES["default"]', login=None)
     own = [
         *("given", "name", "value", "problem", "kind"),
-        *("skew", "state", "template", "waited", "identity", "lost"),
+        *("skew", "state", "template", "waited", "identity", "lost", "visible"),
         *("profile", "file", "method", "program", "path", "command"),
     ]
 
