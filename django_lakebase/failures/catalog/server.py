@@ -414,4 +414,19 @@ SERVER_FAILURES = (
             ' "{template}", run: ALTER DATABASE "{template_ident}" IS_TEMPLATE true;'
         ),
     ),
+    # And while it migrates.
+    _row(
+        id="schema-denied",
+        pattern=r"permission denied for schema (?P<name>\S+)",
+        summary=(
+            '"{user}" is not allowed to use the schema "{name}", or to create tables in'
+            " it."
+        ),
+        hint=(
+            'On Databricks Apps, set LAKEBASE_SCHEMA=auto (OPTIONS["schema"]): the app'
+            " then has its own schema, which migrations create. Otherwise, run as the"
+            ' owner of the schema: GRANT USAGE, CREATE ON SCHEMA "{name_ident}" TO'
+            ' "{user_ident}";'
+        ),
+    ),
 )

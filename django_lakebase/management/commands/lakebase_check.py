@@ -2,7 +2,6 @@
 
 import json
 import time
-from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -14,10 +13,7 @@ from django.utils.connection import ConnectionDoesNotExist
 
 from django_lakebase.base import LakebaseMixin
 from django_lakebase.diagnosis.steps import Diagnosis, Status, Step
-
-# Seconds between attempts with --wait: the first pause, doubled after each attempt up
-# to the longest.
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
+from django_lakebase.management.wait import Pauses, seconds
 
 
 class Command(BaseCommand):
@@ -49,7 +45,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--wait",
-            type=_seconds,
+            type=seconds,
             default=0.0,
             metavar="SECONDS",
             help="Retry for this long after failures that may clear on their own, such "
@@ -99,7 +95,7 @@ class Command(BaseCommand):
     def _check(
         self, wrapper: LakebaseMixin, deadline: float, *, is_text: bool
     ) -> list[Step]:
-        pause = FIRST_PAUSE
+        pauses = Pauses(deadline)
         while True:
             steps = []
             for step in Diagnosis(wrapper).run():
@@ -107,23 +103,12 @@ class Command(BaseCommand):
                 if is_text:
                     for line in _lines(step, self.style):
                         self.stdout.write(line)
-            left = deadline - time.monotonic()
-            if not any(step.is_transient for step in steps) or left <= pause:
+            left = pauses.left()
+            if not left or not any(step.is_transient for step in steps):
                 return steps
             if is_text:
                 self.stdout.write(f"  retrying for another {left:.0f} s")
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise ArgumentTypeError(f'"{text}" is not a number of seconds (0 or more).')
-    return seconds
+            pauses.sleep()
 
 
 def _lines(step: Step, style: Style) -> Iterator[str]:

@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connections
 
-from django_lakebase.management.commands import lakebase_check
+from django_lakebase.management import wait
 from tests.helpers.plain_psycopg import open_session
 
 STEPS = [
@@ -281,7 +281,7 @@ def test_wait_repeats_temporary_failures(check, local, monkeypatch):
     clock = SimpleNamespace(
         monotonic=time.monotonic, sleep=lambda _: local.clear_faults()
     )
-    monkeypatch.setattr(lakebase_check, "time", clock)
+    monkeypatch.setattr(wait, "time", clock)
     local.set_fault("api-5xx")
 
     status, out = check("--wait", "30")

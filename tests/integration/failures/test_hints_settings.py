@@ -535,6 +535,7 @@ ELSEWHERE = {
     "waking": "test_hint_of_waking_works",
     "createdb-missing": "test_test_databases.py",
     "template-denied": "test_test_databases.py",
+    "schema-denied": "test_lakebase_migrate.py",
 }
 
 # Hints that no test can follow here, and why.

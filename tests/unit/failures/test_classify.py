@@ -70,6 +70,7 @@ SERVER = [
     ),
     ("permission denied to create database", "createdb-missing"),
     ('permission denied to copy database "stock"', "template-denied"),
+    ("permission denied for schema public", "schema-denied"),
     ("the moon is in the wrong house", "unexplained"),
 ]
 

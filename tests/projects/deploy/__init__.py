@@ -1,0 +1,1 @@
+"""A project that migrates when it starts, in several processes."""
