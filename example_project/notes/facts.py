@@ -1,6 +1,5 @@
 """Facts about the connection that served a request, and about this process."""
 
-import threading
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -8,6 +7,8 @@ from django.db import connection
 from django.utils import timezone
 
 from django_lakebase.stats import get_stats
+
+from .recorder import Kind, recorder
 
 if TYPE_CHECKING:
     from django_lakebase.base import LakebaseMixin
@@ -18,22 +19,6 @@ SELECT current_user, version(), pid,
        extract(epoch FROM clock_timestamp() - backend_start)::float8
 FROM pg_stat_activity WHERE pid = pg_backend_pid()
 """
-
-
-class Counter:
-    """A counter that several threads may increment."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.value = 0
-
-    def increment(self) -> None:
-        """Add 1."""
-        with self._lock:
-            self.value += 1
-
-
-requests = Counter()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +74,7 @@ def collect_facts() -> Facts:
         credential_left=round(left.total_seconds(), 1) if left else None,
         credentials=stats.credentials_issued,
         connections=stats.connections_opened,
-        requests=requests.value,
+        requests=recorder.get_count(Kind.REQUEST),
     )
 
 
