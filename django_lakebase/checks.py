@@ -33,6 +33,7 @@ from .config.sources import read_variable
 from .config.target import Target, is_pooled_host
 from .connect.errors import facts_of
 from .connect.liveness import MAX_AGE_SHARE
+from .contrib.databricks_apps import is_databricks_app
 from .exceptions import SettingsError
 from .failures.classify import failures_by_id
 from .failures.render import summary_and_hint
@@ -74,8 +75,6 @@ CHECK_IDS = {
     "password-is-token": "lakebase.E017",
     "host-provisioned": "lakebase.E018",
 }
-# Databricks Apps sets both for every app.
-PLATFORM_VARIABLES = ("DATABRICKS_APP_NAME", "DATABRICKS_APP_PORT")
 # A shorter secret may be contained in an unrelated variable by coincidence.
 MIN_SECRET_LENGTH = 8
 # The SDK's arguments that hold secrets.
@@ -299,8 +298,7 @@ def unverified_certificate(alias: Alias) -> Iterator[CheckMessage]:
 
 def no_time_limits(alias: Alias) -> Iterator[CheckMessage]:
     """Yield W012 on Databricks Apps if nothing limits the time of statements."""
-    is_platform = all(map(read_variable, PLATFORM_VARIABLES))
-    if not is_platform or alias.target is None or alias.is_pooled_host:
+    if not is_databricks_app() or alias.target is None or alias.is_pooled_host:
         return
     if not any(name in alias.target.libpq_options for name in TIME_LIMITS):
         names = " and ".join(f'OPTIONS["{name}"]' for name in TIME_LIMITS)

@@ -1,0 +1,1 @@
+"""An app with a page and the command that creates the schema."""
