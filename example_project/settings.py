@@ -1,19 +1,44 @@
-"""Settings of the example project, which logs in with tokens."""
+"""Settings of the example project, for this machine and for Databricks Apps."""
 
 import os
+from pathlib import Path
 
+from django_lakebase.contrib.databricks_apps import (
+    get_proxy_settings,
+    is_databricks_app,
+)
+
+IS_APP = is_databricks_app()
 DATABASES = {
     "default": {
         "ENGINE": "django_lakebase",
-        # Without a pool, runserver would open a connection for each request.
-        "OPTIONS": {"pool": {"min_size": 1, "max_size": 4}},
+        "OPTIONS": {
+            # Without a pool, runserver would open a connection for each request.
+            "pool": {"min_size": 1, "max_size": 4},
+            # On Databricks Apps, the app may not write to the schema "public".
+            "schema": "auto" if IS_APP else "",
+            # Seconds.
+            "statement_timeout": 60,
+            "idle_in_transaction_session_timeout": 30,
+        },
     }
 }
 
-# Set by a deployment; the default is for the local Lakebase.
-SECRET_KEY = os.environ.get("SECRET_KEY", "not a secret: for this machine only")
+# An app has a secret of its own; the default is for the local Lakebase.
+SECRET_KEY = (
+    os.environ.get("SECRET_KEY")
+    or os.environ.get("DATABRICKS_CLIENT_SECRET", "") * IS_APP
+    or "not a secret: for this machine only"
+)
 DEBUG = os.environ.get("DEBUG", "1") == "1"
-ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost,127.0.0.1").split(",")
+
+proxy = get_proxy_settings()
+ALLOWED_HOSTS = proxy["ALLOWED_HOSTS"] or ["localhost", "127.0.0.1"]
+CSRF_TRUSTED_ORIGINS = proxy["CSRF_TRUSTED_ORIGINS"]
+CSRF_COOKIE_SECURE = proxy["CSRF_COOKIE_SECURE"]
+SECURE_PROXY_SSL_HEADER = proxy["SECURE_PROXY_SSL_HEADER"]
+SESSION_COOKIE_SECURE = proxy["SESSION_COOKIE_SECURE"]
+USE_X_FORWARDED_HOST = proxy["USE_X_FORWARDED_HOST"]
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -49,5 +74,18 @@ TEMPLATES = [
     }
 ]
 STATIC_URL = "static/"
+STATIC_ROOT = Path(__file__).parent / "staticfiles"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
+
+if IS_APP:
+    # The platform signs users in, and no other server serves the static files.
+    MIDDLEWARE.insert(1, "whitenoise.middleware.WhiteNoiseMiddleware")
+    MIDDLEWARE.append(
+        "django_lakebase.contrib.databricks_apps.middleware.ForwardedUserMiddleware"
+    )
+    INSTALLED_APPS.append("django_lakebase.contrib.databricks_apps")
+    AUTHENTICATION_BACKENDS = [
+        "django_lakebase.contrib.databricks_apps.backends.ForwardedUserBackend"
+    ]
+    DATABRICKS_APPS = {"SUPERUSERS": os.environ.get("SUPERUSERS", "")}

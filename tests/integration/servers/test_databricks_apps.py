@@ -1,0 +1,112 @@
+"""Projects on Databricks Apps, as lakebase-local run --as-app imitates the platform."""
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import pytest
+import requests
+
+from tests.helpers.app_servers import (
+    ANSWERS_WITHIN,
+    BIN,
+    TOP,
+    TTL,
+    Load,
+    started,
+    wait_until,
+)
+
+pytest.importorskip("gunicorn")
+
+APP_URL = r"app at (http://127\.0\.0\.1:\d+)"
+VARIABLES = (
+    "ENDPOINT_NAME",
+    "LAKEBASE_ENDPOINT",
+    "PGENDPOINT",
+    "LAKEBASE_AUTOSCALING_ENDPOINT",
+)
+TOKEN_FIELD = r'name="csrfmiddlewaretoken" value="([^"]+)"'
+
+
+class Browser(requests.Session):
+    """What a browser does: keeps cookies, follows redirects, and submits forms."""
+
+    def __init__(self, url):
+        super().__init__()
+        self.url = url
+
+    def open(self, path="/"):
+        """Return the page at *path*."""
+        return self.get(urljoin(self.url, path), timeout=ANSWERS_WITHIN)
+
+    def submit(self, path, **fields):
+        """Fill the form of the page at *path*, and return the page that follows."""
+        page = self.open(path)
+        token = re.search(TOKEN_FIELD, page.text)
+        assert token, page.text
+        headers = {"Origin": self.url, "Referer": page.url}
+        data = {"csrfmiddlewaretoken": token[1], **fields}
+        return self.post(page.url, data, headers=headers, timeout=ANSWERS_WITHIN)
+
+    def sign_in(self, email):
+        """Sign in as another user."""
+        self.get(
+            f"{self.url}/_local/sign-in",
+            params={"user": email},
+            allow_redirects=False,
+            timeout=ANSWERS_WITHIN,
+        )
+
+
+@contextlib.contextmanager
+def run_as_app(folder, *options, **env):
+    """Run the entrypoint in *folder* as an app; yield the program and its URL."""
+    command = [str(BIN / "lakebase-local"), "run", "--as-app", *options]
+    command += ["--", "bash", "-c", f"cd {folder} && exec bash entrypoint.sh"]
+    path = f"{BIN}:/usr/local/bin:/usr/bin:/bin"
+    home = {"HOME": str(folder), "PATH": path, "DJANGO_SETTINGS_MODULE": ""}
+    with started(command, **home, **env) as program:
+        [url] = program.wait_for(APP_URL)
+        browser = Browser(url)
+        wait_until(
+            lambda: browser.open().status_code != requests.codes.bad_gateway
+            or program.process.poll() is not None
+        )
+        assert program.process.poll() is None, program.output
+        yield program, url
+
+
+@pytest.mark.parametrize("variable", [None, *VARIABLES])
+def test_project_of_the_templates_needs_only_the_engine(tmp_path, variable):
+    """With each name of the variable, and with none: then the host is enough."""
+    shutil.copytree(TOP / "tests/projects/databricks_app", tmp_path / "source_code")
+    options = [f"--token-ttl={TTL}", "--user=ann@example.com"]
+    if variable:
+        options += ["--endpoint-variable", variable]
+
+    with run_as_app(tmp_path / "source_code", *options) as (program, url):
+
+        def ask():
+            page = Browser(url).open()
+            assert page.status_code == requests.codes.ok, page.text
+            return page.json()
+
+        with Load(ask, clients=2) as load:
+            load.wait_until(
+                lambda: any(facts["credentials"] > 2 for facts in load.answers)
+            )
+        status = program.end()
+
+    facts = load.answers[-1]
+    assert facts["user"] == "ann@example.com"
+    assert facts["schema"] == f"local-app_schema_{facts['role'].replace('-', '')}"
+    assert facts["migrations"] > 10
+    assert status == 0
+    assert "Shutting down: Master" in program.output
+    assert "Traceback" not in program.output
