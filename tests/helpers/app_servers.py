@@ -36,10 +36,12 @@ Facts = dict[str, Any]
 class Program:
     """A program with its child processes, and the lines that they have printed."""
 
-    def __init__(self, command: list[str], env: dict[str, str]) -> None:
+    def __init__(
+        self, command: list[str], env: dict[str, str], cwd: Path = TOP
+    ) -> None:
         self.process = subprocess.Popen(
             command,
-            cwd=TOP,
+            cwd=cwd,
             env={**os.environ, **SITE, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -107,9 +109,9 @@ class Program:
 
 
 @contextlib.contextmanager
-def started(command: list[str], **env: str) -> Iterator[Program]:
-    """Run *command* until the block ends."""
-    program = Program(command, env)
+def started(command: list[str], *, cwd: Path = TOP, **env: str) -> Iterator[Program]:
+    """Run *command* in the folder *cwd* until the block ends."""
+    program = Program(command, env, cwd)
     try:
         yield program
     finally:

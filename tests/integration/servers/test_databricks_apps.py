@@ -1,13 +1,11 @@
 """Projects on Databricks Apps, as lakebase-local run --as-app imitates the platform."""
 
 import contextlib
-import json
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import pytest
 import requests
@@ -68,15 +66,21 @@ class Browser(requests.Session):
 def run_as_app(folder, *options, **env):
     """Run the entrypoint in *folder* as an app; yield the program and its URL."""
     command = [str(BIN / "lakebase-local"), "run", "--as-app", *options]
-    command += ["--", "bash", "-c", f"cd {folder} && exec bash entrypoint.sh"]
+    command += ["--", "bash", "entrypoint.sh"]
     path = f"{BIN}:/usr/local/bin:/usr/bin:/bin"
-    home = {"HOME": str(folder), "PATH": path, "DJANGO_SETTINGS_MODULE": ""}
-    with started(command, **home, **env) as program:
+    home = {
+        "HOME": str(folder),
+        "PATH": path,
+        "DJANGO_SETTINGS_MODULE": "mysite.settings",
+    }
+    with started(command, cwd=folder, **home, **env) as program:
         [url] = program.wait_for(APP_URL)
         browser = Browser(url)
         wait_until(
-            lambda: browser.open().status_code != requests.codes.bad_gateway
-            or program.process.poll() is not None
+            lambda: (
+                browser.open().status_code != requests.codes.bad_gateway
+                or program.process.poll() is not None
+            )
         )
         assert program.process.poll() is None, program.output
         yield program, url
@@ -109,4 +113,81 @@ def test_project_of_the_templates_needs_only_the_engine(tmp_path, variable):
     assert facts["migrations"] > 10
     assert status == 0
     assert "Shutting down: Master" in program.output
+    assert "Traceback" not in program.output
+
+
+def start_project(folder):
+    """Create a project from the template, as docs/howto/databricks-apps.md does."""
+    located = [sys.executable, "-m", "django_lakebase.contrib.databricks_apps"]
+    template = subprocess.check_output(located, text=True).strip()
+    command = [str(BIN / "django-admin"), "startproject", "--template", template]
+    folder.mkdir()
+    subprocess.check_call([*command, "--extension=py,yml,md", "mysite", str(folder)])
+
+
+def test_project_template_signs_users_in_and_serves_the_admin(tmp_path):
+    folder = tmp_path / "mysite"
+    start_project(folder)
+
+    with run_as_app(folder, SUPERUSERS="boss@example.com") as (program, url):
+        ann, boss = Browser(url), Browser(url)
+        ann.sign_in("ann@example.com")
+        boss.sign_in("boss@example.com")
+        written = ann.submit("/", text="Buy milk")
+        seen = boss.open("/")
+        refused = ann.open("/admin/")
+        admin = boss.open("/admin/")
+        style = re.search(r'href="(/static/admin/[^"]+\.css)"', admin.text)
+        added = boss.submit("/admin/notes/note/add/", text="Call Ann", author="1")
+        status = program.end()
+
+    assert "Signed in as ann@example.com" in written.text
+    assert "Buy milk" in seen.text
+    assert "Signed in as boss@example.com" in seen.text
+    assert "/admin/login/" in refused.url
+    assert style
+    assert "was added successfully" in added.text
+    assert status == 0
+    assert "Traceback" not in program.output
+    assert program.output.count("lakebase.W") == 1  # W011, for PGSSLMODE=require.
+
+
+def test_tests_of_the_project_template_pass(tmp_path):
+    """Also its migrations are complete."""
+    folder = tmp_path / "mysite"
+    start_project(folder)
+    manage = ["run", "--", sys.executable, "manage.py"]
+
+    for arguments in (["makemigrations", "--check"], ["test"]):
+        with started(
+            [str(BIN / "lakebase-local"), *manage, *arguments],
+            cwd=folder,
+            DJANGO_SETTINGS_MODULE="mysite.settings",
+        ) as program:
+            assert program.wait() == 0, program.output
+
+
+def test_example_runs_as_an_app_unchanged(tmp_path):
+    """Under the name that the platform gives to its folder."""
+    folder = tmp_path / "source_code"
+    shutil.copytree(TOP / "example_project", folder)
+
+    with run_as_app(
+        folder, "--user=boss@example.com", SUPERUSERS="boss@example.com"
+    ) as (program, url):
+        boss, ann = Browser(url), Browser(url)
+        ann.sign_in("ann@example.com")
+        page = boss.open("/")
+        added = boss.submit("/admin/notes/note/add/", text="From the admin")
+        style = boss.open("/static/admin/css/base.css")
+        refused = ann.open("/admin/")
+        seen = ann.open("/")
+        status = program.end()
+
+    assert page.status_code == requests.codes.ok
+    assert "was added successfully" in added.text
+    assert style.status_code == requests.codes.ok
+    assert "/admin/login/" in refused.url
+    assert "From the admin" in seen.text
+    assert status == 0
     assert "Traceback" not in program.output
