@@ -101,7 +101,8 @@ def _error(connection: "LakebaseMixin", cause: Exception) -> ExplainedError:
     target = connection.get_target()
     exists = isinstance(cause, PermissionError)
     failure = failures_by_id()["schema-denied" if exists else "schema-missing"]
-    facts = {"user": get_user(target), "name": target.schema, "seen": cause}
+    role = connection.settings_dict["OPTIONS"].get("assume_role") or get_user(target)
+    facts = {"user": role, "name": target.schema, "seen": cause}
     return connect_error(target, cause, failure, **facts)
 
 

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 # One row, with the fields of SchemaFacts; takes the project's schema, or an empty text.
 QUERY = """
-SELECT current_database(), coalesce(nullif(%(schema)s, ''), current_schema()),
-    current_setting('search_path'), n.oid IS NOT NULL,
+SELECT current_database(), current_user,
+    coalesce(nullif(%(schema)s, ''), current_schema()), current_setting('search_path'), n.oid IS NOT NULL,
     has_schema_privilege(n.oid, 'USAGE') AND has_schema_privilege(n.oid, 'CREATE'),
     has_database_privilege(current_database(), 'CREATE'),
     ARRAY(SELECT m.nspname::text FROM pg_class c JOIN pg_namespace m
@@ -17,7 +17,7 @@ LEFT JOIN pg_namespace n ON n.nspname = v.name
 
 class SchemaFacts(NamedTuple):
     """
-    What the server says about schemas, and the privileges of the role.
+    What the server says about schemas, and the privileges of the current *role*.
 
     *schema* is the project's, or else the current one; None if the role may use none in
     the search path. *may_create_tables* is None if it does not exist. *migrated* are
@@ -25,6 +25,7 @@ class SchemaFacts(NamedTuple):
     """
 
     database: str
+    role: str
     schema: str | None
     search_path: str
     exists: bool
@@ -33,13 +34,13 @@ class SchemaFacts(NamedTuple):
     migrated: list[str]
 
 
-def describe_schema(facts: SchemaFacts, user: str, setting: str) -> tuple[str, str]:
+def describe_schema(facts: SchemaFacts, setting: str) -> tuple[str, str]:
     """
     Return what was found and, if something is wrong, a hint.
 
-    *user* is the role, *setting* the project's schema, empty if it has set none.
+    *setting* is the project's schema, empty if it has set none.
     """
-    database, schema = facts.database, facts.schema
+    database, role, schema = facts.database, facts.role, facts.schema
     if schema is None and "public" in facts.search_path:
         schema = "public"
     hint = ""
@@ -56,7 +57,7 @@ def describe_schema(facts: SchemaFacts, user: str, setting: str) -> tuple[str, s
         hint = (
             f"migrate would create new, empty tables. To use those in {named} instead, "
             'set OPTIONS["schema"] (LAKEBASE_SCHEMA) to that schema, and run as its '
-            f"owner: {_grant_tables(others[0], user)}"
+            f"owner: {_grant_tables(others[0], role)}"
         )
     elif not facts.exists and facts.may_create_schemas:
         found = f'where migrate will create the schema "{schema}"'
@@ -64,13 +65,13 @@ def describe_schema(facts: SchemaFacts, user: str, setting: str) -> tuple[str, s
         found = f'where this role may not create the schema "{schema}"'
         hint = (
             "As the owner of the database, run: GRANT CREATE ON DATABASE "
-            f"{_quoted(database)} TO {_quoted(user)};"
+            f"{_quoted(database)} TO {_quoted(role)};"
         )
     elif facts.may_create_tables:
         found = f'can create tables in the schema "{schema}"'
     else:
         found = f'where this role may not create tables in the schema "{schema}"'
-        hint = f"To run migrations, run as the owner: {_grant_schema(schema, user)}"
+        hint = f"To run migrations, run as the owner: {_grant_schema(schema, role)}"
         if facts.may_create_schemas and not setting:
             hint += (
                 " Or let migrate create a schema for the project: set "
@@ -79,14 +80,14 @@ def describe_schema(facts: SchemaFacts, user: str, setting: str) -> tuple[str, s
     return f'"{database}", {found}', hint
 
 
-def _grant_schema(schema: str, user: str) -> str:
-    return f"GRANT USAGE, CREATE ON SCHEMA {_quoted(schema)} TO {_quoted(user)};"
+def _grant_schema(schema: str, role: str) -> str:
+    return f"GRANT USAGE, CREATE ON SCHEMA {_quoted(schema)} TO {_quoted(role)};"
 
 
-def _grant_tables(schema: str, user: str) -> str:
-    objects = f"IN SCHEMA {_quoted(schema)} TO {_quoted(user)};"
+def _grant_tables(schema: str, role: str) -> str:
+    objects = f"IN SCHEMA {_quoted(schema)} TO {_quoted(role)};"
     return (
-        f"{_grant_schema(schema, user)} "
+        f"{_grant_schema(schema, role)} "
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES {objects} "
         f"GRANT USAGE, SELECT ON ALL SEQUENCES {objects}"
     )

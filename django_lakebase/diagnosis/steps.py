@@ -301,8 +301,7 @@ class Diagnosis:
     def _database(self) -> str:
         schema = self._target.schema
         [row] = self._execute(QUERY, {"schema": schema})
-        user = get_user(self._target)
-        detail, hint = describe_schema(SchemaFacts(*row), user, schema)
+        detail, hint = describe_schema(SchemaFacts(*row), schema)
         if hint:
             raise _StepWarning(detail, hint)
         return detail

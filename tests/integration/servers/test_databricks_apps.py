@@ -73,7 +73,7 @@ def run_as_app(folder, *options, **env):
         "PATH": path,
         "DJANGO_SETTINGS_MODULE": "mysite.settings",
     }
-    with started(command, cwd=folder, **home, **env) as program:
+    with started(command, folder, **home, **env) as program:
         [url] = program.wait_for(APP_URL)
         browser = Browser(url)
         wait_until(
@@ -161,7 +161,7 @@ def test_tests_of_the_project_template_pass(tmp_path):
     for arguments in (["makemigrations", "--check"], ["test"]):
         with started(
             [str(BIN / "lakebase-local"), *manage, *arguments],
-            cwd=folder,
+            folder,
             DJANGO_SETTINGS_MODULE="mysite.settings",
         ) as program:
             assert program.wait() == 0, program.output
