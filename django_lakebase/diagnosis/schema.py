@@ -5,7 +5,8 @@ from typing import NamedTuple
 # One row, with the fields of SchemaFacts; takes the project's schema, or an empty text.
 QUERY = """
 SELECT current_database(), current_user,
-    coalesce(nullif(%(schema)s, ''), current_schema()), current_setting('search_path'), n.oid IS NOT NULL,
+    coalesce(nullif(%(schema)s, ''), current_schema()),
+    current_setting('search_path'), n.oid IS NOT NULL,
     has_schema_privilege(n.oid, 'USAGE') AND has_schema_privilege(n.oid, 'CREATE'),
     has_database_privilege(current_database(), 'CREATE'),
     ARRAY(SELECT m.nspname::text FROM pg_class c JOIN pg_namespace m

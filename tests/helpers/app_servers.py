@@ -109,7 +109,7 @@ class Program:
 
 
 @contextlib.contextmanager
-def started(command: list[str], *, cwd: Path = TOP, **env: str) -> Iterator[Program]:
+def started(command: list[str], cwd: Path = TOP, /, **env: str) -> Iterator[Program]:
     """Run *command* in the folder *cwd* until the block ends."""
     program = Program(command, env, cwd)
     try:
