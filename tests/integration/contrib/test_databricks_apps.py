@@ -181,6 +181,15 @@ def test_letter_that_only_another_case_turns_into_ascii_is_another_user(
     assert User.objects.count() == 2
 
 
+def test_session_of_a_user_who_is_only_similar_in_lower_case_ends(client):
+    """In Python, too, the Kelvin sign becomes a k."""
+    user = User.objects.create(username="\u212ax@example.com")
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    client.sign_in("kx@example.com")
+
+    assert user_of(client) == "kx@example.com"
+
+
 def test_user_without_a_display_name_gets_no_name(client):
     """The proxy sends the e-mail address instead."""
     client.sign_in(ADA)
