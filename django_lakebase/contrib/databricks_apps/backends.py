@@ -69,15 +69,15 @@ def _find_spelling(username: str) -> str:
     found = model._default_manager.filter(
         **{f"{model.USERNAME_FIELD}__iexact": username}
     ).values_list(model.USERNAME_FIELD, flat=True)
-    # Some letters outside of ASCII, such as the Kelvin sign, become ASCII letters in
-    # lower case (CVE-2019-19844).
+    # The server's UPPER() turns some other letters, such as the Turkish dotless i, into
+    # ASCII letters (CVE-2019-19844).
     names = [str(name) for name in found if str(name).isascii()]
     return names[0] if len(names) == 1 else username
 
 
 def _set_email(user: Any) -> None:
     field, username = user.get_email_field_name(), user.get_username()
-    if field == user.USERNAME_FIELD or not _has_field(user, field):
+    if not _has_field(user, field):
         return
     try:
         validate_email(username)
@@ -87,14 +87,13 @@ def _set_email(user: Any) -> None:
 
 
 def _set_name(user: Any, header: str) -> None:
-    """Set the first and the last name from *header*, which holds bytes as Latin-1."""
+    """Set the first and the last name from *header*, decoded as Latin-1."""
     try:
         name = header.encode("latin-1").decode()
     except UnicodeError:
-        return
-    # The platform sends the e-mail address for users without a name.
-    if "@" in name or not name.isprintable():
-        return
+        name = header
+    if "@" in name:
+        return  # The platform sends the e-mail address for users without a name.
     parts = name.strip().partition(" ")
     for field, text in (("first_name", parts[0]), ("last_name", parts[2].strip())):
         if _has_field(user, field):

@@ -100,8 +100,9 @@ class ForwardedUserMiddleware(RemoteUserMiddleware):
     def _set_identity(self, request: HttpRequest, user: Any) -> str:
         """Write the identity to META, where Django's class reads it, and return it."""
         username = identity = self.get_identity(request)
-        if user and user.is_authenticated and user.get_username().lower() == identity:
-            username = user.get_username()
+        current = user.get_username() if user and user.is_authenticated else ""
+        if current.isascii() and current.lower() == identity:
+            username = current
         # Before Django 6.1, the class adds a prefix in async mode (Django #36300).
         for key in (self.header, f"HTTP_{self.header}"):
             if identity:

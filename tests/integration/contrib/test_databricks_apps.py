@@ -6,6 +6,7 @@ from django.contrib.auth.models import Group, User
 from django.contrib.sessions.models import Session
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 
+from django_lakebase.contrib.databricks_apps import get_proxy_settings
 from django_lakebase.contrib.databricks_apps.backends import ForwardedUserBackend
 from django_lakebase.contrib.databricks_apps.test import AppClient, AsyncAppClient
 from tests.projects.app.models import Member
@@ -161,13 +162,54 @@ def test_user_in_lower_case_wins_over_other_spellings(client):
     assert user_of(client) == ADA
 
 
-def test_letter_that_becomes_ascii_in_lower_case_is_another_user(client):
-    """create() stores the Kelvin sign, which create_user() would replace by a K."""
-    User.objects.create(username="\u212aim@example.com")
-    client.sign_in("kim@example.com")
+@pytest.mark.parametrize(
+    ("letter", "name"),
+    [
+        ("\u0131", "ix@example.com"),
+        ("\u017f", "sx@example.com"),
+        ("\u212a", "kx@example.com"),
+    ],
+)
+def test_letter_that_only_another_case_turns_into_ascii_is_another_user(
+    client, letter, name
+):
+    """create() stores the letter, which create_user() may replace."""
+    User.objects.create(username=f"{letter}x@example.com")
+    client.sign_in(name)
 
-    assert user_of(client) == "kim@example.com"
+    assert user_of(client) == name
     assert User.objects.count() == 2
+
+
+def test_session_of_a_user_who_is_only_similar_in_lower_case_ends(client):
+    """In Python, too, the Kelvin sign becomes a k."""
+    user = User.objects.create(username="\u212ax@example.com")
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    client.sign_in("kx@example.com")
+
+    assert user_of(client) == "kx@example.com"
+
+
+def test_user_without_a_display_name_gets_no_name(client):
+    """The proxy sends the e-mail address instead."""
+    client.sign_in(ADA)
+    user_of(client)
+
+    assert User.objects.get().first_name == ""
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("Jos\xe9", "José"),
+        ("José".encode().decode("latin-1"), "José"),
+        ("x" * 200, "x" * 150),
+    ],
+)
+def test_display_name_in_any_encoding_and_length_is_stored(platform, header, expected):
+    request = RequestFactory().get("/", HTTP_X_FORWARDED_PREFERRED_USERNAME=header)
+
+    assert ForwardedUserBackend().authenticate(request, ADA).first_name == expected
 
 
 def test_principal_without_an_email_gets_no_email_address(client, platform):
@@ -202,7 +244,7 @@ class KnownUsersBackend(ForwardedUserBackend):
 
 def test_custom_user_model_is_named_by_its_email(client):
     with override_settings(AUTH_USER_MODEL="app.Member"):
-        client.sign_in(ADA)
+        client.sign_in(ADA, name="Ada Lovelace")
 
         assert user_of(client) == ADA
         assert Member.objects.get().email == ADA
@@ -252,6 +294,19 @@ def test_development_user_is_signed_in_with_debug(settings):
     settings.DATABRICKS_APPS = {"DEVELOPMENT_USER": ADA}
 
     assert user_of(Client(), **{"X-Forwarded-Email": BOB}) == ADA
+
+
+def test_inactive_development_user_ends_a_login_with_a_password(settings):
+    """The rights of the development user must not reach the other user."""
+    settings.DEBUG = True
+    settings.DATABRICKS_APPS = {"DEVELOPMENT_USER": ADA, "SUPERUSERS": ADA}
+    User.objects.create_user(ADA, is_active=False)
+    User.objects.create_user(BOB, password="correct horse")
+    client = Client()
+    assert client.login(username=BOB, password="correct horse")
+
+    assert user_of(client) == NO_USER
+    assert rights_of(BOB) == (False, False)
 
 
 def test_development_user_is_not_signed_in_without_debug(settings):
@@ -370,6 +425,43 @@ def test_form_is_accepted_from_the_page_that_signed_the_user_in(settings):
     assert client.post("/admin/app/note/add/", form).status_code == 302
 
 
+PLATFORM_URL = "https://shop-123.aws.databricksapps.com"
+LOCAL_URL = "http://127.0.0.1:8123"
+
+
+@pytest.mark.parametrize(
+    ("app_url", "proto", "origin", "expected"),
+    [
+        (PLATFORM_URL, "https", PLATFORM_URL, 200),
+        (PLATFORM_URL, None, PLATFORM_URL, 200),
+        (PLATFORM_URL, "https", "https://evil-666.aws.databricksapps.com", 403),
+        # The proxy of the local Lakebase presents itself as https.
+        (LOCAL_URL, "https", "https://127.0.0.1:8123", 200),
+        (LOCAL_URL, "https", "https://127.0.0.1:9999", 403),
+    ],
+)
+def test_form_is_accepted_only_from_the_origin_of_the_app(
+    settings, platform, monkeypatch, app_url, proto, origin, expected
+):
+    """The app itself may be reached by an address that no browser knows."""
+    monkeypatch.setenv("DATABRICKS_APP_URL", app_url)
+    for name, value in get_proxy_settings().items():
+        setattr(settings, name, value)
+    client = AppClient(enforce_csrf_checks=True)
+    client.sign_in(ADA)
+    headers = {
+        "Host": "10.1.2.3:8000",
+        "Origin": origin,
+        "X-Forwarded-Host": app_url.partition("://")[2],
+    }
+    headers |= {"X-Forwarded-Proto": proto} if proto else {}
+    page = client.get("/user/", headers=headers)
+    form = {"csrfmiddlewaretoken": page.cookies["csrftoken"].value}
+
+    assert page.status_code == 200
+    assert client.post("/user/", form, headers=headers).status_code == expected
+
+
 def test_form_of_the_previous_user_is_rejected():
     client = AppClient(enforce_csrf_checks=True)
     client.sign_in(ADA)
@@ -431,7 +523,7 @@ def test_client_leaves_the_environment_as_it_was(client):
     assert user_of(Client(), **{"X-Forwarded-Email": ADA}) == NO_USER
 
 
-def test_backend_works_without_a_request():
+def test_backend_works_without_a_request(platform):
     assert ForwardedUserBackend().authenticate(None, ADA).get_username() == ADA
 
 

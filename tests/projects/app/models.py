@@ -23,3 +23,8 @@ class Member(AbstractBaseUser):
     objects = BaseUserManager["Member"]()
 
     USERNAME_FIELD = "email"
+
+    @property
+    def first_name(self) -> str:
+        """Return the part of the address before the domain."""
+        return self.email.partition("@")[0]

@@ -277,6 +277,26 @@ def test_development_user_is_no_finding_on_the_platform(settings, platform):
     assert checks.check_sign_in() == []
 
 
+def test_installed_app_registers_the_checks():
+    code = (
+        "import django; from django.conf import settings\n"
+        "settings.configure(INSTALLED_APPS=['django.contrib.auth', "
+        f"'django.contrib.contenttypes', '{PACKAGE}'])\n"
+        "django.setup()\n"
+        "from django.core.management import call_command; call_command('check')"
+    )
+
+    run = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
+
+    assert re.findall(r"\(databricks_apps\.(\w+)\)", run.stderr) == [
+        "E002",
+        "E003",
+        "W001",
+    ]
+
+
 # The name of the user.
 
 
