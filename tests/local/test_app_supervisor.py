@@ -129,7 +129,11 @@ def test_command_dies_with_a_supervisor_that_is_killed():
         process.kill()
         process.wait()
 
-        wait_until_ended(pid)
+        try:
+            wait_until_ended(pid)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_command_that_cannot_be_run_gives_127():

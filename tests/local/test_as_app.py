@@ -223,6 +223,19 @@ def test_server_that_ignores_sigterm_is_killed(temp_dir):
     assert list(temp_dir.iterdir()) == []
 
 
+def test_ctrl_c_stops_the_app_with_sigterm(temp_dir):
+    """The terminal sends SIGINT to the process group, which the app is not in."""
+    report = 'trap "echo interrupted" INT; trap "echo stopped; exit 5" TERM; echo ready'
+    wait = "while true; do sleep 600 & wait $!; done"
+    with start_app("bash", "-c", f"{report}; {wait}") as (program, _):
+        program.wait_for("(ready)")
+        os.killpg(program.process.pid, signal.SIGINT)
+
+        assert program.wait() == 5
+    assert "stopped" in program.output
+    assert "interrupted" not in program.output
+
+
 def test_killed_emulator_leaves_no_process_and_no_directory(temp_dir, site):
     """Not even a server that the entrypoint started without exec."""
     with start_app("bash", str(site / "entrypoint.sh")) as (program, port):
@@ -281,4 +294,5 @@ def test_proxy_port_that_is_in_use_is_rejected(temp_dir):
 
     assert result.returncode == 1
     assert "Give --proxy-port another one" in result.stderr
+    assert "Warning" not in result.stderr
     assert list(temp_dir.iterdir()) == []
