@@ -391,7 +391,7 @@ def test_websocket_passes_with_its_protocol_and_the_user():
 
 def test_end_of_a_websocket_reaches_the_other_side_with_its_code():
     async def run():
-        ended = asyncio.Queue()
+        ended: asyncio.Queue[int | None] = asyncio.Queue()
 
         async def serve(request):
             socket = web.WebSocketResponse()

@@ -47,6 +47,7 @@ def supervise(timeout, *command):
         text=True,
         start_new_session=True,
     ) as process:
+        assert process.stdin is not None
         try:
             yield process
         finally:

@@ -78,7 +78,8 @@ async def run_app(
             *(part.replace(PORT_REFERENCE, str(app_port)) for part in command),
             env=app_environment,
             stdin=subprocess.PIPE,
-            # Ctrl-C reaches only the emulator, which then stops the app.
+            # Signals to the emulator's process group, from Ctrl-C to SIGKILL, must not
+            # reach the supervisor.
             start_new_session=True,
         )
         ended = asyncio.ensure_future(process.wait())
