@@ -400,7 +400,7 @@ async def _run_as_app(
             environment=clean_environment(dict(os.environ)),
             emulator_environment=emulator.environment,
             facts=emulator.facts,
-            stopped=stop.wait(),
+            wait_until_stopped=stop.wait,
             log=_log,
         )
     finally:

@@ -21,7 +21,7 @@ FORGED = {
     "X-Forwarded-Access-Token": "forged",
     "X-Forwarded-For": "192.0.2.1",
     "Forwarded": "for=192.0.2.1",
-    "X-Real-Ip": "192.0.2.1",
+    "X_Real_Ip": "192.0.2.1",
     "X_Request_Id": "forged",
 }
 
@@ -208,6 +208,22 @@ def test_path_compression_and_repeated_headers_pass_unchanged():
     asyncio.run(run())
 
 
+def test_absolute_address_in_the_request_line_does_not_reach_another_server():
+    async def answer(request):
+        return web.Response(text=request.raw_path)
+
+    async def run():
+        async with open_app(answer) as client:
+            url = await fetch_url(client)
+            reader, writer = await asyncio.open_connection(url.host, url.port)
+            line = b"GET http://example.com/path?q=1 HTTP/1.0\r\nHost: example.com"
+            writer.write(line + b"\r\n\r\n")
+            assert (await reader.read()).endswith(b"\r\n\r\n/path?q=1")
+            writer.close()
+
+    asyncio.run(run())
+
+
 def test_response_streams_chunk_by_chunk():
     async def run():
         received = asyncio.Event()
@@ -375,7 +391,7 @@ def test_websocket_passes_with_its_protocol_and_the_user():
 
 def test_end_of_a_websocket_reaches_the_other_side_with_its_code():
     async def run():
-        ended = asyncio.Queue()
+        ended: asyncio.Queue[int | None] = asyncio.Queue()
 
         async def serve(request):
             socket = web.WebSocketResponse()

@@ -1,13 +1,14 @@
 """The process that ends all processes of an app, without an emulator."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from tests.local.processes import is_alive, wait_until_ended
+from tests.local.processes import get_descendants, is_alive, wait_until_ended
 
 SUPERVISOR = [sys.executable, "-m", "django_lakebase.local.as_app.supervisor"]
 # Seconds: long enough that no passing test reaches it, or so short that SIGKILL follows
@@ -28,7 +29,7 @@ print(os.getpid(), flush=True)
 while True:
     time.sleep(600)
 """
-# In a session of its own, SIGTERM to the process group does not reach the process.
+# In a new session, SIGTERM to the process group does not reach the process.
 DETACHED = f"""
 import subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", {IGNORE_SIGTERM + WAIT!r}],
@@ -46,11 +47,17 @@ def supervise(timeout, *command):
         text=True,
         start_new_session=True,
     ) as process:
+        assert process.stdin is not None
         try:
             yield process
         finally:
             process.stdin.close()
-            process.wait(ENDS_WITHIN)
+            try:
+                process.wait(ENDS_WITHIN)
+            except subprocess.TimeoutExpired:
+                for pid in (*get_descendants(process.pid), process.pid):
+                    os.kill(pid, signal.SIGKILL)
+                raise
 
 
 def run_python(code):
@@ -123,7 +130,11 @@ def test_command_dies_with_a_supervisor_that_is_killed():
         process.kill()
         process.wait()
 
-        wait_until_ended(pid)
+        try:
+            wait_until_ended(pid)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_command_that_cannot_be_run_gives_127():

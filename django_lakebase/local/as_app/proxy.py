@@ -125,8 +125,8 @@ class AppProxy:
             workspace_id=self._workspace_id,
             address=request.remote or "",
         )
-        # The path as the client sent it: the app may distinguish "%2F" from "/".
-        url = URL(f"http://{HOST}:{self._app_port}{request.raw_path}", encoded=True)
+        # As the client sent it: the app may distinguish "%2F" from "/".
+        url = URL(f"http://{HOST}:{self._app_port}{request.path_qs}", encoded=True)
         try:
             if request.headers.get("Upgrade", "").lower() == "websocket":
                 return await self._forward_websocket(request, url, headers)

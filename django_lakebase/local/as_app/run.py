@@ -40,11 +40,11 @@ async def run_app(
     environment: Mapping[str, str],
     emulator_environment: Mapping[str, str],
     facts: Mapping[str, Any],
-    stopped: Coroutine[Any, Any, None],
+    wait_until_stopped: Callable[[], Coroutine[Any, Any, None]],
     log: Callable[[str], None],
 ) -> int:
     """
-    Run *command* until it ends or *stopped* ends; return its exit status.
+    Run *command* until it ends or is to be stopped; return its exit status.
 
     *environment* is what the command inherits; the app's variables are added.
     """
@@ -78,11 +78,12 @@ async def run_app(
             *(part.replace(PORT_REFERENCE, str(app_port)) for part in command),
             env=app_environment,
             stdin=subprocess.PIPE,
-            # Ctrl-C reaches only the emulator, which then stops the app.
+            # Signals to the emulator's process group, from Ctrl-C to SIGKILL, must not
+            # reach the supervisor.
             start_new_session=True,
         )
         ended = asyncio.ensure_future(process.wait())
-        stop = asyncio.ensure_future(stopped)
+        stop = asyncio.ensure_future(wait_until_stopped())
         await asyncio.wait((ended, stop), return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         if process.stdin is not None:
