@@ -36,7 +36,7 @@ DEFAULT_LIFETIME = 20.0
 # Seconds between the labels of the axis. A phone has room for six labels, but not at
 # the edges (a share of the width).
 STEPS = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
-MAX_LABELS, EDGE = 6, 0.075
+MAX_LABELS, EDGE = 6, 0.08
 # The width of a mark, as a share. Shapes that would overlap are in separate rows.
 MARK = 0.025
 MIN_ROWS = {Lane.TOKENS: 2, Lane.CONNECTIONS: 2, Lane.REQUESTS: 1}

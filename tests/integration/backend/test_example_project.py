@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from django_lakebase.local.client import VARIABLE_PREFIXES
+
 TOP = Path(__file__).parents[3]
 DEMO = [sys.executable, "-m", "example_project.demo"]
 SETTINGS = "example_project.settings"
@@ -30,6 +32,12 @@ from django.core.management import call_command
 from django.test import Client
 print(Client(SERVER_NAME="localhost").get("/").content.decode())
 print(Client(SERVER_NAME="localhost").get("/facts.json").content.decode())
+"""
+TIMELINE = """
+import django
+django.setup()
+from django.test import Client
+print(Client(SERVER_NAME="localhost").get("/timeline").content.decode())
 """
 
 
@@ -152,6 +160,36 @@ def test_page_without_javascript_shows_rows_and_connection(lakebase, site):
     assert f'<dd id="logged_in_as">{lakebase.env["DATABRICKS_CLIENT_ID"]}</dd>' in page
     assert "yes, host verified (sslmode=verify-full)" in page
     assert '<meta http-equiv="refresh"' in page
+
+
+def test_timeline_shows_tokens_connections_and_requests(lakebase, site):
+    """It is part of the page, and contains no secret."""
+    page, timeline = (ask(site, path)[2] for path in ("/", "/timeline"))
+
+    for text in (page, timeline):
+        assert re.search(r"<desc [^>]*>1 token, [1-4] connections? opened, [1-9]", text)
+        assert 'class="used ahead"' in text
+        assert "other worker processes" not in text
+        assert lakebase.env["DATABRICKS_CLIENT_SECRET"] not in text
+        assert "eyJ" not in text
+
+
+def test_timeline_is_not_counted_as_a_request(site):
+    first = json.loads(ask(site, "/facts.json")[2])
+    ask(site, "/timeline")
+    second = json.loads(ask(site, "/facts.json")[2])
+
+    assert second["requests"] == first["requests"] + 1
+
+
+def test_timeline_needs_no_database():
+    """The page shows an outage while it lasts."""
+    without = {name: "" for name in os.environ if name.startswith(VARIABLE_PREFIXES)}
+
+    found = run(sys.executable, "-c", TIMELINE, **without)
+
+    assert found.returncode == 0, found.stderr
+    assert "Connections: none" in found.stdout
 
 
 def test_facts_count_requests_connections_and_credentials(lakebase, site):
