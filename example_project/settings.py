@@ -24,7 +24,7 @@ DATABASES = {
     }
 }
 
-# An app has a secret of its own; the default is for the local Lakebase.
+# An app uses the secret of its login; the default is for the local Lakebase.
 SECRET_KEY = (
     os.environ.get("SECRET_KEY")
     or os.environ.get("DATABRICKS_CLIENT_SECRET", "") * IS_APP

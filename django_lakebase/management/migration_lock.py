@@ -57,13 +57,14 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
     AND (l.classid::bigint << 32 | l.objid::bigint) = %s
 """  # noqa: S608 - only constants.
 # Relations whose name occurs in a statement.
-_USERS = f"""
+_USERS = rf"""
 SELECT {_SESSION} || ', uses ' || string_agg(DISTINCT c.relname, ', ')
 FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
     LEFT JOIN pg_stat_activity a USING (pid)
 WHERE l.granted AND l.pid <> pg_backend_pid() AND c.relkind IN ('r', 'p')
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND pg_table_is_visible(c.oid) AND position(c.relname IN %s) > 0
+    AND pg_table_is_visible(c.oid)
+    AND %s ~ ('\m' || regexp_replace(c.relname, '(\W)', '\\\1', 'g') || '\M')
 GROUP BY l.pid, a.application_name, a.client_addr, a.backend_start
 """  # noqa: S608 - only constants.
 

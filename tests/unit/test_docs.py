@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from django.core.management.base import CommandParser
+from django.core.management.commands import migrate
 
 import django_lakebase
 from django_lakebase import signals
@@ -16,7 +17,7 @@ from django_lakebase.config.resolve import OWN_OPTIONS
 from django_lakebase.failures.catalog import FAILURES
 from django_lakebase.local.__main__ import main
 from django_lakebase.local.faults import FAULTS
-from django_lakebase.management.commands.lakebase_check import Command
+from django_lakebase.management.commands import lakebase_check, lakebase_migrate
 from django_lakebase.stats import Stats
 
 TOP = Path(django_lakebase.__file__).parent.parent
@@ -49,16 +50,28 @@ def test_option_of_the_engine_is_documented(name):
     assert f"\n`{name}`\n: " in page("settings")
 
 
-def test_options_and_steps_of_lakebase_check_are_documented():
+def options_of(command):
+    """Return the options that *command* declares."""
     parser = CommandParser(add_help=False)
-    Command().add_arguments(parser)
-    options = set(re.findall(r"(?<!\w)--[\w-]+", parser.format_help()))
+    command().add_arguments(parser)
+    return set(re.findall(r"(?<!\w)--[\w-]+", parser.format_help()))
+
+
+def test_options_and_steps_of_lakebase_check_are_documented():
+    options = options_of(lakebase_check.Command)
     source = (TOP / "django_lakebase/diagnosis/steps.py").read_text()
     steps = re.findall(r'\("([a-z-]+)", self\._', source)
 
     assert len(steps) == 10
     assert [o for o in options if f"`{o}" not in page("check")] == []
     assert [s for s in steps if f"| `{s}` |" not in page("check")] == []
+
+
+def test_own_options_of_lakebase_migrate_are_documented():
+    options = options_of(lakebase_migrate.Command) - options_of(migrate.Command)
+
+    assert options == {"--wait", "--lock-timeout"}
+    assert [o for o in options if f"\n`{o} " not in page("migrate")] == []
 
 
 def test_system_checks_are_the_sections_of_their_page():

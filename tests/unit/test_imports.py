@@ -19,15 +19,17 @@ def run_python(code: str) -> str:
     ).stdout.strip()
 
 
-@pytest.mark.parametrize("engine", ["postgresql", "postgis"])
-def test_other_engine_name_adds_nothing_to_base(engine):
+@pytest.mark.parametrize(
+    ("engine", "modules"), [("postgresql", {"base"}), ("postgis", {"base", "schema"})]
+)
+def test_other_engine_name_adds_nothing_of_its_own(engine, modules):
     tree = ast.parse((PACKAGE / engine / "base.py").read_text())
     imported = {
         node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
     }
 
     own = {name for name in imported if not name.startswith("django.")}
-    assert own == {"django_lakebase.base"}
+    assert own == {f"django_lakebase.{module}" for module in modules}
 
 
 def test_engine_loads_neither_sdk_nor_pool():

@@ -308,18 +308,6 @@ SERVER_FAILURES = (
         ),
     ),
     _row(
-        id="schema-denied",
-        summary=(
-            '"{user}" is not allowed to use the schema "{name}" in the database'
-            ' "{database}".'
-        ),
-        hint=(
-            "As the owner of the schema, run: GRANT USAGE, CREATE ON SCHEMA"
-            ' "{name_ident}" TO "{user_ident}"; Or set OPTIONS["schema"]'
-            " (LAKEBASE_SCHEMA) to another schema."
-        ),
-    ),
-    _row(
         id="setup-failed",
         summary="the login succeeded, but the new connection could not be set up.",
         hint=(

@@ -70,15 +70,15 @@ class Command(migrate.Command):
 
     def get_check_kwargs(self, options: dict[str, Any]) -> Any:
         """Connect before the system checks: some of them need the server's version."""
-        self._set_up(options)
         with self._explained_errors():
+            self._set_up(options)
             self._connect()
         return super().get_check_kwargs(options)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Migrate if a migration is pending; raises CommandError."""
-        self._set_up(options)
         with self._explained_errors():
+            self._set_up(options)
             self._connect()
             if options["plan"] or options["check_unapplied"]:
                 super().handle(*args, **options)
@@ -231,7 +231,7 @@ class Command(migrate.Command):
         """Roll back and pause, or raise CommandError if another attempt is useless."""
         timeout, running = self._options["lock_timeout"], self._running
         text = f'The migration "{running}"' if running else "A statement"
-        text = f"{self._label}: {text} has got no lock within {timeout:g} s."
+        text = f"{self._label}: {text} did not get a lock within {timeout:g} s."
         if running is not None and not running.atomic:
             raise CommandError(
                 f"{text} The migration is not atomic: some of its operations may have "
