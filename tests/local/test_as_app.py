@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from django_lakebase.local.client import VARIABLE_PREFIXES
 from tests.helpers.app_servers import started
 from tests.local.processes import get_descendants, is_alive, wait_until_ended
 
@@ -66,7 +67,11 @@ def test_app_gets_exactly_the_variables_of_the_platform(temp_dir, monkeypatch):
     result = run("--as-app", "--", sys.executable, "-c", PRINT_ENVIRONMENT)
 
     env = json.loads(result.stdout)
-    added = {name for name, value in env.items() if os.environ.get(name) != value}
+    added = {
+        name
+        for name, value in env.items()
+        if os.environ.get(name) != value or name.startswith(VARIABLE_PREFIXES)
+    }
     # Python itself sets LC_CTYPE in a C locale.
     assert added - {"LC_CTYPE"} == PLATFORM_VARIABLES | EMULATOR_VARIABLES
     assert not {"ENDPOINT_NAME", "DATABRICKS_TOKEN", "PGPASSWORD"} & set(env)
