@@ -160,10 +160,12 @@ def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [" ".join(environ[name] for name in names).encode()]
 """
-# The shell does not replace itself with the server.
-ENTRYPOINT = """
+# The shell does not replace itself with the server. Newer versions of gunicorn create a
+# socket in the home directory.
+ENTRYPOINT = f"""
 echo starting
-gunicorn --no-control-socket wsgi --bind "0.0.0.0:$DATABRICKS_APP_PORT"
+export HOME=$PWD
+{sys.executable} -m gunicorn wsgi --bind "127.0.0.1:$DATABRICKS_APP_PORT"
 exit $?
 """
 
