@@ -81,7 +81,7 @@ class HostCheck:
         for host, timer in list(self._timers.items()):
             timer.cancel()
             if host not in self._begun:
-                del self._timers[host]
+                self._timers.pop(host, None)
             if timer.is_alive() and timer is not threading.current_thread():
                 timer.join(max(0.0, timeout))
 

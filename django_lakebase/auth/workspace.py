@@ -156,10 +156,10 @@ class Workspace:
                 if endpoint.has_host(host):
                     return endpoint.name
                 seen.append(f"{endpoint.name} ({endpoint.host or 'no host yet'})")
-            visible = "It may see no endpoint at all."
+            visible = "It can see no endpoint at all."
             if seen:
                 more = f", and {len(seen) - LISTED} more" if seen[LISTED:] else ""
-                visible = f"It may see {', '.join(seen[:LISTED])}{more}."
+                visible = f"It can see {', '.join(seen[:LISTED])}{more}."
             raise KnownFailure("endpoint-not-found-for-host", visible=visible)
 
         return self._request(find)

@@ -184,7 +184,7 @@ WORKSPACE_FAILURES = (
     _row(
         id="endpoint-not-found-for-host",
         summary=(
-            "no endpoint that this identity may see in {workspace} has the host"
+            "no endpoint that this identity can see in {workspace} has the host"
             ' "{host}" (from {host_setting}). {visible}'
         ),
         hint=(

@@ -114,9 +114,19 @@ def test_endpoint_of_any_branch_and_kind_is_found(
     assert cache_of(wrapper).name == branch[kind].name
 
 
+def test_pooled_host_alone_is_rejected_as_with_an_endpoint(connect, local, monkeypatch):
+    """The poolers accept no tokens."""
+    label, _, domain = local.facts["host"].partition(".")
+    monkeypatch.setenv("PGHOST", f"{label}-pooler.{domain}")
+
+    with pytest.raises(LakebaseError) as caught:
+        fetch_value(connect(), "SELECT 1")
+
+    assert caught.value.failure_id == "pooled-host"
+
+
 @pytest.mark.parametrize("suffix", ["-ro", "-pooler"])
 def test_host_with_a_suffix_leads_to_its_endpoint(connect, local, suffix):
-    """The poolers accept no token, which the server says."""
     label, _, domain = local.facts["host"].partition(".")
     login = connect().get_target().login
 
@@ -228,4 +238,4 @@ def test_lakebase_check_explains_an_unknown_host(connect, monkeypatch):
     steps = {step.id: step for step in Diagnosis(connect()).run()}
 
     assert steps["endpoint"].status == "fail"
-    assert "It may see projects/" in steps["endpoint"].detail
+    assert "It can see projects/" in steps["endpoint"].detail
