@@ -414,15 +414,16 @@ def test_end_of_a_websocket_reaches_the_other_side_with_its_code():
     asyncio.run(run())
 
 
-def test_rejected_websocket_gives_the_status_of_the_app():
+@pytest.mark.parametrize(("status", "expected"), [(403, 403), (200, 502)])
+def test_rejected_websocket_gives_an_error_status(status, expected):
     async def reject(request):
-        raise web.HTTPForbidden
+        return web.Response(status=status)
 
     async def run():
         async with open_app(reject) as client:
             with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
                 await client.ws_connect("/")
-        assert caught.value.status == 403
+        assert caught.value.status == expected
 
     asyncio.run(run())
 

@@ -24,6 +24,7 @@ from .headers import build_request_headers, build_response_headers
 from .users import USER_COOKIE, is_valid_user
 
 HOST = "127.0.0.1"
+BAD_REQUEST = 400
 SIGN_IN_PATH = "/_local/sign-in"
 SIGN_IN_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Local sign-in</title>
@@ -111,7 +112,7 @@ class AppProxy:
         elif is_valid_user(user):
             response.set_cookie(USER_COOKIE, user, httponly=True, samesite="Lax")
         else:
-            return _error(400, f'"{user}" is not an e-mail address.')
+            return _error(BAD_REQUEST, f'"{user}" is not an e-mail address.')
         return response
 
     def _find_user(self, request: web.Request) -> str:
@@ -132,7 +133,9 @@ class AppProxy:
                 return await self._forward_websocket(request, url, headers)
             return await self._forward(request, url, headers)
         except aiohttp.WSServerHandshakeError as exc:
-            return _error(exc.status, "The app rejected the WebSocket.")
+            # An app without WebSockets may respond with a page, so with status 200.
+            status = exc.status if exc.status >= BAD_REQUEST else 502
+            return _error(status, "The app rejected the WebSocket.")
         except aiohttp.ClientConnectorError:
             return _error(
                 502,
