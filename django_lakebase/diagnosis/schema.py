@@ -1,8 +1,8 @@
-"""What ``lakebase_check`` says about the schema that migrate would use."""
+"""What ``lakebase_check`` reports about the schema that migrate would use."""
 
 from typing import NamedTuple
 
-# One row, with the fields of SchemaFacts; takes the project's schema, or an empty text.
+# One row, with the fields of SchemaFacts; takes the project's schema, or an empty string.
 QUERY = """
 SELECT current_database(), current_user,
     coalesce(nullif(%(schema)s, ''), current_schema()),
@@ -18,11 +18,11 @@ LEFT JOIN pg_namespace n ON n.nspname = v.name
 
 class SchemaFacts(NamedTuple):
     """
-    What the server says about schemas, and the privileges of the current *role*.
+    What the server reports about schemas, and the privileges of the current *role*.
 
-    *schema* is the project's, or else the current one; None if the role may use none in
-    the search path. *may_create_tables* is None if it does not exist. *migrated* are
-    the schemas with Django's table of applied migrations.
+    *schema* is the project's schema, or else the current one; None if the role may use
+    no schema in the search path. *may_create_tables* is None if *schema* does not
+    exist. *migrated* are the schemas that contain Django's table of applied migrations.
     """
 
     database: str
@@ -41,24 +41,34 @@ def describe_schema(facts: SchemaFacts, setting: str) -> tuple[str, str]:
 
     *setting* is the project's schema, empty if it has set none.
     """
+    if facts.schema is None and "public" in facts.search_path:
+        facts = facts._replace(schema="public")
+    found, hint = _describe_privileges(facts, setting)
+    others = facts.migrated
+    if facts.schema is not None and others and facts.schema not in others:
+        named = ", ".join(map(_quoted, others))
+        verb = "does" if len(others) == 1 else "do"
+        found = f'where "{facts.schema}" contains no Django tables, but {named} {verb}'
+        outcome = f"fail. {hint}" if hint else "create new, empty tables."
+        other = _quoted(others[0])
+        hint = (
+            f"migrate would {outcome} To use the tables in {other} instead, set "
+            f'OPTIONS["schema"] (LAKEBASE_SCHEMA) to {other}, and run as its owner: '
+            f"{_grant_tables(others[0], facts.role)} Migrations that alter these "
+            "tables must still run as their owner."
+        )
+    return f'"{facts.database}", {found}', hint
+
+
+def _describe_privileges(facts: SchemaFacts, setting: str) -> tuple[str, str]:
+    """Return whether migrate can create tables, and a hint if it cannot."""
     database, role, schema = facts.database, facts.role, facts.schema
-    if schema is None and "public" in facts.search_path:
-        schema = "public"
     hint = ""
-    others = [name for name in facts.migrated if name != schema]
     if schema is None:
         found = "where no schema in the search_path exists"
         hint = (
             'Create one, or correct the search_path (OPTIONS["options"], '
             "PGOPTIONS, or ALTER ROLE ... SET)."
-        )
-    elif others and schema not in facts.migrated:
-        named = ", ".join(map(_quoted, others))
-        found = f'where Django has no tables in the schema "{schema}", but in {named}'
-        hint = (
-            f"migrate would create new, empty tables. To use those in {named} instead, "
-            'set OPTIONS["schema"] (LAKEBASE_SCHEMA) to that schema, and run as its '
-            f"owner: {_grant_tables(others[0], role)}"
         )
     elif not facts.exists and facts.may_create_schemas:
         found = f'where migrate will create the schema "{schema}"'
@@ -78,7 +88,7 @@ def describe_schema(facts: SchemaFacts, setting: str) -> tuple[str, str]:
                 " Or let migrate create a schema for the project: set "
                 'OPTIONS["schema"] (LAKEBASE_SCHEMA); on Databricks Apps, to auto.'
             )
-    return f'"{database}", {found}', hint
+    return found, hint
 
 
 def _grant_schema(schema: str, role: str) -> str:

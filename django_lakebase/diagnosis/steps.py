@@ -166,7 +166,7 @@ class Diagnosis:
         if target.login is not None:
             self._access = access_to(target)
         host = target.host or "host from the workspace"
-        endpoint = target.endpoint or "endpoint found by its host"
+        endpoint = target.endpoint or "no endpoint set, to be found by the host"
         if target.login is None:
             endpoint = target.endpoint or "native login"
         found = f'{endpoint}, {host}, "{target.database}"'
@@ -217,8 +217,8 @@ class Diagnosis:
             return found
         option = facts_of(target)["endpoint_option"]
         return (
-            f"{found}; {name}, found by the host {target.host}: set {option} to this "
-            "name to save the search"
+            f"{found}; {name}, found by the host {target.host}: to save the search, "
+            f"set {option} to this name"
         )
 
     def _new_credential(self) -> str:

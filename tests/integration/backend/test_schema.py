@@ -226,9 +226,10 @@ def test_check_names_the_schemas_that_hold_the_tables(new_alias, local, database
 
     assert step.status == "warn"
     assert (
-        'no tables in the schema "of_the_second", but in "of_the_first"' in step.detail
+        '"of_the_second" contains no Django tables, but "of_the_first" does'
+        in step.detail
     )
-    assert 'set OPTIONS["schema"] (LAKEBASE_SCHEMA) to that schema' in step.hint
+    assert 'set OPTIONS["schema"] (LAKEBASE_SCHEMA) to "of_the_first"' in step.hint
     run_hint(local, step.hint, database)
     assert database_step(new_alias("of_the_first")).status == "ok"
 
