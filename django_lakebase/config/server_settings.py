@@ -1,5 +1,5 @@
 """
-The server settings in the startup packet: the schema, time limits, and the project's.
+The server settings in the startup packet: schema, time limits, and OPTIONS["options"].
 
 They need no round trip, and hold from a session's first statement.
 """
@@ -11,7 +11,7 @@ from .sources import Sources, Value
 
 # The value of OPTIONS["schema"] for the name that templates for Databricks Apps use.
 AUTO_SCHEMA = "auto"
-# PostgreSQL truncates longer names (NAMEDATALEN), in search_path too.
+# PostgreSQL truncates longer names (NAMEDATALEN), also in search_path.
 MAX_NAME_BYTES = 63
 # Options in seconds; the server's settings of the same name are in milliseconds.
 TIME_LIMITS = ("statement_timeout", "idle_in_transaction_session_timeout")
@@ -33,10 +33,11 @@ def resolve_schema(sources: Sources) -> str:
         return _schema_of_app(sources, given)
     fix = f"Set {given.name} to the name of a schema, or remove it."
     if len(given.text.encode()) > MAX_NAME_BYTES:
-        problem = f"a name has at most {MAX_NAME_BYTES} bytes"
+        problem = f"a name can have at most {MAX_NAME_BYTES} bytes"
         raise sources.invalid(given, problem, fix)
     if given.text.lower().startswith("pg_"):
-        raise sources.invalid(given, "PostgreSQL reserves names with pg_", fix)
+        problem = "PostgreSQL reserves names that start with pg_"
+        raise sources.invalid(given, problem, fix)
     return given.text
 
 
@@ -45,7 +46,8 @@ def _schema_of_app(sources: Sources, given: Value) -> str:
     missing = [value.name for value in (app, user) if not value]
     if missing:
         problem = (
-            f"the name is made of PGAPPNAME and PGUSER, and {missing[0]} is not set"
+            "the name is composed of PGAPPNAME and PGUSER, and "
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
         )
         fix = (
             "Databricks Apps sets both variables for an app with a database resource. "
@@ -58,7 +60,7 @@ def _schema_of_app(sources: Sources, given: Value) -> str:
 
 def resolve_server_settings(sources: Sources, schema: str, *, is_pooled: bool) -> str:
     """
-    Return libpq's *options*: the project's server settings, then the engine's.
+    Return libpq's *options*: the server settings in OPTIONS, then the engine's own.
 
     *is_pooled* is whether the host is a pooler.
     """
@@ -73,8 +75,8 @@ def resolve_server_settings(sources: Sources, schema: str, *, is_pooled: bool) -
         if is_pooled:
             problem = f"the host is a pooler, which ignores the {name} of a connection"
             fix = (
-                "Use the direct host of the endpoint (without -pooler). Or remove "
-                f"{value.name}, and run ALTER ROLE ... SET {name} = ...;"
+                "Set HOST (PGHOST) to the direct host of the endpoint (without "
+                f"-pooler). Or remove {value.name}, and set {name} with ALTER ROLE."
             )
             raise sources.invalid(value, problem, fix)
     own = [server_setting(name, text) for name, _, text in settings]
@@ -82,7 +84,7 @@ def resolve_server_settings(sources: Sources, schema: str, *, is_pooled: bool) -
 
 
 def _own_settings(sources: Sources, schema: str) -> list[tuple[str, Value, str]]:
-    """Return name, source and text of the settings that the engine's options make."""
+    """Return name, source and text of each setting that the engine's options set."""
     settings = []
     if schema:
         source = sources.option("schema") or sources.variable("LAKEBASE_SCHEMA")
@@ -111,5 +113,7 @@ def _time_limit(sources: Sources, name: str) -> float | None:
     if seconds == 0 or (seconds and MIN_SECONDS <= seconds <= MAX_SECONDS):
         return seconds
     problem = "this is not a time limit in seconds"
+    if seconds is not None and seconds > 0:
+        problem = f"a time limit is from {MIN_SECONDS} to {MAX_SECONDS:.0f} seconds"
     fix = "Set it to a number of seconds, such as 30, or to 0 for no limit."
-    raise sources.invalid(Value(repr(given), f'OPTIONS["{name}"]'), problem, fix)
+    raise sources.invalid(Value(str(given), f'OPTIONS["{name}"]'), problem, fix)

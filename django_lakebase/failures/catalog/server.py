@@ -303,8 +303,9 @@ SERVER_FAILURES = (
             ' "{user}" is not allowed to create it.'
         ),
         hint=(
-            "As the owner of the database, run: GRANT CREATE ON DATABASE"
-            ' "{database_ident}" TO "{user_ident}";'
+            'Correct OPTIONS["schema"] (LAKEBASE_SCHEMA), or, as the owner of the'
+            ' database, run: GRANT CREATE ON DATABASE "{database_ident}" TO'
+            ' "{user_ident}";'
         ),
     ),
     _row(
@@ -402,7 +403,7 @@ SERVER_FAILURES = (
             ' "{template}", run: ALTER DATABASE "{template_ident}" IS_TEMPLATE true;'
         ),
     ),
-    # And while it migrates.
+    # Migrations.
     _row(
         id="schema-denied",
         pattern=r"permission denied for schema (?P<name>\S+)",
@@ -411,10 +412,10 @@ SERVER_FAILURES = (
             " it."
         ),
         hint=(
-            'On Databricks Apps, set LAKEBASE_SCHEMA=auto (OPTIONS["schema"]): the app'
-            " then has its own schema, which migrations create. Otherwise, run as the"
-            ' owner of the schema: GRANT USAGE, CREATE ON SCHEMA "{name_ident}" TO'
-            ' "{user_ident}";'
+            'If this is the schema "public" of a Databricks App, set OPTIONS["schema"]'
+            " (LAKEBASE_SCHEMA) to auto: the app then has its own schema, which"
+            " migrate creates. Otherwise, as the owner of the schema, run: GRANT"
+            ' USAGE, CREATE ON SCHEMA "{name_ident}" TO "{user_ident}";'
         ),
     ),
 )

@@ -401,7 +401,7 @@ def test_hint_of_schema_denied_works(local, connect, migrate):
             migrate(connect(NAME=name))
         text = str(caught.value)
         assert text.startswith(f'DATABASES["other"]: "{role}" is not allowed')
-        assert "LAKEBASE_SCHEMA=auto" in text
+        assert 'set OPTIONS["schema"] (LAKEBASE_SCHEMA) to auto' in text
         with open_session(local, user=owner, dbname=name) as session:
             session.execute(text[text.index("GRANT") :])
         assert "Applying contenttypes.0001_initial... OK" in migrate(connect(NAME=name))

@@ -119,12 +119,18 @@ def test_zero_means_no_time_limit():
     )
 
 
-@pytest.mark.parametrize("value", [-1, "soon", True, 0.0001, 1e9, float("nan"), []])
+@pytest.mark.parametrize("value", [-1, "soon", True, float("nan"), []])
 def test_invalid_time_limits_are_rejected(value):
     text = settings_error(OPTIONS={"statement_timeout": value})
 
-    assert 'OPTIONS["statement_timeout"] is ' in text
-    assert "this is not a time limit in seconds" in text
+    assert f'OPTIONS["statement_timeout"] is "{value}": this is not a time' in text
+
+
+@pytest.mark.parametrize("value", [0.0001, 1e9])
+def test_time_limits_that_the_server_cannot_store_are_rejected(value):
+    text = settings_error(OPTIONS={"statement_timeout": value})
+
+    assert "a time limit is from 0.001 to 2147484 seconds" in text
 
 
 def test_same_time_limit_twice_is_rejected():
