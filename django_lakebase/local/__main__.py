@@ -33,7 +33,7 @@ FORWARDED_SIGNALS = (
     signal.SIGUSR2,
 )
 MAX_PORT = 65535
-# The options of run that need --as-app, and their defaults.
+# The options of run that require --as-app, and their defaults.
 APP_DEFAULTS: dict[str, Any] = {
     "user": "user@example.com",
     "endpoint_variable": None,
@@ -206,7 +206,7 @@ def _add_app_options(parser: argparse.ArgumentParser) -> None:
         "Databricks Apps",
         "With --as-app, CMD runs as an app on Databricks Apps: with the variables of "
         "that platform, behind a proxy that signs a user in, and with the privileges "
-        "that an app has. The other options need --as-app.",
+        "that an app has. The other options require --as-app.",
     )
     add = group.add_argument
     add("--as-app", action="store_true", help="run CMD as an app on Databricks Apps")
@@ -214,8 +214,8 @@ def _add_app_options(parser: argparse.ArgumentParser) -> None:
         "--user",
         type=_user,
         metavar="EMAIL",
-        help="the user whom the proxy signs in; its page /_local/sign-in signs a "
-        f"browser in as another one (default: {APP_DEFAULTS['user']})",
+        help="the user whom the proxy signs in; in a browser, the proxy's page "
+        f"/_local/sign-in changes the user (default: {APP_DEFAULTS['user']})",
     )
     add(
         "--endpoint-variable",
@@ -261,7 +261,8 @@ def _user(text: str) -> str:
 def _endpoint_variable(text: str) -> str:
     if not text.isidentifier() or not text.isascii() or text in PLATFORM_VARIABLES:
         raise argparse.ArgumentTypeError(
-            f'"{text}" is not a name for a variable of the app.'
+            f'"{text}" is not a name for this variable. Use letters, digits and '
+            "underscores, and no variable that the platform sets itself."
         )
     return text
 
@@ -275,8 +276,11 @@ def _app_options(options: argparse.Namespace) -> "AppOptions | None":
     }
     if not options.as_app:
         for name in given:
-            raise ClientError(f"--{name.replace('_', '-')} needs --as-app.")
+            raise ClientError(f"--{name.replace('_', '-')} requires --as-app.")
         return None
+    if options.app_port and options.app_port == options.proxy_port:
+        # The app could not listen, and the proxy would forward requests to itself.
+        raise ClientError("--app-port and --proxy-port must differ.")
     from .as_app.run import AppOptions
 
     return AppOptions(**{**APP_DEFAULTS, **given})

@@ -280,8 +280,13 @@ def test_request_is_ended_after_the_timeout_of_the_option(temp_dir):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--user", "me@example.com"], 1, "--user needs --as-app"),
-        (["--stop-timeout", "1"], 1, "--stop-timeout needs --as-app"),
+        (["--user", "me@example.com"], 1, "--user requires --as-app"),
+        (["--stop-timeout", "1"], 1, "--stop-timeout requires --as-app"),
+        (
+            ["--as-app", "--app-port", "8000", "--proxy-port", "8000"],
+            1,
+            "--app-port and --proxy-port must differ",
+        ),
         (["--as-app", "--user", "me"], 2, '"me" is not an e-mail address'),
         (["--as-app", "--user", "\u00e9@example.com"], 2, "is not an e-mail address"),
         (["--as-app", "--endpoint-variable", "PGHOST"], 2, '"PGHOST" is not a name'),
@@ -301,6 +306,6 @@ def test_proxy_port_that_is_in_use_is_rejected(temp_dir):
         result = run("--as-app", "--proxy-port", port, "--", "true")
 
     assert result.returncode == 1
-    assert "Give --proxy-port another one" in result.stderr
+    assert "cannot be used: Address already in use. Give --proxy-port" in result.stderr
     assert "Warning" not in result.stderr
     assert list(temp_dir.iterdir()) == []

@@ -10,6 +10,7 @@ Origin and Referer, and in the opposite direction in Location.
 import asyncio
 import contextlib
 import html
+import os
 from collections.abc import AsyncIterator
 from typing import TypeAlias
 
@@ -93,7 +94,8 @@ class AppProxy:
                 await site.start()
             except OSError as exc:
                 raise LocalError(
-                    f"Port {port} of {HOST} cannot be used: {exc.strerror}. Give "
+                    f"Port {port} of {HOST} cannot be used: "
+                    f"{os.strerror(exc.errno or 0)}. Give "
                     "--proxy-port another one, or omit it to use a free port."
                 ) from exc
             yield f"http://{HOST}:{runner.addresses[0][1]}"

@@ -66,7 +66,7 @@ async def run_app(
         )
         log(
             f"app at {url}, signed in as {options.user} (to change the user: "
-            f"{url}{SIGN_IN_PATH}); it has to listen on {HOST}:{app_port}"
+            f"{url}{SIGN_IN_PATH}); it must listen on {HOST}:{app_port}"
         )
         process = await asyncio.create_subprocess_exec(
             sys.executable,
