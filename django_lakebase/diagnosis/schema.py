@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-# One row, with the fields of SchemaFacts; takes the project's schema, or an empty string.
+# One row, with the fields of SchemaFacts. The project's schema may be an empty string.
 QUERY = """
 SELECT current_database(), current_user,
     coalesce(nullif(%(schema)s, ''), current_schema()),

@@ -23,8 +23,8 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 
 # Seconds between two polls, on average.
 POLL_INTERVAL = 1.0
-# They would end a migration that takes long, or a session that is idle meanwhile. Some
-# do not exist in each version of PostgreSQL.
+# They would end a long migration, or its session while it is idle. Some of them do not
+# exist in every version of PostgreSQL.
 TIMEOUTS = [
     "statement_timeout",
     "transaction_timeout",
@@ -32,19 +32,19 @@ TIMEOUTS = [
     "idle_session_timeout",
 ]
 
-# The key is made of the search_path, not of current_schema(), which changes when the
-# first migration creates the schema: processes before and after that would have
-# different keys.
+# The key is computed from the search_path. current_schema() changes when the first
+# migration creates the schema: processes before and after that would have different
+# keys.
 _PREPARE = """
 SELECT current_setting('search_path'), set_config('lock_timeout', coalesce(
     %s, current_setting('lock_timeout')), false), (SELECT count(set_config(
     name, '0', false)) FROM pg_settings WHERE name = ANY(%s))
 """
-# How soon the server notices, during a statement, that its client was killed. Not every
-# platform supports it.
+# How soon the server notices, during a statement, that its client was killed. Servers
+# on some operating systems reject it.
 _CHECK_CLIENT = "SET client_connection_check_interval = '2s'"
 _POLL = "SELECT pg_try_advisory_lock(%s::bigint)"
-# What the role may not see is NULL, and left out.
+# Values that the role may not see are NULL, and are left out.
 _SESSION = """
 concat_ws(', ', 'session ' || l.pid, 'application "' || a.application_name || '"',
     'client ' || host(a.client_addr), 'connected since ' || to_char(

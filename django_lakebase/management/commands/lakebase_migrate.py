@@ -25,11 +25,11 @@ from django_lakebase.management.wait import Pauses, seconds
 
 # The SQLSTATE of a lock timeout.
 LOCK_NOT_AVAILABLE = "55P03"
-# Seconds for which a migration is tried again because of --lock-timeout: less than the
-# 10 minutes after which Databricks Apps ends an app that is not up, without the reason.
+# Seconds for which --lock-timeout retries a migration: less than the 10 minutes after
+# which Databricks Apps ends an app that does not listen, without showing a reason.
 RETRIED_FOR = 300.0
-# Recorded as a migration while others are applied, so that a process which is killed
-# between the last migration and the end of post_migrate leaves a trace.
+# Recorded as a migration while others are applied: it remains if the process is killed
+# between the last migration and the end of post_migrate.
 UNFINISHED = ("lakebase_migrate", "post_migrate")
 
 
@@ -37,9 +37,9 @@ class Command(migrate.Command):
     """Django's ``migrate`` under a lock, and only if a migration is pending."""
 
     help = (
-        "Runs migrate if a migration is pending, in one process at a time: any number "
-        "of processes may run this command when they start. The others wait, and find "
-        "nothing to do."
+        "Runs migrate if a migration is pending, in one process at a time. Processes "
+        "that start together can all run this command: one migrates, and the others "
+        "wait and then find nothing to do."
     )
 
     # The migration that is being applied, and the last statement that failed.
@@ -63,9 +63,10 @@ class Command(migrate.Command):
             default=0.0,
             metavar="SECONDS",
             help="PostgreSQL's lock_timeout for the migrations. A migration that waits "
-            "longer for a lock is rolled back and tried again after a pause, for "
-            f"{RETRIED_FOR / 60:.0f} minutes, so that other queries do not queue up "
-            "behind it. 0 (default) leaves lock_timeout unchanged.",
+            "longer for a lock is rolled back, so that other queries do not queue up "
+            "behind it, and retried after a pause, for up to "
+            f"{RETRIED_FOR / 60:.0f} minutes. 0 (default) leaves lock_timeout "
+            "unchanged.",
         )
 
     def get_check_kwargs(self, options: dict[str, Any]) -> Any:
@@ -110,10 +111,10 @@ class Command(migrate.Command):
         self._options = options
         self._label = f'DATABASES["{options["database"]}"]'
         self._lost = (
-            f"{self._label}: the session that migrated has ended, and the lock with "
-            "it: the server was restarted or ended the session, the network failed, or "
-            "a migration has closed the connection. Run the command again. If a "
-            "migration that is not atomic was running, check first which of its "
+            f"{self._label}: the session that ran the migrations and held the lock has "
+            "ended: the server was restarted or ended the session, the network failed, "
+            "or a migration closed the connection. Run the command again. If a "
+            "migration that is not atomic was running, first check which of its "
             "operations have been applied."
         )
         # The role of the connection, as soon as there was one.
@@ -123,8 +124,9 @@ class Command(migrate.Command):
         if self._connection.vendor != "postgresql":
             engine = self._connection.settings_dict["ENGINE"]
             raise CommandError(
-                f'{self._label} uses the ENGINE "{engine}"; lakebase_migrate needs '
-                '"django_lakebase", or another engine for PostgreSQL. Run migrate.'
+                f'{self._label} uses the ENGINE "{engine}"; lakebase_migrate requires '
+                '"django_lakebase" or another engine for PostgreSQL. Run migrate '
+                "instead."
             )
         host = self._connection.settings_dict["HOST"]
         if host.partition(".")[0].endswith("-pooler"):
@@ -145,8 +147,8 @@ class Command(migrate.Command):
 
     def _report_holder(self, holder: str) -> None:
         self._write(
-            f"{self._label}: another process migrates; waiting for it. "
-            f"It is {holder or 'a session that has just ended'}."
+            f"{self._label}: waiting for another process that runs migrations: "
+            f"{holder or 'a session that has just ended'}."
         )
 
     def _connect(self) -> None:
@@ -181,15 +183,15 @@ class Command(migrate.Command):
         if UNFINISHED in loader.applied_migrations:
             return True
         if loader.replacements:
-            # A squashed migration whose replaced migrations are applied is applied for
-            # the loader, but only migrate records it.
+            # The loader counts a squashed migration as applied if all those that it
+            # replaces are, but only migrate records it.
             recorded = executor.recorder.applied_migrations()
             if loader.applied_migrations.keys() - recorded.keys():
                 return True
         return bool(executor.migration_plan(loader.graph.leaf_nodes()))
 
     def _migrate(self, lock: MigrationLock, *args: Any, **options: Any) -> None:
-        """Run Django's command under *lock*, again after the lock timeout."""
+        """Run Django's command under *lock*; retry it after a lock timeout."""
         self._lock, deadline = lock, 0.0
         while True:
             self._running, self._failed_statement = None, ""
@@ -228,29 +230,29 @@ class Command(migrate.Command):
     def _pause_after_timeout(
         self, lock: MigrationLock, exc: BaseException, deadline: float
     ) -> None:
-        """Roll back and pause, or raise CommandError if another attempt is useless."""
+        """Roll back and pause; raise CommandError if it must not be retried."""
         timeout, running = self._options["lock_timeout"], self._running
         text = f'The migration "{running}"' if running else "A statement"
         text = f"{self._label}: {text} did not get a lock within {timeout:g} s."
         if running is not None and not running.atomic:
             raise CommandError(
                 f"{text} The migration is not atomic: some of its operations may have "
-                "been applied, so the command does not try it again. Check which, undo "
-                "them (a failed CREATE INDEX CONCURRENTLY leaves an invalid index "
-                "to drop), and run the command again."
+                "been applied, so the command does not retry it. Check which, undo "
+                "them (a failed CREATE INDEX CONCURRENTLY leaves an invalid index, "
+                "which must be dropped), and run the command again."
             ) from exc
         if self._connection.in_atomic_block:
-            # Django's schema editor does not leave its transaction if one of the
-            # statements fails that it executes last, such as for foreign keys.
+            # Django's schema editor does not leave its transaction if a deferred
+            # statement fails, such as one for a foreign key.
             atomic(self._connection.alias).__exit__(type(exc), exc, None)
         users = "; ".join(lock.users_of(self._failed_statement))
         text += f" These sessions use its tables: {users}." if users else ""
         pause = timeout * random.uniform(0.5, 1.5)  # noqa: S311 - no secret.
         if time.monotonic() + pause > deadline:
             raise CommandError(
-                f"{text} It was tried again for {RETRIED_FOR:.0f} s. End long "
-                "transactions on these tables (SELECT pg_terminate_backend(...) ends a "
-                "session), or raise --lock-timeout."
+                f"{text} The command has retried for {RETRIED_FOR:.0f} s. End long "
+                "transactions on these tables (SELECT pg_terminate_backend(...), with "
+                "the number of a session), or increase --lock-timeout."
             ) from exc
         # The line "Applying ..." has no end yet.
         self._write(f"\n{text} Trying again in {pause:.1f} s.")

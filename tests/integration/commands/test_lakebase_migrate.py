@@ -160,13 +160,13 @@ def test_one_of_ten_processes_migrates_on_a_suspended_endpoint(start, local, dat
 
 
 def test_process_takes_over_from_a_killed_holder(start, session):
-    """Although the server's process is in the middle of a statement."""
+    """Even if the server is executing a statement of the holder."""
     session.execute(GATE)
     holder = start()
     wait_for_blocked(session)
     [killed] = processes(session)
     other = start()
-    [who] = other.wait_for("another process migrates; waiting for it. (.*)")
+    [who] = other.wait_for("waiting for another process that runs migrations: (.*)")
     assert f"session {killed}, " in who
     assert 'application "tests (django_lakebase)"' in who
     holder.kill()
@@ -184,7 +184,9 @@ def test_concurrent_index_does_not_wait_for_processes_that_wait(start, session):
     with session.transaction():
         session.execute("INSERT INTO deploy_item (name) VALUES ('x')")
         programs = [start() for _ in range(3)]
-        wait_until(lambda: sum("waiting for it" in p.output for p in programs) == 2)
+        wait_until(
+            lambda: sum("waiting for another" in p.output for p in programs) == 2
+        )
         wait_for_blocked(session)
 
     assert [program.wait(60) for program in programs] == [0, 0, 0]
@@ -195,7 +197,7 @@ def test_process_that_waits_survives_the_end_of_its_session(start, session, hold
     """A restart of the server ends all sessions."""
     release = hold()
     program = start()
-    program.wait_for("(waiting for it)")
+    program.wait_for("(waiting for another)")
     for pid in processes(session):
         session.execute("SELECT pg_terminate_backend(%s)", [pid])
     release()
@@ -212,7 +214,7 @@ def test_lost_session_of_the_holder_fails_with_a_reason(start, session):
     session.execute("SELECT pg_terminate_backend(%s)", [pid])
 
     assert program.wait() == 1
-    assert 'DATABASES["default"]: the session that migrated has ended' in program.output
+    assert 'DATABASES["default"]: the session that ran the migrations' in program.output
     assert "Traceback" not in program.output
     assert applied(session) == ["0001_initial"]
 
@@ -223,7 +225,7 @@ def test_closed_connection_ends_the_run_before_the_next_migration(
     """A new session would not have the lock."""
     on_signal(pre_migrate, lambda connection: connection.close())
 
-    with pytest.raises(CommandError, match="the session that migrated has ended"):
+    with pytest.raises(CommandError, match="the session that ran the migrations"):
         migrate()
     assert applied(session, "contenttypes") == []
 
@@ -339,7 +341,7 @@ def test_lock_timeout_gives_up_after_a_time(migrate, session, monkeypatch):
             migrate(lock_timeout=0.05)
 
     assert 'DATABASES["other"]: The migration "contenttypes.0002' in str(caught.value)
-    assert "It was tried again for 0 s." in str(caught.value)
+    assert "The command has retried for 0 s." in str(caught.value)
     assert "uses django_content_type" in str(caught.value)
 
 
