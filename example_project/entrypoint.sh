@@ -3,14 +3,15 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-# The platform copies this folder under another name, but it is a Python package.
+# This folder is the Python package example_project, but the platform copies it under
+# another name.
 mkdir -p .packages
 ln -sfn ../ .packages/example_project
 export PYTHONPATH="$PWD/.packages" DJANGO_SETTINGS_MODULE=example_project.settings DEBUG=0
 
 python -m django collectstatic --noinput --verbosity=0
 python -m django lakebase_migrate --wait 60 --lock-timeout 5
-# The platform's proxy reaches the app from outside; the local Lakebase's does not.
+# The platform's proxy connects from another machine, the local Lakebase's from this one.
 host=0.0.0.0
 if [ -n "${LAKEBASE_LOCAL_URL:-}" ]; then host=127.0.0.1; fi
 # With exec, gunicorn gets the platform's SIGTERM.

@@ -17,14 +17,14 @@ DATABASES = {
             "pool": {"min_size": 1, "max_size": 4},
             # On Databricks Apps, the app may not write to the schema "public".
             "schema": "auto" if IS_APP else "",
-            # Seconds.
+            # Seconds. The platform ends a request after 120 seconds.
             "statement_timeout": 60,
             "idle_in_transaction_session_timeout": 30,
         },
     }
 }
 
-# An app uses the secret of its login; the default is for the local Lakebase.
+# On Databricks Apps, the client secret of the app; the default is for this machine.
 SECRET_KEY = (
     os.environ.get("SECRET_KEY")
     or os.environ.get("DATABRICKS_CLIENT_SECRET", "") * IS_APP

@@ -361,6 +361,17 @@ def test_checks_are_the_sections_of_the_page():
     assert [anchor for anchor in anchors if f"\n{anchor}\n### " not in PAGE] == []
 
 
+def test_bundle_of_the_template_is_the_one_in_the_guide():
+    """Apart from the comment, and the branch that the reader sets."""
+    folder = Path(checks.__file__).parent / "project_template"
+    template = (folder / "databricks.yml").read_text()
+    _, _, bundle = template.replace("{{ project_name }}", "mysite").partition("\n")
+    bundle = bundle.replace("projects/<project>/", "projects/mysite/")
+    guide = Path(__file__).parents[3] / "docs" / "howto" / "databricks-apps.md"
+
+    assert f"```yaml\n{bundle}```" in guide.read_text()
+
+
 @pytest.mark.parametrize("name", [*conf.KEYS, *ProxySettings.__annotations__])
 def test_setting_is_documented(name):
     assert f"| `{name}` |" in PAGE
