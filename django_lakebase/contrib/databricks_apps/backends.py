@@ -21,7 +21,7 @@ class ForwardedUserBackend(RemoteUserBackend):
     """
     Gets or creates the user with the name that `ForwardedUserMiddleware` has read.
 
-    The name is in lower case. An existing user may be spelled differently.
+    The name is in lower case. That of an existing user may differ in case.
     """
 
     def authenticate(  # type: ignore[override]
@@ -63,7 +63,7 @@ def _find_spelling(username: str) -> str:
     """
     Return the name of the user whose name differs from *username* only in case.
 
-    Without such a user, or with several, return *username*.
+    If there is no such user, or more than one, return *username*.
     """
     model: Any = get_user_model()
     found = model._default_manager.filter(

@@ -1,5 +1,5 @@
 """
-System checks: report settings with which the users of the proxy are not signed in.
+System checks: report settings that prevent the sign-in of the proxy's users.
 
 docs/reference/databricks-apps.md has a section for each id.
 """
@@ -62,7 +62,7 @@ def middleware_order() -> Iterator[CheckMessage]:
 
 
 def missing_backend() -> Iterator[CheckMessage]:
-    """Yield E003 if another backend, or none, would answer the middleware."""
+    """Yield E003 if another backend, or none, would authenticate the proxy's users."""
     classes = list(_import_classes(settings.AUTHENTICATION_BACKENDS))
     first = _find_subclass(classes, RemoteUserBackend)
     if first is None or not issubclass(classes[first], ForwardedUserBackend):
@@ -83,7 +83,8 @@ def ignored_headers() -> Iterator[CheckMessage]:
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set, "
             "so this is not a Databricks App.",
             hint='For development, set DEBUG and DATABRICKS_APPS["DEVELOPMENT_USER"]. '
-            "Silence this check where no user signs in, for example in tests.",
+            "Silence this check (SILENCED_SYSTEM_CHECKS) where no user signs in, for "
+            "example in tests.",
             id="databricks_apps.W001",
         )
 
@@ -94,7 +95,7 @@ def ignored_development_user() -> Iterator[CheckMessage]:
         yield Warning(
             'DATABRICKS_APPS["DEVELOPMENT_USER"] is set, but ignored, because DEBUG is '
             "not True.",
-            hint="Set DEBUG on your own machine, and remove the user elsewhere.",
+            hint="On your own machine, set DEBUG. Elsewhere, remove the setting.",
             id="databricks_apps.W002",
         )
 

@@ -15,8 +15,8 @@ class AppsSettings:
     """
     The parsed setting; names of users are in lower case.
 
-    If *decides_rights* is false, the setting names no rights, and those in the database
-    stay as they are.
+    If *decides_rights* is false, the setting determines no rights, and those in the
+    database do not change.
     """
 
     superusers: frozenset[str]
@@ -44,7 +44,7 @@ def get_apps_settings() -> AppsSettings:
         staff=_parse_users(values, "STAFF"),
         staff_group=_parse_text(values, "STAFF_GROUP"),
         development_user=_parse_text(values, "DEVELOPMENT_USER").lower(),
-        # An empty list decides, too: that there are no such users.
+        # An empty list counts: it means that there are no such users.
         decides_rights=values.get("SUPERUSERS") is not None
         or values.get("STAFF") is not None
         or bool(values.get("STAFF_GROUP")),

@@ -19,15 +19,15 @@ from django.http import HttpRequest
 from . import is_databricks_app
 from .conf import get_apps_settings
 
-# The first header that is present names the user. X-Forwarded-Preferred-Username does
-# not: it is a display name, which its user may choose.
+# The first header that is present names the user. X-Forwarded-Preferred-Username is
+# not one of them: it is a display name, which users can choose.
 IDENTITY_HEADERS = ("HTTP_X_FORWARDED_EMAIL", "HTTP_X_FORWARDED_USER")
 
 logger = logging.getLogger("django_lakebase.contrib.databricks_apps")
 
 
 class ForwardedUserMiddleware(RemoteUserMiddleware):
-    """Signs in the user of the proxy's headers, and logs out where they are missing."""
+    """Signs in the user that the proxy's headers name; without them, logs out."""
 
     # A key of META that only this class sets.
     header = "DATABRICKS_APPS_USER"
@@ -67,8 +67,8 @@ class ForwardedUserMiddleware(RemoteUserMiddleware):
         if identity.isascii() and identity.isprintable() and is_single:
             return identity.lower()
         logger.warning(
-            "A user was not signed in: their name contains a blank, a comma, or a "
-            "character outside of ASCII."
+            "A user was not signed in: their name contains a space, a comma, or a "
+            "non-ASCII character."
         )
         return ""
 

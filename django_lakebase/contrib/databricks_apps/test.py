@@ -1,4 +1,4 @@
-"""Test clients whose requests arrive as through the platform's proxy."""
+"""Test clients whose requests look as if the platform's proxy had forwarded them."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from . import PLATFORM_VARIABLES
 
 
 class _SignsIn:
-    """Keeps the headers that the proxy adds to each request."""
+    """Stores the headers that the proxy adds to each request."""
 
     _headers: dict[str, str] = {}
 
