@@ -304,8 +304,8 @@ def no_time_limits(alias: Alias) -> Iterator[CheckMessage]:
         names = " and ".join(f'OPTIONS["{name}"]' for name in TIME_LIMITS)
         yield Warning(
             f"{alias.label}: no time limit is set for statements and transactions. "
-            "Databricks Apps ends a request after 120 seconds, but its statement goes "
-            "on and keeps its locks.",
+            "Databricks Apps ends a request after 120 seconds, but its statement "
+            "continues and keeps its locks.",
             hint=f"Set {names}, in seconds; for example, to 60 and 30.",
             id="lakebase.W012",
         )
