@@ -2,14 +2,14 @@
 The project's schema, ``OPTIONS["schema"]``, in migrations and introspection.
 
 The search path of each session is the schema, then ``public``, and Django's queries
-name no schema. Three things do not follow from that alone:
+name no schema. The search path alone does not ensure three things:
 
 - The schema must exist before Django migrates: otherwise PostgreSQL creates the tables
   in ``public``.
 - Extensions belong in ``public``, because a database has each extension only once.
   PostgreSQL would create them in the first schema of the search path.
 - Introspection must not list the tables in ``public``, although they are visible: they
-  may be another project's tables with the same names.
+  may be the tables of another project, with the same names.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ def create_schema(connection: "LakebaseMixin") -> None:
         try:
             _execute_create(connection)
         except DatabaseError as exc:
-            # Two processes may create it at the same moment.
+            # Another process may have created it at the same time.
             may_use = _may_use_schema(connection)
             if may_use is None:
                 is_denied = isinstance(exc.__cause__, errors.InsufficientPrivilege)
@@ -91,7 +91,7 @@ def _execute_create(connection: "LakebaseMixin") -> None:
 @contextlib.contextmanager
 def _transaction(connection: "LakebaseMixin") -> Iterator[None]:
     """Run the block in a transaction, or a savepoint of the current one."""
-    # Django's atomic finds the connection by its alias, and may find another one.
+    # Django's atomic() looks the connection up by its alias, and may get another one.
     connection.ensure_connection()
     with connection.connection.transaction():
         yield

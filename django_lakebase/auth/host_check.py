@@ -2,8 +2,8 @@
 A warning if the configured host is not a host of the configured endpoint.
 
 Such settings connect to another branch's database, because a token is valid in the
-whole workspace. The workspace knows the endpoint's hosts; to ask it is not worth a
-delay, so that happens in the background after the first connection.
+whole workspace. The check requests the endpoint's hosts from the workspace. It runs in
+the background after the first connection, so that it delays nothing.
 """
 
 import logging
@@ -18,8 +18,8 @@ from .workspace import EndpointInfo, Workspace
 
 logger = logging.getLogger("django_lakebase")
 
-# Seconds from the first connection to the request, which commands that end before that
-# do not make.
+# Seconds between the first connection and the request. Commands that end sooner make no
+# request.
 DELAY = 2.0
 
 
@@ -47,18 +47,18 @@ class HostCheck:
     """
     Checks each host that connections to one endpoint use, once per process.
 
-    Only in a process that has requested a credential itself: one that has inherited
-    its credential, perhaps for a single job, needs no request otherwise.
+    Runs only in a process that has requested a credential itself. A process that has
+    inherited its credential, perhaps for a single job, makes no other request either.
     """
 
     def __init__(self, workspace: Workspace, credentials: CredentialCache) -> None:
         self._workspace, self._credentials = workspace, credentials
-        # By the host; *_begun* has the hosts whose timer has ended.
+        # By host; *_begun* contains the hosts whose timer has fired.
         self._timers: dict[str, threading.Timer] = {}
         self._begun: set[str] = set()
 
     def start(self, target: Target) -> None:
-        """Check the host of *target* in the background, unless that was started."""
+        """Check the host of *target* in the background, unless a check was started."""
         host = target.host
         if not host or host in self._timers or not target.endpoint:
             return
@@ -74,9 +74,9 @@ class HostCheck:
 
     def cancel(self, timeout: float = 0.0) -> None:
         """
-        Cancel the checks that wait; the next connection starts them again.
+        Cancel the checks that have not begun; the next connection starts them again.
 
-        Waits at most *timeout* seconds for one that runs; for use before a fork.
+        Waits at most *timeout* seconds for a running check. For use before a fork.
         """
         for host, timer in list(self._timers.items()):
             timer.cancel()

@@ -34,7 +34,7 @@ class CachedValue:
     A value that is fetched once, and again after it has been marked stale.
 
     A known *value* is not fetched. A fetch that takes longer than its callers can wait
-    goes on, and later callers get its result; see `SingleFlight` for *call_timeout*.
+    continues, and later callers get its result; see `SingleFlight` for *call_timeout*.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Access:
     """
     The credential, host and user that *login* gets for *endpoint*.
 
-    If *endpoint* is empty, it is the one that has *own_host*.
+    If *endpoint* is empty, the endpoint is the one that has *own_host*.
     """
 
     def __init__(self, login: Login, endpoint: str, own_host: str) -> None:
@@ -97,7 +97,7 @@ class Access:
         self.user = CachedValue(workspace.identity, partial(prepare, identity=True))
 
     def _issue_credential(self) -> Credential:
-        """Request a credential, for which the endpoint must be known."""
+        """Find the endpoint if it is not known, and request a credential for it."""
         try:
             name = self.credentials.name = self.endpoint.get(CALL_TIMEOUT)
         except CallError as exc:

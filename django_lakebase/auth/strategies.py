@@ -131,7 +131,7 @@ class TokenAuth:
         return False
 
     def accept(self) -> None:
-        """Cache a newly issued credential that has logged in; have the host checked."""
+        """Cache a newly issued credential that has logged in; start the host check."""
         if self._issued is not None:
             self._access.credentials.adopt(self._issued)
         self._access.host_check.start(self._target)

@@ -35,7 +35,8 @@ HOST_FIELDS = (
     "read_write_pooled_host",
     "read_only_pooled_host",
 )
-# The failures of a list whose parent the identity may not see, or which was deleted.
+# Failures to list the children of a resource that was deleted, or that the identity may
+# not see.
 UNSEEN_FAILURES = ("permission-missing", "endpoint-not-found")
 # The most endpoints that an error lists.
 LISTED = 10
@@ -63,10 +64,10 @@ class EndpointInfo(NamedTuple):
 
     def has_host(self, host: str) -> bool:
         """
-        Return whether *host*, or one of a list in libpq's form, is the endpoint's.
+        Return whether *host* belongs to the endpoint; may be a list in libpq's form.
 
-        The hosts of its read-only computes and of its poolers count, even if the SDK
-        does not report them.
+        The hosts of the endpoint's read-only computes and poolers also count, even if
+        the SDK does not report them.
         """
         own = {_direct_host(name) for name in self.hosts}
         return any(_direct_host(name) in own for name in host.split(","))
@@ -146,7 +147,7 @@ class Workspace:
         """
         Return the name of the endpoint that has *host*.
 
-        Makes a request for each project, and if needed for each branch, that the
+        Makes a request for each project, and if necessary for each branch, that the
         identity may see.
         """
 
@@ -256,7 +257,7 @@ def _list_endpoints_of(api: Any, branch: str) -> Iterator[EndpointInfo]:
 
 
 def _skip_unseen(resources: Iterator[Any]) -> Iterator[Any]:
-    """Yield *resources*; none of a parent that this identity may not see."""
+    """Yield *resources*; nothing if the identity may not see their parent."""
     try:
         yield from resources
     except Exception as exc:

@@ -99,7 +99,7 @@ class Sources:
 
     @property
     def endpoint_option(self) -> str:
-        """The name of a setting or variable that may name the endpoint."""
+        """The setting or variable in which the user can set the endpoint."""
         return 'OPTIONS["endpoint"]' if self.names_endpoint else "ENDPOINT_NAME"
 
     def setting(self, key: str) -> Value:

@@ -36,11 +36,11 @@ class Target:
     """
     Where a connection goes and who logs in; hashable, without secrets.
 
-    *host* and *user* are empty if only the workspace knows them; so is *endpoint*, of
-    which the workspace is then asked which one has *host*. *database* is None on
-    Django's maintenance connection. *endpoint_setting*, *host_setting* and
-    *user_setting* are the settings or variables that these values come from,
-    *password_setting* is the setting that makes the login native.
+    *host* and *user* are empty if the workspace provides them; *endpoint* is empty if
+    it is to be found by *host*. *database* is None on Django's maintenance connection.
+    *endpoint_setting*, *host_setting* and *user_setting* are the settings or variables
+    that these values come from, *password_setting* is the setting that makes the login
+    native.
     *connect_timeout* limits one attempt, *connect_budget* all of them, in seconds.
     *schema* is the project's schema, empty if it uses the server's search path.
     *libpq_options* are the server settings in the startup packet, with *schema*.

@@ -26,7 +26,7 @@ def facts_of(target: Target, **more: object) -> dict[str, object]:
     return {
         "endpoint": endpoint_of(target) or target.host,
         "endpoint_setting": target.endpoint_setting or target.host_setting,
-        # What may name the endpoint.
+        # The setting or variable in which the user can set the endpoint.
         "endpoint_option": (
             'OPTIONS["endpoint"]' if target.host_setting == "HOST" else "ENDPOINT_NAME"
         ),

@@ -1,8 +1,8 @@
 """
 The latest tokens, connections and requests of this process, for the timeline.
 
-It is here for the demonstration, and as an example of how to receive the engine's
-signals. A project needs nothing of it to use the engine.
+It is part of the demonstration, and an example of how to receive the engine's signals.
+Projects do not need it to use the engine.
 """
 
 import functools
@@ -61,7 +61,7 @@ class Event:
 
 
 class Track(NamedTuple):
-    """The events of one lane; there may have been others before *since*."""
+    """The recorded events of one lane; complete only since *since*."""
 
     events: Sequence[Event]
     since: datetime
@@ -88,7 +88,7 @@ class Recorder:
         return self._counts[kind]
 
     def get_tracks(self) -> dict[Lane, Track]:
-        """Return the events that are kept, by lane."""
+        """Return the recorded events, by lane."""
         with self._lock:
             kept = {lane: tuple(events) for lane, events in self._events.items()}
         return {
@@ -135,7 +135,7 @@ View = Callable[[HttpRequest], HttpResponse]
 
 
 def recorded(view: View) -> View:
-    """Record each request for *view*, and the failure of those that fail."""
+    """Record each request for *view*, and each request that fails."""
 
     @functools.wraps(view)
     def wrapper(request: HttpRequest) -> HttpResponse:

@@ -1,8 +1,8 @@
 """
-The picture of the last minutes: what the recorder has, as the shapes of an SVG.
+The picture of the last minutes: the recorder's events as the shapes of an SVG.
 
-It is here for the demonstration; a project needs nothing of it to use the engine. The
-template notes/timeline.html writes the shapes.
+It is part of the demonstration; projects do not need it to use the engine. The template
+notes/timeline.html writes the shapes.
 
 How it works. Horizontal lengths are shares of the width and vertical lengths are
 pixels, so that text and marks have the same size on a phone and on a large screen.
@@ -31,7 +31,7 @@ PERIODS = {
     7200: "2 hours",
     21600: "6 hours",
 }
-# Of a token, in seconds, before the first token.
+# The lifetime of a token, in seconds, that is assumed before the first token.
 DEFAULT_LIFETIME = 20.0
 # Seconds between the labels of the axis. A phone has room for six labels, but not at
 # the edges (a share of the width).
@@ -215,7 +215,7 @@ def _place(events: Iterable[Event], window: Window, top: int) -> Iterator[Placed
 
 
 def _pieces(token: Placed, successor: Placed | None, window: Window) -> Iterator[Piece]:
-    """Yield the life of *token*, cut where *successor* replaced it, and now."""
+    """Yield the life of *token*, cut where *successor* replaced it, and at now."""
     now = window.x(window.now)
     replaced = successor.x if successor else token.end
     cuts = {token.x, token.end} | {

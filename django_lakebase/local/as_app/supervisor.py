@@ -7,7 +7,7 @@ the command's process group, waits for all processes of the app, and sends SIGKI
 those that are left after the timeout. On Linux it adopts processes whose parent has
 ended, so that it finds each process of the app, whatever its group.
 
-It is a separate program, and imports little because it stays in memory.
+It is a separate program, and imports little so that it needs little memory.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from django_lakebase.local import libc
 
-# Reach this process if someone sends them to all processes.
+# These reach this process if they are sent to all processes.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 NOT_FOUND = 127
 
