@@ -127,7 +127,7 @@ def test_settings_that_cannot_connect_are_errors(
 def test_token_for_an_unverified_server_is_a_warning(
     configure, monkeypatch, options, variables, named
 ):
-    """Databricks Apps set PGSSLMODE, which is honoured."""
+    """Databricks Apps sets PGSSLMODE, which is honoured."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
@@ -375,7 +375,7 @@ def test_checks_open_no_socket(configure, monkeypatch):
 
 
 def test_no_time_limits_on_the_platform_is_a_warning(configure, monkeypatch):
-    """W012: the platform ends a request, and PostgreSQL goes on."""
+    """W012: the platform ends a request, but not its statement."""
     monkeypatch.setenv("DATABRICKS_APP_NAME", "notes")
     assert configure() == []
     monkeypatch.setenv("DATABRICKS_APP_PORT", "8000")

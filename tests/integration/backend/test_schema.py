@@ -77,7 +77,7 @@ def test_migrate_creates_schema_and_tables(new_alias, local, database):
     migrate(check_unapplied=True)
 
 
-def test_tables_in_public_are_another_projects(new_alias, local, database):
+def test_tables_of_another_project_in_public_are_ignored(new_alias, local, database):
     """Its applied migrations do not count, and flush keeps its rows."""
     with open_session(local, dbname=database) as session:
         session.execute("CREATE TABLE public.auth_user (id int)")
@@ -143,7 +143,7 @@ def test_extension_is_created_in_public(new_alias, local, database, exists):
 
 
 def test_schema_costs_no_round_trip(new_alias, new_wrapper, local, database):
-    """It is in the startup packet, beside the time zone."""
+    """It is in the startup packet, like the time zone."""
     with new_alias().cursor() as cursor:
         cursor.execute("SHOW search_path")
         assert cursor.fetchone() == ('"notes",public',)
@@ -172,7 +172,7 @@ def run_hint(local, text, database):
 
 
 def database_step(wrapper):
-    """Return the step of lakebase_check that is about the schema."""
+    """Return the step of lakebase_check that reports the schema."""
     [step] = [step for step in Diagnosis(wrapper).run() if step.id == "database"]
     return step
 
@@ -247,7 +247,7 @@ def test_check_suggests_a_schema_where_public_is_closed(new_alias, local, of_own
 
 
 def test_processes_may_create_the_schema_at_the_same_time(new_alias):
-    """Each of them looks first, and all but one lose."""
+    """All of them find it missing, and only one creates it."""
     wrappers = [new_alias("raced", alias=f"schema{n}") for n in range(5)]
     barrier = threading.Barrier(len(wrappers))
     raised = []
@@ -271,7 +271,7 @@ def test_processes_may_create_the_schema_at_the_same_time(new_alias):
 
 
 def test_time_limits_reach_the_server(new_alias):
-    """In its units."""
+    """In milliseconds."""
     wrapper = new_alias(statement_timeout=90, idle_in_transaction_session_timeout=1.5)
 
     assert fetch_value(wrapper, "SHOW statement_timeout") == "90s"

@@ -144,8 +144,8 @@ def test_inactive_user_in_the_header_ends_the_login_of_another(client):
     assert user_of(client) == NO_USER
 
 
-def test_header_differs_from_the_user_only_in_case(client):
-    """The user that a template has created keeps their name and their session."""
+def test_name_in_other_case_signs_in_the_same_user(client):
+    """A user whom Databricks' template created keeps their name and their session."""
     User.objects.create_user("Ada@Example.com")
     client.sign_in("ADA@example.com")
 
@@ -252,7 +252,7 @@ def test_custom_user_model_is_named_by_its_email(client):
         assert user_of(client) == NO_USER
 
 
-# Which headers are believed.
+# When headers are trusted.
 
 
 def test_headers_are_ignored_outside_of_the_platform():
@@ -527,7 +527,7 @@ def test_backend_works_without_a_request(platform):
     assert ForwardedUserBackend().authenticate(None, ADA).get_username() == ADA
 
 
-def test_name_is_only_taken_from_the_proxy():
+def test_name_is_taken_only_from_the_proxy():
     request = RequestFactory().get("/", headers={"X-Forwarded-Preferred-Username": "X"})
 
     assert ForwardedUserBackend().authenticate(request, ADA).first_name == ""

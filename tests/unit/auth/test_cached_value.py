@@ -33,7 +33,7 @@ def test_known_value_is_not_fetched():
     assert source.calls == 0
 
 
-def test_fetch_for_which_no_caller_could_wait_is_used_by_the_next():
+def test_fetch_that_outlasts_its_callers_is_used_by_the_next():
     """A search in a large workspace takes longer than a connection may wait."""
     source = Source()
     value = CachedValue(source.fetch, do_nothing)

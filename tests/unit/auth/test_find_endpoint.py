@@ -107,7 +107,7 @@ def test_default_branches_are_searched_before_all_others(find):
 @pytest.mark.parametrize("error", [PermissionDenied("no"), NotFound("project id")])
 @pytest.mark.parametrize("parent", ["projects/a/branches/main", "projects/a"])
 def test_project_that_may_not_be_listed_is_skipped(find, error, parent):
-    """As well as one that is deleted meanwhile."""
+    """So is a project that is deleted during the search."""
     api = Api({"a/main": [], "b/main": [], "b/dev": ["ep-2"]}, {parent: error})
 
     assert find(api, "ep-2") == "projects/b/branches/dev/endpoints/ep-2"

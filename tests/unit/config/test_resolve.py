@@ -75,7 +75,7 @@ def test_optional_variables_have_defaults():
 
 
 def test_alternative_variables_for_endpoint_and_user():
-    """Databricks Apps set LAKEBASE_ENDPOINT, and may not set PGUSER."""
+    """Databricks Apps sets LAKEBASE_ENDPOINT, and may not set PGUSER."""
     found = target({"LAKEBASE_ENDPOINT": ENDPOINT, "DATABRICKS_CLIENT_ID": "c"})
 
     assert (found.endpoint, found.user) == (ENDPOINT, "c")

@@ -319,7 +319,7 @@ def test_display_name_never_names_the_user(platform):
     "value",
     ["boss@example.com,ada@example.com", "a b@x.com", "\u212aim@x.com", "a\x00"],
 )
-def test_doubtful_name_is_ignored(platform, all_logs, value):
+def test_ambiguous_name_is_ignored(platform, all_logs, value):
     """A server joins a forged header and the proxy's with a comma."""
     request = RequestFactory().get("/", HTTP_X_FORWARDED_EMAIL=value)
 
