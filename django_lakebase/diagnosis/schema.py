@@ -67,8 +67,9 @@ def _describe_privileges(facts: SchemaFacts, setting: str) -> tuple[str, str]:
     if schema is None:
         found = "where no schema in the search_path exists"
         hint = (
-            'Create one, or correct the search_path (OPTIONS["options"], '
-            "PGOPTIONS, or ALTER ROLE ... SET)."
+            'Create one; correct the search_path (OPTIONS["options"], PGOPTIONS, or '
+            'ALTER ROLE ... SET); or replace it with OPTIONS["schema"] '
+            "(LAKEBASE_SCHEMA), which migrate creates."
         )
     elif not facts.exists and facts.may_create_schemas:
         found = f'where migrate will create the schema "{schema}"'

@@ -166,7 +166,7 @@ class Diagnosis:
         if target.login is not None:
             self._access = access_to(target)
         host = target.host or "host from the workspace"
-        endpoint = target.endpoint or "no endpoint set, to be found by the host"
+        endpoint = target.endpoint or "no endpoint set (to be found by the host)"
         if target.login is None:
             endpoint = target.endpoint or "native login"
         found = f'{endpoint}, {host}, "{target.database}"'

@@ -225,7 +225,7 @@ def test_lakebase_check_shows_the_endpoint_and_how_to_name_it(connect, local):
     steps = {step.id: step for step in Diagnosis(connect()).run()}
 
     assert {step.status for step in steps.values()} == {"ok"}
-    assert "no endpoint set, to be found by the host" in steps["settings"].detail
+    assert "no endpoint set (to be found by the host)" in steps["settings"].detail
     assert steps["endpoint"].detail.endswith(
         f"{local.facts['endpoint']}, found by the host {local.facts['host']}: to "
         "save the search, set ENDPOINT_NAME to this name"
