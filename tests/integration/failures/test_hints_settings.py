@@ -536,6 +536,7 @@ ELSEWHERE = {
     "createdb-missing": "test_test_databases.py",
     "template-denied": "test_test_databases.py",
     "schema-denied": "test_lakebase_migrate.py",
+    "schema-missing": "test_schema.py",
 }
 
 # Hints that no test can follow here, and why.
