@@ -40,9 +40,15 @@ def warnings(caplog):
     return [r for r in records if "not a host of" in r.getMessage()]
 
 
+@pytest.fixture
 def is_waiting():
-    """Return whether a check waits or runs."""
-    return any(thread.name == THREAD for thread in threading.enumerate())
+    """Return a function that says whether a check of this test waits or runs."""
+    before = set(threading.enumerate())
+
+    def is_new(thread):
+        return thread.name == THREAD and thread not in before
+
+    return lambda: any(map(is_new, threading.enumerate()))
 
 
 def test_host_of_another_endpoint_is_one_warning_per_process(
@@ -71,7 +77,7 @@ def test_host_of_the_endpoint_is_no_warning(
 
 
 def test_check_of_a_silent_workspace_delays_no_connection(
-    new_wrapper, local, caplog, immediate
+    new_wrapper, local, caplog, immediate, is_waiting
 ):
     cache_of(new_wrapper("silent")).get()
 
@@ -106,7 +112,7 @@ def test_inherited_credential_needs_no_check(new_wrapper, local, immediate):
     assert requests_for(local) == 0
 
 
-def test_check_that_waits_is_cancelled_before_a_fork(new_wrapper, local):
+def test_check_that_waits_is_cancelled_before_a_fork(new_wrapper, local, is_waiting):
     """Python warns about a fork while a thread runs; the next connection starts it."""
     fetch_value(new_wrapper("fork"), "SELECT 1")
     assert is_waiting()
@@ -119,7 +125,9 @@ def test_check_that_waits_is_cancelled_before_a_fork(new_wrapper, local):
 
 
 @pytest.mark.parametrize("name", ["PGHOST", "ENDPOINT_NAME"])
-def test_host_or_endpoint_alone_is_not_checked(new_wrapper, local, monkeypatch, name):
+def test_host_or_endpoint_alone_is_not_checked(
+    new_wrapper, local, monkeypatch, is_waiting, name
+):
     monkeypatch.delenv(name)
 
     fetch_value(new_wrapper("alone"), "SELECT 1")
