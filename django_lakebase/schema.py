@@ -40,10 +40,11 @@ else:
     # Mixins: django_lakebase.postgis combines them with other classes.
     SchemaEditor = Introspection = object
 
-# A statement that names no schema, as Django's operations execute it.
+# A statement that names no schema: up to the name of the extension, and the rest.
 _CREATE_EXTENSION = re.compile(
-    r'\s*CREATE\s+EXTENSION(\s+IF\s+NOT\s+EXISTS)?\s+("[^"]+"|\w+)\s*;?\s*',
-    re.IGNORECASE,
+    r"((?:\s|--[^\n]*\n|/\*.*?\*/)*CREATE\s+EXTENSION(?:\s+IF\s+NOT\s+EXISTS)?\s+"
+    r'(?:"[^"]+"|\w+)(?:\s+WITH\b)?)((?![^;]*\bSCHEMA\b).*)',
+    re.IGNORECASE | re.DOTALL,
 )
 
 
@@ -122,9 +123,9 @@ class SchemaEditorMixin(SchemaEditor):
 
     def execute(self, sql: Any, params: Any = ()) -> None:
         """Execute *sql*; a CREATE EXTENSION without a schema gets one."""
-        text = str(sql)
-        if _CREATE_EXTENSION.fullmatch(text) and self.connection.get_target().schema:
-            sql = text.rstrip("; \n") + " SCHEMA public"
+        found = _CREATE_EXTENSION.fullmatch(str(sql))
+        if found and self.connection.get_target().schema:
+            sql = f"{found[1]} SCHEMA public{found[2]}"
         super().execute(sql, params)
 
 

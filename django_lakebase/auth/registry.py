@@ -13,6 +13,7 @@ from functools import partial
 
 from django_lakebase import process
 from django_lakebase.config.target import Login, Target
+from django_lakebase.failures.classify import KnownFailure
 
 from .credentials import Credential, CredentialCache
 from .host_check import HostCheck
@@ -95,6 +96,13 @@ class Access:
         self.refresh_before_fork = True
         self.host = CachedValue(lambda: workspace.host(endpoint), prepare)
         self.user = CachedValue(workspace.identity, partial(prepare, identity=True))
+
+    def explain_timeout(self, error: CallError) -> CallError:
+        """Return the error to report if *error* is a timeout during the search."""
+        is_timeout = isinstance(error.__cause__, TimeoutError)
+        if self.endpoint.value or not is_timeout:
+            return error
+        return CallError(KnownFailure("endpoint-search-timeout", str(error.__cause__)))
 
     def _issue_credential(self) -> Credential:
         """Find the endpoint if it is not known, and request a credential for it."""

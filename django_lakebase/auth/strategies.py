@@ -155,7 +155,11 @@ class TokenAuth:
         return failure, {name: fact for name, fact in facts.items() if fact}
 
     def _get_token(self, left: float) -> str:
-        self._credential = self._issued or self._access.credentials.get(left)
+        try:
+            self._credential = self._issued or self._access.credentials.get(left)
+        except CallError as exc:
+            error = self._access.explain_timeout(exc)
+            raise error from error.__cause__
         return self._credential.token
 
     def _explain_user(

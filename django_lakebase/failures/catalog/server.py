@@ -198,9 +198,9 @@ SERVER_FAILURES = (
         r"address|server certificate for .* does not match host name",
         summary='"{host}" is not the host of a Lakebase endpoint.',
         hint=(
-            "Correct HOST (PGHOST): the Connect dialog of the project shows it. For a"
-            " login with a token you can also remove it; the engine then gets the host"
-            " of the endpoint from the API."
+            "Correct {host_setting}: the Connect dialog of the project shows the host."
+            " For a login with a token you can also remove it, and name the endpoint;"
+            " the engine then gets the host of the endpoint from the API."
         ),
     ),
     _row(

@@ -195,6 +195,20 @@ WORKSPACE_FAILURES = (
         ),
     ),
     _row(
+        id="endpoint-search-timeout",
+        summary=(
+            'the search for the endpoint of "{host}" (from {host_setting}) in'
+            " {workspace} did not end within {budget} s."
+        ),
+        hint=(
+            "Set {endpoint_option} to the name of the endpoint, which saves the search,"
+            ' or raise OPTIONS["connect_budget"]. The search continues in this process,'
+            " and later connections use its result. If it never ends, check that the"
+            " workspace can be reached: run manage.py lakebase_check."
+        ),
+        action=Action.RETRY,
+    ),
+    _row(
         id="login-token-rejected",
         # The service responds with 401 or 403 to a token that it no longer accepts.
         pattern=r"^Unauthenticated: |^PermissionDenied: .*(Invalid (access )?token|"

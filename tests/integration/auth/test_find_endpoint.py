@@ -174,7 +174,8 @@ def test_search_that_exceeds_the_budget_goes_on(connect, local):
             fetch_value(connect(OPTIONS={"connect_budget": 0.5}), "SELECT 1")
         join_threads("lakebase-workspace")
 
-    assert caught.value.failure_id == "api-unreachable"
+    assert caught.value.failure_id == "endpoint-search-timeout"
+    assert "Set ENDPOINT_NAME to the name of the endpoint" in str(caught.value)
     assert fetch_value(connect(), "SELECT 1") == 1
     assert searches(local) == 1
 

@@ -126,15 +126,23 @@ def test_extension_is_created_in_public(new_alias, local, database, exists):
     with wrapper.schema_editor() as editor:
         for operation in (CreateExtension("hstore"), CreateExtension("citext")):
             operation.database_forwards("app", editor, ProjectState(), ProjectState())
-        editor.execute("create extension pg_trgm;", params=None)
+        for sql in (
+            "create extension pg_trgm;",
+            "-- A comment.\nCREATE EXTENSION IF NOT EXISTS earthdistance CASCADE",
+            "CREATE EXTENSION btree_gin WITH SCHEMA notes",
+        ):
+            editor.execute(sql, params=None)
 
     with wrapper.cursor() as cursor:
         cursor.execute(
             "SELECT extname, extnamespace::regnamespace::text FROM pg_extension "
-            "WHERE extname IN ('hstore', 'citext', 'pg_trgm') ORDER BY 1"
+            "WHERE extname NOT IN ('plpgsql', 'databricks_auth') ORDER BY 1"
         )
         assert cursor.fetchall() == [
+            ("btree_gin", "notes"),
             ("citext", "public"),
+            ("cube", "public"),
+            ("earthdistance", "public"),
             ("hstore", "public"),
             ("pg_trgm", "public"),
         ]

@@ -79,7 +79,7 @@ def test_fault_of_the_service_raises_its_failure_and_hint(
     ("settings", "failure_id", "named"),
     [
         ({"NAME": "nowhere"}, "database-missing", "PGDATABASE"),
-        ({"HOST": "ep-none.database.local-1.lakebase.test"}, "wrong-host", "PGHOST"),
+        ({"HOST": "ep-none.database.local-1.lakebase.test"}, "wrong-host", "t HOST:"),
         ({"USER": "somebody"}, "user-not-identity", '"somebody" (from USER)'),
         ({"OPTIONS": {"sslrootcert": "/none.pem"}}, "tls-failed", "PGSSLROOTCERT"),
         (

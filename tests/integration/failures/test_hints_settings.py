@@ -535,6 +535,7 @@ ELSEWHERE = {
     "waking": "test_hint_of_waking_works",
     "createdb-missing": "test_test_databases.py",
     "template-denied": "test_test_databases.py",
+    "endpoint-search-timeout": "test_search_that_exceeds_the_budget_goes_on",
     "schema-denied": "test_lakebase_migrate.py",
     "schema-missing": "test_schema.py",
 }

@@ -255,6 +255,7 @@ def test_failures_that_lakebase_check_wait_repeats():
         "response-unusable",
         "api-throttled",
         "api-unreachable",
+        "endpoint-search-timeout",
         "endpoint-unavailable",
         "external-authorization",
         "host-unknown",
