@@ -208,6 +208,22 @@ def test_path_compression_and_repeated_headers_pass_unchanged():
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("path", ["//a//b?q=1", "/a%0D%0Ab", "/%0a?%0a", "/a/../b"])
+def test_unusual_path_passes_unchanged(path):
+    async def answer(request):
+        return web.Response(text=request.raw_path)
+
+    async def run():
+        async with open_app(answer) as client:
+            url = await fetch_url(client)
+            reader, writer = await asyncio.open_connection(url.host, url.port)
+            writer.write(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+            assert (await reader.read()).decode().endswith(f"\r\n\r\n{path}")
+            writer.close()
+
+    asyncio.run(run())
+
+
 def test_absolute_address_in_the_request_line_does_not_reach_another_server():
     async def answer(request):
         return web.Response(text=request.raw_path)

@@ -61,7 +61,8 @@ class AppProxy:
         """Listen on *port* (0: any) until the block ends; yield the URL."""
         app = web.Application()
         app.router.add_get(SIGN_IN_PATH, self._sign_in)
-        app.router.add_route("*", "/{path:.*}", self._handle)
+        # A path may contain "%0A", which "." would not match.
+        app.router.add_route("*", r"/{path:[\s\S]*}", self._handle)
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -127,7 +128,9 @@ class AppProxy:
             address=request.remote or "",
         )
         # As the client sent it: the app may distinguish "%2F" from "/".
-        url = URL(f"http://{HOST}:{self._app_port}{request.path_qs}", encoded=True)
+        # str() of a relative URL would add two slashes to a path that begins with two.
+        path = request.rel_url.raw_path_qs
+        url = URL(f"http://{HOST}:{self._app_port}{path}", encoded=True)
         try:
             if request.headers.get("Upgrade", "").lower() == "websocket":
                 return await self._forward_websocket(request, url, headers)
