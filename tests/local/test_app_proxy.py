@@ -369,6 +369,44 @@ def test_app_that_does_not_listen_yet_gives_502_with_the_port():
     asyncio.run(run())
 
 
+def test_long_headers_pass():
+    """A cookie, or a Content-Security-Policy, may be longer than aiohttp's 8 KiB."""
+    text = "x" * 32768
+
+    async def answer(request):
+        return web.Response(headers={"X-Answer": text, "X-Path": request.raw_path})
+
+    async def run():
+        runner = web.ServerRunner(web.Server(answer, max_line_size=65536))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        async with open_client(runner.addresses[0][1]) as client:
+            async with client.get(
+                f"/{text}", max_line_size=65536, max_field_size=65536
+            ) as response:
+                assert response.headers["X-Answer"] == text
+                assert response.headers["X-Path"] == f"/{text}"
+        await runner.cleanup()
+
+    asyncio.run(run())
+
+
+def test_response_that_is_not_http_gives_502():
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"+OK POP3 server ready\r\n\r\n")
+        writer.close()
+
+    async def run():
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            async with open_client(server.sockets[0].getsockname()[1]) as client:
+                async with client.get("/") as response:
+                    assert response.status == 502
+                    assert "is not valid HTTP" in await response.text()
+
+    asyncio.run(run())
+
+
 def test_app_that_closes_the_connection_gives_502():
     async def close(request):
         request.transport.abort()
