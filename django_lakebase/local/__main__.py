@@ -277,6 +277,11 @@ def _app_options(options: argparse.Namespace) -> "AppOptions | None":
         for name in given:
             raise ClientError(f"--{name.replace('_', '-')} needs --as-app.")
         return None
+    if options.app_port and options.app_port == options.proxy_port:
+        raise ClientError(
+            "--app-port and --proxy-port are the same. The app and the proxy in front "
+            "of it need different ports."
+        )
     from .as_app.run import AppOptions
 
     return AppOptions(**{**APP_DEFAULTS, **given})
