@@ -380,12 +380,14 @@ def test_long_headers_pass():
         runner = web.ServerRunner(web.Server(answer, max_line_size=65536))
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        async with open_client(runner.addresses[0][1]) as client:
-            async with client.get(
+        async with (
+            open_client(runner.addresses[0][1]) as client,
+            client.get(
                 f"/{text}", max_line_size=65536, max_field_size=65536
-            ) as response:
-                assert response.headers["X-Answer"] == text
-                assert response.headers["X-Path"] == f"/{text}"
+            ) as response,
+        ):
+            assert response.headers["X-Answer"] == text
+            assert response.headers["X-Path"] == f"/{text}"
         await runner.cleanup()
 
     asyncio.run(run())
@@ -398,11 +400,13 @@ def test_response_that_is_not_http_gives_502():
         writer.close()
 
     async def run():
-        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-            async with open_client(server.sockets[0].getsockname()[1]) as client:
-                async with client.get("/") as response:
-                    assert response.status == 502
-                    assert "is not valid HTTP" in await response.text()
+        async with (
+            await asyncio.start_server(answer, "127.0.0.1", 0) as server,
+            open_client(server.sockets[0].getsockname()[1]) as client,
+            client.get("/") as response,
+        ):
+            assert response.status == 502
+            assert "is not valid HTTP" in await response.text()
 
     asyncio.run(run())
 

@@ -502,7 +502,7 @@ def test_form_of_the_previous_user_is_rejected_in_an_async_request():
     assert async_to_sync(visit)().status_code == 403
 
 
-def test_form_is_accepted_after_the_session_has_ended(client):
+def test_form_is_accepted_after_the_session_has_ended():
     """The user is the same, so their input must not be lost."""
     client = AppClient(enforce_csrf_checks=True)
     client.sign_in(ADA)
