@@ -76,6 +76,7 @@ TEMPLATES = [
 STATIC_URL = "static/"
 STATIC_ROOT = Path(__file__).parent / "staticfiles"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TIME_ZONE = "UTC"
 USE_TZ = True
 
 if IS_APP:

@@ -208,6 +208,22 @@ def test_path_compression_and_repeated_headers_pass_unchanged():
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("path", ["//a//b?q=1", "/a%0D%0Ab", "/%0a?%0a", "/a/../b"])
+def test_unusual_path_passes_unchanged(path):
+    async def answer(request):
+        return web.Response(text=request.raw_path)
+
+    async def run():
+        async with open_app(answer) as client:
+            url = await fetch_url(client)
+            reader, writer = await asyncio.open_connection(url.host, url.port)
+            writer.write(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+            assert (await reader.read()).decode().endswith(f"\r\n\r\n{path}")
+            writer.close()
+
+    asyncio.run(run())
+
+
 def test_absolute_address_in_the_request_line_does_not_reach_another_server():
     async def answer(request):
         return web.Response(text=request.raw_path)
@@ -349,6 +365,48 @@ def test_app_that_does_not_listen_yet_gives_502_with_the_port():
             async with open_client(port) as client, client.get("/") as response:
                 assert response.status == 502
                 assert f"does not listen on port {port}" in await response.text()
+
+    asyncio.run(run())
+
+
+def test_long_headers_pass():
+    """A cookie, or a Content-Security-Policy, may be longer than aiohttp's 8 KiB."""
+    text = "x" * 32768
+
+    async def answer(request):
+        return web.Response(headers={"X-Answer": text, "X-Path": request.raw_path})
+
+    async def run():
+        runner = web.ServerRunner(web.Server(answer, max_line_size=65536))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        async with (
+            open_client(runner.addresses[0][1]) as client,
+            client.get(
+                f"/{text}", max_line_size=65536, max_field_size=65536
+            ) as response,
+        ):
+            assert response.headers["X-Answer"] == text
+            assert response.headers["X-Path"] == f"/{text}"
+        await runner.cleanup()
+
+    asyncio.run(run())
+
+
+def test_response_that_is_not_http_gives_502():
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"+OK POP3 server ready\r\n\r\n")
+        writer.close()
+
+    async def run():
+        async with (
+            await asyncio.start_server(answer, "127.0.0.1", 0) as server,
+            open_client(server.sockets[0].getsockname()[1]) as client,
+            client.get("/") as response,
+        ):
+            assert response.status == 502
+            assert "is not valid HTTP" in await response.text()
 
     asyncio.run(run())
 

@@ -137,6 +137,22 @@ def test_command_dies_with_a_supervisor_that_is_killed():
                 os.kill(pid, signal.SIGKILL)
 
 
+def test_status_of_a_command_that_ends_at_once_is_not_lost():
+    """A Popen that is deleted before the end collects it, and only warns of that."""
+    stdin, emulator = os.pipe()
+    result = subprocess.run(
+        [sys.executable, "-W", "always", *SUPERVISOR[1:], NEVER, "false"],
+        stdin=stdin,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(stdin)
+    os.close(emulator)
+
+    assert (result.returncode, result.stderr) == (1, "")
+
+
 def test_command_that_cannot_be_run_gives_127():
     result = subprocess.run(
         [*SUPERVISOR, NEVER, "no-such-command"],

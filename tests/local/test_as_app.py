@@ -243,6 +243,16 @@ def test_ctrl_c_stops_the_app_with_sigterm(temp_dir):
     assert "interrupted" not in program.output
 
 
+def test_killed_supervisor_gives_the_status_of_a_killed_process(temp_dir):
+    with start_app("bash", "-c", "echo ready; exec sleep 600") as (program, _):
+        program.wait_for("(ready)")
+        for pid in get_descendants(program.process.pid):
+            if b"as_app.supervisor" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+
+        assert program.wait() == 128 + signal.SIGKILL
+
+
 @pytest.mark.parametrize("kill", [os.kill, os.killpg])
 def test_killed_emulator_leaves_no_process_and_no_directory(temp_dir, site, kill):
     """Not even a server that the entrypoint started without exec."""
@@ -291,6 +301,11 @@ def test_request_is_ended_after_the_timeout_of_the_option(temp_dir):
         (["--as-app", "--user", "\u00e9@example.com"], 2, "is not an e-mail address"),
         (["--as-app", "--endpoint-variable", "PGHOST"], 2, '"PGHOST" is not a name'),
         (["--as-app", "--endpoint-variable", "a b"], 2, '"a b" is not a name'),
+        (
+            ["--as-app", "--app-port", "8000", "--proxy-port", "8000"],
+            1,
+            "--app-port and --proxy-port are the same",
+        ),
     ],
 )
 def test_invalid_option_is_explained(arguments, status, message):

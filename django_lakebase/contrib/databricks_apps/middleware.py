@@ -38,14 +38,16 @@ class ForwardedUserMiddleware(RemoteUserMiddleware):
 
     def process_request(self, request: HttpRequest) -> None:
         """Sign in, switch or log out the user of *request*."""
-        identity = self._set_identity(request, getattr(request, "user", None))
+        previous = getattr(request, "user", None)
+        identity = self._set_identity(request, previous)
         super().process_request(request)
         if identity and request.user.is_authenticated:
+            _reject_form_of(previous, request, request.user)
             self.update_rights(request.user, identity)
 
     async def aprocess_request(self, request: HttpRequest) -> None:
         """See process_request()."""
-        user = await request.auser() if hasattr(request, "auser") else None
+        previous = user = await request.auser() if hasattr(request, "auser") else None
         identity = self._set_identity(request, user)
         before = getattr(request, "user", None)
         await super().aprocess_request(request)
@@ -53,6 +55,7 @@ class ForwardedUserMiddleware(RemoteUserMiddleware):
             user = request.user
             _set_auser(request, user)
         if identity and user and user.is_authenticated:
+            _reject_form_of(previous, request, user)
             await sync_to_async(self.update_rights)(user, identity)
 
     def get_identity(self, request: HttpRequest) -> str:
@@ -128,6 +131,17 @@ class ForwardedUserMiddleware(RemoteUserMiddleware):
 
     def _is_authoritative(self, request: HttpRequest) -> bool:
         return is_databricks_app() or self.header in request.META
+
+
+def _reject_form_of(previous: Any, request: HttpRequest, user: Any) -> None:
+    """
+    Let the CSRF check of *request* fail if *user* has replaced the user *previous*.
+
+    The new CSRF token applies from the next request on. This one may be a form that was
+    filled in by *previous*.
+    """
+    if previous and previous.is_authenticated and previous.pk != user.pk:
+        request.COOKIES.pop(settings.CSRF_COOKIE_NAME, None)
 
 
 def _set_auser(request: HttpRequest, user: Any) -> None:

@@ -37,7 +37,8 @@ class AppClient(_SignsIn, Client):
         # Servers decode the bytes of a header as Latin-1.
         headers = {n: v.encode().decode("latin-1") for n, v in self._headers.items()}
         with _on_platform():
-            return super().request(**HttpHeaders.to_wsgi_names(headers), **request)
+            # As the proxy, this replaces what the caller sends in these headers.
+            return super().request(**request | HttpHeaders.to_wsgi_names(headers))
 
 
 class AsyncAppClient(_SignsIn, AsyncClient):
@@ -46,7 +47,9 @@ class AsyncAppClient(_SignsIn, AsyncClient):
     async def request(self, **request: Any) -> Any:
         """Make the request as the proxy forwards it."""
         headers = [(n.lower().encode(), v.encode()) for n, v in self._headers.items()]
-        request["headers"] = [*request["headers"], *headers]
+        sent = {name for name, _ in headers}
+        kept = [header for header in request["headers"] if header[0] not in sent]
+        request["headers"] = [*kept, *headers]
         with _on_platform():
             return await super().request(**request)
 

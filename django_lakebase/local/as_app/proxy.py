@@ -26,6 +26,9 @@ from .users import USER_COOKIE, is_valid_user
 
 HOST = "127.0.0.1"
 BAD_REQUEST = 400
+# Bytes of one header or address. aiohttp's own limit, 8 KiB, is lower than those of
+# most proxies; a longer Content-Security-Policy, for example, would give status 502.
+MAX_HEADER_SIZE = 64 * 1024
 SIGN_IN_PATH = "/_local/sign-in"
 SIGN_IN_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Local sign-in</title>
@@ -62,7 +65,8 @@ class AppProxy:
         """Listen on *port* (0: any) until the block ends; yield the URL."""
         app = web.Application()
         app.router.add_get(SIGN_IN_PATH, self._sign_in)
-        app.router.add_route("*", "/{path:.*}", self._handle)
+        # A path may contain "%0A", which "." would not match.
+        app.router.add_route("*", r"/{path:[\s\S]*}", self._handle)
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -70,6 +74,8 @@ class AppProxy:
             # If a client disconnects, so does the proxy.
             handler_cancellation=True,
             shutdown_timeout=0.1,
+            max_line_size=MAX_HEADER_SIZE,
+            max_field_size=MAX_HEADER_SIZE,
         )
         async with contextlib.AsyncExitStack() as stack:
             self._session = await stack.enter_async_context(
@@ -79,6 +85,8 @@ class AppProxy:
                     timeout=aiohttp.ClientTimeout(),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     auto_decompress=False,
+                    max_line_size=MAX_HEADER_SIZE,
+                    max_field_size=MAX_HEADER_SIZE,
                     skip_auto_headers=(
                         "Accept",
                         "Accept-Encoding",
@@ -129,7 +137,9 @@ class AppProxy:
             address=request.remote or "",
         )
         # As the client sent it: the app may distinguish "%2F" from "/".
-        url = URL(f"http://{HOST}:{self._app_port}{request.path_qs}", encoded=True)
+        # str() of a relative URL would add two slashes to a path that begins with two.
+        path = request.rel_url.raw_path_qs
+        url = URL(f"http://{HOST}:{self._app_port}{path}", encoded=True)
         try:
             if request.headers.get("Upgrade", "").lower() == "websocket":
                 return await self._forward_websocket(request, url, headers)
@@ -143,6 +153,10 @@ class AppProxy:
                 502,
                 f"The app does not listen on port {self._app_port} "
                 "(DATABRICKS_APP_PORT). It may still be starting.",
+            )
+        except aiohttp.ClientResponseError as exc:
+            return _error(
+                502, f"The app sent a response that is not valid HTTP ({exc.message})."
             )
         except aiohttp.ClientError as exc:
             return _error(

@@ -88,7 +88,9 @@ async def run_app(
         stop.cancel()
         if process.stdin is not None:
             process.stdin.close()
-        return await ended
+        status = await ended
+        # Negative if someone has killed the supervisor itself.
+        return status if status >= 0 else 128 - status
 
 
 def _find_free_port() -> int:

@@ -32,13 +32,14 @@ class AppProcesses:
 
     def __init__(self, command: Sequence[str]) -> None:
         libc.adopt_orphans()
-        # Not a Popen that waits: `reap` collects the statuses of all processes.
-        self._pid = subprocess.Popen(  # noqa: S603 - the user's command, no shell.
+        # `reap` collects the statuses of all processes. The object is kept, because a
+        # deleted Popen collects the status of a command that has already ended.
+        self._process = subprocess.Popen(  # noqa: S603 - the user's command, no shell.
             command,
             stdin=subprocess.DEVNULL,
             process_group=0,
             preexec_fn=lambda: libc.die_with_parent(signal.SIGKILL),  # noqa: PLW1509
-        ).pid
+        )
         self.status: int | None = None
 
     def reap(self) -> bool:
@@ -48,8 +49,9 @@ class AppProcesses:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     return True
-                if pid == self._pid:
+                if pid == self._process.pid:
                     self.status = os.waitstatus_to_exitcode(status)
+                    self._process.returncode = self.status
         return False
 
     def terminate(self) -> None:
@@ -72,7 +74,7 @@ class AppProcesses:
     def _signal_group(self, number: signal.Signals) -> None:
         # macOS raises PermissionError if all processes of the group have ended.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._pid, number)
+            os.killpg(self._process.pid, number)
 
 
 class StopRequest:

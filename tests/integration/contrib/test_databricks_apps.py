@@ -414,6 +414,20 @@ def test_model_without_rights_is_left_alone(client, settings):
 # Forms, tokens, async.
 
 
+def test_forged_header_of_a_test_is_replaced_as_by_the_proxy(client):
+    forged = {"X-Forwarded-Email": BOB}
+    client.sign_in(ADA)
+
+    async def visit():
+        client = AsyncAppClient()
+        client.sign_in(ADA)
+        response = await client.get("/async-user/", headers=forged)
+        return response.content.decode()
+
+    assert user_of(client, **forged) == ADA
+    assert async_to_sync(visit)() == ADA
+
+
 def test_form_is_accepted_from_the_page_that_signed_the_user_in(settings):
     settings.DATABRICKS_APPS = {"SUPERUSERS": ADA}
     client = AppClient(enforce_csrf_checks=True)
@@ -462,15 +476,41 @@ def test_form_is_accepted_only_from_the_origin_of_the_app(
     assert client.post("/user/", form, headers=headers).status_code == expected
 
 
-def test_form_of_the_previous_user_is_rejected():
+@pytest.mark.parametrize("is_first_request", [False, True])
+def test_form_of_the_previous_user_is_rejected(is_first_request):
+    """Also if it is sent with the request that switches the user."""
     client = AppClient(enforce_csrf_checks=True)
     client.sign_in(ADA)
     user_of(client)
     token = client.cookies["csrftoken"].value
     client.sign_in(BOB)
-    user_of(client)
+    if not is_first_request:
+        user_of(client)
 
     assert client.post("/user/", {"csrfmiddlewaretoken": token}).status_code == 403
+
+
+def test_form_of_the_previous_user_is_rejected_in_an_async_request():
+    async def visit():
+        client = AsyncAppClient(enforce_csrf_checks=True)
+        client.sign_in(ADA)
+        await client.get("/async-user/")
+        token = client.cookies["csrftoken"].value
+        client.sign_in(BOB)
+        return await client.post("/async-user/", {"csrfmiddlewaretoken": token})
+
+    assert async_to_sync(visit)().status_code == 403
+
+
+def test_form_is_accepted_after_the_session_has_ended():
+    """The user is the same, so their input must not be lost."""
+    client = AppClient(enforce_csrf_checks=True)
+    client.sign_in(ADA)
+    user_of(client)
+    token = client.cookies["csrftoken"].value
+    Session.objects.all().delete()
+
+    assert client.post("/user/", {"csrfmiddlewaretoken": token}).status_code == 200
 
 
 def test_access_token_of_the_user_is_neither_stored_nor_logged(client, all_logs):

@@ -147,9 +147,21 @@ def test_project_template_signs_users_in_and_serves_the_admin(tmp_path):
     assert "/admin/login/" in refused.url
     assert style
     assert "was added successfully" in added.text
+    # The platform signs users in also inside a frame of another site.
+    assert seen.headers["X-Frame-Options"] == "DENY"
+    assert re.search(r"\+0000\] \"GET / HTTP", program.output), program.output
     assert status == 0
     assert "Traceback" not in program.output
     assert program.output.count("lakebase.W") == 1  # W011, for PGSSLMODE=require.
+
+
+def test_bundle_of_the_project_template_excludes_files_of_this_machine(tmp_path):
+    """The guide puts the data of the local Lakebase into the project's folder."""
+    start_project(tmp_path / "mysite")
+    bundle = (tmp_path / "mysite/databricks.yml").read_text()
+
+    excluded = bundle.partition("exclude:")[2].partition("targets:")[0]
+    assert all(f"- {name}\n" in excluded for name in ("staticfiles", ".lakebase"))
 
 
 def test_tests_of_the_project_template_pass(tmp_path):
@@ -165,6 +177,7 @@ def test_tests_of_the_project_template_pass(tmp_path):
             DJANGO_SETTINGS_MODULE="mysite.settings",
         ) as program:
             assert program.wait() == 0, program.output
+        assert "WARNINGS:" not in program.output
 
 
 def test_example_runs_as_an_app_unchanged(tmp_path):
