@@ -8,6 +8,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import RemoteUserBackend
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
+from django.db import IntegrityError, router, transaction
 from django.http import HttpRequest
 
 from . import is_databricks_app
@@ -38,7 +39,16 @@ class ForwardedUserBackend(RemoteUserBackend):
                 max_length,
             )
             return None
-        return super().authenticate(request, username)
+        try:
+            # Or a user whose e-mail address is taken would stay, half created.
+            with transaction.atomic(using=router.db_for_write(model)):
+                return super().authenticate(request, username)
+        except IntegrityError as exc:
+            logger.warning(
+                "A user was not signed in: the database rejected the new user (%s).",
+                type(exc.__cause__).__name__,
+            )
+            return None
 
     async def aauthenticate(  # type: ignore[override]
         self, request: HttpRequest | None, remote_user: str

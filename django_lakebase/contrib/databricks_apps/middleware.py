@@ -98,7 +98,9 @@ class ForwardedUserMiddleware(RemoteUserMiddleware):
 
     def _is_in_group(self, user: Any) -> bool:
         group = self.apps_settings.staff_group
-        return bool(group) and user.groups.filter(name=group).exists()
+        if not group or not hasattr(user, "groups"):  # As with AbstractBaseUser.
+            return False
+        return bool(user.groups.filter(name=group).exists())
 
     def _set_identity(self, request: HttpRequest, user: Any) -> str:
         """Write the identity to META, where Django's class reads it, and return it."""

@@ -4,6 +4,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Group, User
 from django.contrib.sessions.models import Session
+from django.db import connection
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 
 from django_lakebase.contrib.databricks_apps import get_proxy_settings
@@ -250,6 +251,26 @@ def test_custom_user_model_is_named_by_its_email(client):
         assert Member.objects.get().email == ADA
         client.sign_in("b" * 30 + "@example.com")
         assert user_of(client) == NO_USER
+
+
+def test_user_with_the_email_address_of_another_is_not_created(client, all_logs):
+    """In models where it is unique; a half-created user could sign in later."""
+    User.objects.create_user("ada", email=ADA)
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE UNIQUE INDEX ON auth_user (email)")
+    client.sign_in(ADA)
+
+    assert [user_of(client) for _ in range(2)] == [NO_USER, NO_USER]
+    assert User.objects.count() == 1
+    assert any("rejected the new user (UniqueViolation)" in line for line in all_logs)
+
+
+def test_group_of_a_user_model_without_groups_is_ignored(client, settings):
+    settings.DATABRICKS_APPS = {"STAFF_GROUP": "Editors"}
+    with override_settings(AUTH_USER_MODEL="app.Member"):
+        client.sign_in(ADA)
+
+        assert user_of(client) == ADA
 
 
 # When headers are trusted.
