@@ -109,10 +109,15 @@ def _error(connection: "LakebaseMixin", cause: Exception) -> ExplainedError:
 @contextlib.contextmanager
 def public_first(connection: "LakebaseMixin") -> Iterator[None]:
     """Create extensions in ``public`` until the block ends."""
-    with _transaction(connection):
-        with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL search_path TO public")
+    with _transaction(connection), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('search_path'), "
+            "set_config('search_path', 'public', true)"
+        )
+        [(search_path, _)] = cursor.fetchall()
         yield
+        # The end of a savepoint does not undo it.
+        cursor.execute("SELECT set_config('search_path', %s, true)", [search_path])
 
 
 class SchemaEditorMixin(SchemaEditor):

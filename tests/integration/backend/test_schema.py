@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from django.contrib.postgres.operations import CreateExtension
 from django.core.management import call_command
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, connections, transaction
 from django.db.migrations.state import ProjectState
 
 from django_lakebase.diagnosis.steps import Diagnosis
@@ -98,6 +98,16 @@ def test_tables_in_public_are_another_projects(new_alias, local, database):
     assert ("auth_user", "notes") in tables(local, database)
     assert fetch_value(wrapper, "SELECT count(*) FROM auth_user") == 0
     assert fetch_value(wrapper, "SELECT count(*) FROM public.auth_user") == 1
+
+
+def test_migrate_in_a_transaction_keeps_the_search_path(new_alias):
+    """As in a TestCase: the rest of the test needs the tables of the schema."""
+    wrapper = new_alias()
+
+    with transaction.atomic(using="schemas"):
+        migrate()
+        assert fetch_value(wrapper, "SHOW search_path") == '"notes",public'
+        assert fetch_value(wrapper, "SELECT count(*) FROM auth_user") == 0
 
 
 def test_introspection_lists_only_the_schema(new_alias, local, database, capsys):
