@@ -129,7 +129,7 @@ class SchemaEditorMixin(SchemaEditor):
         """Execute *sql*; a CREATE EXTENSION without a schema gets one."""
         text = str(sql)
         if _CREATE_EXTENSION.fullmatch(text) and self.connection.get_target().schema:
-            sql = text.rstrip("; \n") + " SCHEMA public"
+            sql = re.sub(r"[;\s]+\Z", "", text) + " SCHEMA public"
         super().execute(sql, params)
 
 

@@ -136,7 +136,7 @@ def test_extension_is_created_in_public(new_alias, local, database, exists):
     with wrapper.schema_editor() as editor:
         for operation in (CreateExtension("hstore"), CreateExtension("citext")):
             operation.database_forwards("app", editor, ProjectState(), ProjectState())
-        editor.execute("create extension pg_trgm;", params=None)
+        editor.execute("create extension pg_trgm;\r\n", params=None)
 
     with wrapper.cursor() as cursor:
         cursor.execute(
