@@ -91,10 +91,16 @@ def _execute_create(connection: "LakebaseMixin") -> None:
 @contextlib.contextmanager
 def _transaction(connection: "LakebaseMixin") -> Iterator[None]:
     """Run the block in a transaction, or a savepoint of the current one."""
-    # Django's atomic finds the connection by its alias, and may find another one.
+    # Django's atomic finds the connection by its alias, and may find another one. As
+    # in atomic, autocommit is off: otherwise the session would count as one whose
+    # transaction the program controls, which must not be replaced.
     connection.ensure_connection()
-    with connection.connection.transaction():
-        yield
+    autocommit, connection.autocommit = connection.autocommit, False
+    try:
+        with connection.connection.transaction():
+            yield
+    finally:
+        connection.autocommit = autocommit
 
 
 def _error(connection: "LakebaseMixin", cause: Exception) -> ExplainedError:

@@ -11,6 +11,7 @@ from django.core.management import call_command
 from django.db import DatabaseError, connections, transaction
 from django.db.migrations.state import ProjectState
 
+from django_lakebase.connect import session_state
 from django_lakebase.diagnosis.steps import Diagnosis
 from django_lakebase.exceptions import LakebaseError
 from tests.helpers.plain_psycopg import open_session
@@ -108,6 +109,15 @@ def test_migrate_in_a_transaction_keeps_the_search_path(new_alias):
         migrate()
         assert fetch_value(wrapper, "SHOW search_path") == '"notes",public'
         assert fetch_value(wrapper, "SELECT count(*) FROM auth_user") == 0
+
+
+def test_session_that_has_migrated_can_be_replaced(new_alias):
+    """When the server ends it: the schema leaves no state in it."""
+    wrapper = new_alias()
+
+    migrate()
+
+    assert session_state.marks(wrapper.connection) == []
 
 
 def test_introspection_lists_only_the_schema(new_alias, local, database, capsys):
