@@ -63,6 +63,10 @@ class CachedValue:
             self._is_stale = False
         return self.value
 
+    def is_running(self) -> bool:
+        """Return whether a fetch is running."""
+        return self._call.is_running()
+
     def mark_stale(self) -> None:
         """Make the next `get` fetch; if that fails, it returns the old value."""
         self._is_stale = True

@@ -155,8 +155,21 @@ class TokenAuth:
         return failure, {name: fact for name, fact in facts.items() if fact}
 
     def _get_token(self, left: float) -> str:
-        self._credential = self._issued or self._access.credentials.get(left)
+        self._credential = self._issued or self._wait_for_credential(left)
         return self._credential.token
+
+    def _wait_for_credential(self, left: float) -> Credential:
+        """Wait at most *left* seconds, also if a search for the endpoint takes long."""
+        deadline = time.monotonic() + left
+        while True:
+            try:
+                return self._access.credentials.get(left)
+            except CallError as exc:
+                # The request for a credential has a shorter limit than the search.
+                left = deadline - time.monotonic()
+                is_timeout = isinstance(exc.__cause__, TimeoutError)
+                if not is_timeout or left <= 0 or not self._access.endpoint.is_running():
+                    raise
 
     def _explain_user(
         self, failure: Failure, facts: dict[str, object], left: float
