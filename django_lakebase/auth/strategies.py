@@ -160,15 +160,17 @@ class TokenAuth:
 
     def _wait_for_credential(self, left: float) -> Credential:
         """Wait at most *left* seconds, also if a search for the endpoint takes long."""
-        deadline = time.monotonic() + left
+        endpoint, deadline = self._access.endpoint, time.monotonic() + left
         while True:
+            found = endpoint.value
             try:
                 return self._access.credentials.get(left)
             except CallError as exc:
-                # The request for a credential has a shorter limit than the search.
+                # The request for a credential has a shorter limit than the search, and
+                # the search may have ended just before that limit.
+                goes_on = endpoint.is_running() or endpoint.value != found
                 left = deadline - time.monotonic()
-                is_timeout = isinstance(exc.__cause__, TimeoutError)
-                if not is_timeout or left <= 0 or not self._access.endpoint.is_running():
+                if not (isinstance(exc.__cause__, TimeoutError) and goes_on and left > 0):
                     raise
 
     def _explain_user(
