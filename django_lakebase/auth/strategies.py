@@ -169,8 +169,9 @@ class TokenAuth:
                 # The request for a credential has a shorter limit than the search, and
                 # the search may have ended just before that limit.
                 goes_on = endpoint.is_running() or endpoint.value != found
+                is_timeout = isinstance(exc.__cause__, TimeoutError)
                 left = deadline - time.monotonic()
-                if not (isinstance(exc.__cause__, TimeoutError) and goes_on and left > 0):
+                if not is_timeout or not goes_on or left <= 0:
                     raise
 
     def _explain_user(
