@@ -92,10 +92,16 @@ def _execute_create(connection: "LakebaseMixin") -> None:
 @contextlib.contextmanager
 def _transaction(connection: "LakebaseMixin") -> Iterator[None]:
     """Run the block in a transaction, or a savepoint of the current one."""
-    # Django's atomic() looks the connection up by its alias, and may get another one.
+    # Django's atomic() looks the connection up by its alias, and may get another one. As
+    # in atomic, autocommit is off: otherwise the session would count as one whose
+    # transaction the program controls, which must not be replaced.
     connection.ensure_connection()
-    with connection.connection.transaction():
-        yield
+    autocommit, connection.autocommit = connection.autocommit, False
+    try:
+        with connection.connection.transaction():
+            yield
+    finally:
+        connection.autocommit = autocommit
 
 
 def _error(connection: "LakebaseMixin", cause: Exception) -> ExplainedError:
@@ -110,10 +116,15 @@ def _error(connection: "LakebaseMixin", cause: Exception) -> ExplainedError:
 @contextlib.contextmanager
 def public_first(connection: "LakebaseMixin") -> Iterator[None]:
     """Create extensions in ``public`` until the block ends."""
-    with _transaction(connection):
-        with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL search_path TO public")
+    with _transaction(connection), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('search_path'), "
+            "set_config('search_path', 'public', true)"
+        )
+        [(search_path, _)] = cursor.fetchall()
         yield
+        # The end of a savepoint does not undo it.
+        cursor.execute("SELECT set_config('search_path', %s, true)", [search_path])
 
 
 class SchemaEditorMixin(SchemaEditor):

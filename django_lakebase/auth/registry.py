@@ -23,8 +23,9 @@ from .workspace import Workspace, forget_clients
 
 # The most seconds that a fork is delayed, for all credentials that are due together.
 FORK_TIMEOUT = 1.0
-# Seconds after which a search for an endpoint, which makes many requests, is abandoned.
-SEARCH_TIMEOUT = 30.0
+# Seconds after which a search for an endpoint is abandoned. It makes many requests, each
+# of which the SDK ends.
+SEARCH_TIMEOUT = 600.0
 
 # By the login, the endpoint, and the host if there is no endpoint.
 _accesses: dict[tuple[Login, str, str], "Access"] = {}
@@ -64,6 +65,10 @@ class CachedValue:
             self._is_stale = False
         return self.value
 
+    def is_running(self) -> bool:
+        """Return whether a fetch is running."""
+        return self._call.is_running()
+
     def mark_stale(self) -> None:
         """Make the next `get` fetch; if that fails, it returns the old value."""
         self._is_stale = True
@@ -83,7 +88,7 @@ class Access:
         self.workspace = workspace = Workspace(login)
         prepare = partial(import_sdk, login)
         self.endpoint = CachedValue(
-            lambda: workspace.find_endpoint(own_host),
+            partial(self._find_endpoint, own_host),
             prepare,
             value=endpoint,
             call_timeout=SEARCH_TIMEOUT,
@@ -97,12 +102,23 @@ class Access:
         self.host = CachedValue(lambda: workspace.host(endpoint), prepare)
         self.user = CachedValue(workspace.identity, partial(prepare, identity=True))
 
-    def explain_timeout(self, error: CallError) -> CallError:
+    def explain_timeout(self, error: CallError, **facts: object) -> CallError:
         """Return the error to report if *error* is a timeout during the search."""
-        is_timeout = isinstance(error.__cause__, TimeoutError)
-        if self.endpoint.value or not is_timeout:
+        cause = error.__cause__
+        is_timeout = isinstance(cause, TimeoutError)
+        if self.endpoint.value or not is_timeout or not self.endpoint.is_running():
             return error
-        return CallError(KnownFailure("endpoint-search-timeout", str(error.__cause__)))
+        return CallError(KnownFailure("endpoint-search-timeout", str(cause), **facts))
+
+    def _find_endpoint(self, host: str) -> str:
+        """Log in, which the SDK does without a time limit, and search."""
+        try:
+            self.workspace.log_in(timeout=CALL_TIMEOUT)
+        except CallError as exc:
+            error = exc.__cause__ or exc
+        else:
+            return self.workspace.find_endpoint(host)
+        raise error
 
     def _issue_credential(self) -> Credential:
         """Find the endpoint if it is not known, and request a credential for it."""

@@ -155,12 +155,25 @@ class TokenAuth:
         return failure, {name: fact for name, fact in facts.items() if fact}
 
     def _get_token(self, left: float) -> str:
-        try:
-            self._credential = self._issued or self._access.credentials.get(left)
-        except CallError as exc:
-            error = self._access.explain_timeout(exc)
-            raise error from error.__cause__
+        self._credential = self._issued or self._wait_for_credential(left)
         return self._credential.token
+
+    def _wait_for_credential(self, left: float) -> Credential:
+        """Wait at most *left* seconds, also if a search for the endpoint takes long."""
+        endpoint, deadline = self._access.endpoint, time.monotonic() + left
+        while True:
+            found = endpoint.value
+            try:
+                return self._access.credentials.get(left)
+            except CallError as exc:
+                # The request for a credential has a shorter limit than the search, and
+                # the search may have ended just before that limit.
+                goes_on = endpoint.is_running() or endpoint.value != found
+                is_timeout = isinstance(exc.__cause__, TimeoutError)
+                left = deadline - time.monotonic()
+                if not is_timeout or not goes_on or left <= 0:
+                    error = self._access.explain_timeout(exc)
+                    raise error from error.__cause__
 
     def _explain_user(
         self, failure: Failure, facts: dict[str, object], left: float

@@ -64,13 +64,13 @@ class EndpointInfo(NamedTuple):
 
     def has_host(self, host: str) -> bool:
         """
-        Return whether *host* belongs to the endpoint; may be a list in libpq's form.
+        Return whether *host*, or each host of a list in libpq's form, is the endpoint's.
 
         The hosts of the endpoint's read-only computes and poolers also count, even if
         the SDK does not report them.
         """
         own = {_direct_host(name) for name in self.hosts}
-        return any(_direct_host(name) in own for name in host.split(","))
+        return all(_direct_host(name) in own for name in host.split(","))
 
 
 class Workspace:

@@ -202,15 +202,16 @@ def _host(sources: Sources) -> str:
     host = sources.field("HOST")
     if host.text.startswith(("/", "@")):
         raise sources.rejection("host-socket", host)
-    # libpq accepts a list.
-    for text in map(str.strip, host.text.split(",")):
+    # libpq accepts a list. The service compares the name in TLS as it is.
+    texts = [text.strip().lower() for text in host.text.split(",")]
+    for text in texts:
         one = Value(text, host.name)
         _reject_url(sources, one, "host", r"[\s=@/]")
         bare, colon, port = text.partition(":")
         if colon and ":" not in port:
             fix = f'Set {host.name} to "{bare}", and PORT (PGPORT) to "{port}".'
             raise sources.invalid(one, "it includes a port", fix)
-    return host.text
+    return ",".join(texts)
 
 
 def _reject_url(

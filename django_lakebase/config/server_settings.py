@@ -35,8 +35,11 @@ def resolve_schema(sources: Sources) -> str:
     if len(given.text.encode()) > MAX_NAME_BYTES:
         problem = f"a name can have at most {MAX_NAME_BYTES} bytes"
         raise sources.invalid(given, problem, fix)
-    if given.text.lower().startswith("pg_"):
+    if given.text.startswith("pg_"):
         problem = "PostgreSQL reserves names that start with pg_"
+        raise sources.invalid(given, problem, fix)
+    if given.text == "$user":
+        problem = "in a search path, this stands for the name of the role"
         raise sources.invalid(given, problem, fix)
     return given.text
 
@@ -69,7 +72,8 @@ def resolve_server_settings(sources: Sources, schema: str, *, is_pooled: bool) -
         options = sources.variable("PGOPTIONS")
     settings = _own_settings(sources, schema)
     for name, value, _ in settings:
-        if name in options.text.lower():
+        # PostgreSQL also accepts the form --search-path=.
+        if name in options.text.lower().replace("-", "_"):
             fix = f"Remove {name} from {options.name}, or remove {value.name}."
             raise sources.invalid(value, f"{options.name} also sets {name}", fix)
         if is_pooled:

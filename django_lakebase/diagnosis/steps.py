@@ -18,8 +18,8 @@ from psycopg import sql
 
 from django_lakebase.auth.credentials import Credential, utc_now
 from django_lakebase.auth.host_check import describe_other_host
-from django_lakebase.auth.registry import SEARCH_TIMEOUT, Access, access_to
-from django_lakebase.auth.singleflight import CALL_TIMEOUT
+from django_lakebase.auth.registry import Access, access_to
+from django_lakebase.auth.singleflight import CALL_TIMEOUT, CallError
 from django_lakebase.auth.strategies import auth_for
 from django_lakebase.base import LakebaseMixin
 from django_lakebase.config import libpq
@@ -39,6 +39,8 @@ from .tls import Handshake, check_handshake, perform_handshake
 
 # The steps that a login with a password does not need.
 TOKEN_STEPS = ("sdk-login", "identity", "endpoint", "credential", "rotation")
+# Seconds that the search for the endpoint of a host may take here.
+SEARCH_TIMEOUT = 60.0
 
 T = TypeVar("T")
 Query: TypeAlias = LiteralString | sql.Composed
@@ -203,7 +205,7 @@ class Diagnosis:
 
     def _endpoint(self) -> str:
         target, access = self._target, self._access
-        name = call_workspace(target, lambda: access.endpoint.get(SEARCH_TIMEOUT))
+        name = call_workspace(target, self._find_endpoint)
         endpoint = self._call(partial(access.workspace.endpoint, name))
         if endpoint.is_disabled:
             raise self._error("endpoint-disabled")
@@ -220,6 +222,14 @@ class Diagnosis:
             f"{found}; {name}, found by the host {target.host}: to save the search, "
             f"set {option} to this name"
         )
+
+    def _find_endpoint(self) -> str:
+        try:
+            return self._access.endpoint.get(SEARCH_TIMEOUT)
+        except CallError as exc:
+            budget = f"{SEARCH_TIMEOUT:g}"
+            error = self._access.explain_timeout(exc, budget=budget)
+            raise error from error.__cause__
 
     def _new_credential(self) -> str:
         credentials = self._access.credentials

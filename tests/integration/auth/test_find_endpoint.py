@@ -6,13 +6,16 @@ import pytest
 from django.db import OperationalError, connections
 
 from django_lakebase import warm
+from django_lakebase.auth import registry
 from django_lakebase.auth.sdk import import_sdk
 from django_lakebase.auth.workspace import Workspace
 from django_lakebase.config.resolve import ENDPOINT_VARIABLES
+from django_lakebase.connect import retry
 from django_lakebase.diagnosis.steps import Diagnosis
 from django_lakebase.exceptions import LakebaseError
 from django_lakebase.signals import connection_opened
 from django_lakebase.stats import get_stats
+from tests.helpers.app_servers import wait_until
 from tests.helpers.credential_cache import cache_of, cached_credential
 from tests.helpers.engine_threads import join_threads
 from tests.helpers.queries import fetch_value
@@ -177,6 +180,22 @@ def test_search_that_exceeds_the_budget_goes_on(connect, local):
     assert caught.value.failure_id == "endpoint-search-timeout"
     assert "Set ENDPOINT_NAME to the name of the endpoint" in str(caught.value)
     assert fetch_value(connect(), "SELECT 1") == 1
+    assert searches(local) == 1
+
+
+def test_search_may_take_as_long_as_the_budget(connect, local, monkeypatch):
+    """It is longer than a request may take, and than a failure is retried."""
+    wrapper, find = connect(), Workspace.find_endpoint
+
+    def find_late(workspace, host):
+        wait_until(lambda: cache_of(wrapper).last_exception is not None)
+        return find(workspace, host)
+
+    monkeypatch.setattr(Workspace, "find_endpoint", find_late)
+    monkeypatch.setattr(registry, "CALL_TIMEOUT", 0.01)
+    monkeypatch.setattr(retry, "BRIEF_RETRY_SECONDS", 0.0)
+
+    assert fetch_value(wrapper, "SELECT 1") == 1
     assert searches(local) == 1
 
 

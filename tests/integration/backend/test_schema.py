@@ -8,9 +8,10 @@ import psycopg
 import pytest
 from django.contrib.postgres.operations import CreateExtension
 from django.core.management import call_command
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, connections, transaction
 from django.db.migrations.state import ProjectState
 
+from django_lakebase.connect import session_state
 from django_lakebase.diagnosis.steps import Diagnosis
 from django_lakebase.exceptions import LakebaseError
 from tests.helpers.plain_psycopg import open_session
@@ -100,6 +101,25 @@ def test_tables_of_another_project_in_public_are_ignored(new_alias, local, datab
     assert fetch_value(wrapper, "SELECT count(*) FROM public.auth_user") == 1
 
 
+def test_migrate_in_a_transaction_keeps_the_search_path(new_alias):
+    """As in a TestCase: the rest of the test needs the tables of the schema."""
+    wrapper = new_alias()
+
+    with transaction.atomic(using="schemas"):
+        migrate()
+        assert fetch_value(wrapper, "SHOW search_path") == '"notes",public'
+        assert fetch_value(wrapper, "SELECT count(*) FROM auth_user") == 0
+
+
+def test_session_that_has_migrated_can_be_replaced(new_alias):
+    """When the server ends it: the schema leaves no state in it."""
+    wrapper = new_alias()
+
+    migrate()
+
+    assert session_state.marks(wrapper.connection) == []
+
+
 def test_introspection_lists_only_the_schema(new_alias, local, database, capsys):
     wrapper = new_alias()
     migrate()
@@ -127,7 +147,7 @@ def test_extension_is_created_in_public(new_alias, local, database, exists):
         for operation in (CreateExtension("hstore"), CreateExtension("citext")):
             operation.database_forwards("app", editor, ProjectState(), ProjectState())
         for sql in (
-            "create extension pg_trgm;",
+            "create extension pg_trgm;\r\n",
             "-- A comment.\nCREATE EXTENSION IF NOT EXISTS earthdistance CASCADE",
             "CREATE EXTENSION btree_gin WITH SCHEMA notes",
         ):

@@ -65,20 +65,23 @@ def test_auto_needs_the_variables_of_the_platform(missing):
     assert "set LAKEBASE_SCHEMA to the name of the schema" in text
 
 
-@pytest.mark.parametrize("name", ["n" * 64, "ü" * 32, "pg_notes"])
+@pytest.mark.parametrize("name", ["n" * 64, "ü" * 32, "pg_notes", "$user"])
 def test_names_that_postgresql_does_not_accept_are_rejected(name):
     text = settings_error(OPTIONS={"schema": name})
 
     assert f'OPTIONS["schema"] is "{name}"' in text
 
 
-def test_search_path_in_options_contradicts_the_schema():
-    own = {"schema": "notes", "options": "-c search_path=other"}
-
-    text = settings_error(OPTIONS=own)
+@pytest.mark.parametrize("options", ["-c search_path=x", "--Search-Path=x"])
+def test_search_path_in_options_contradicts_the_schema(options):
+    text = settings_error(OPTIONS={"schema": "notes", "options": options})
 
     assert 'OPTIONS["schema"] is "notes": OPTIONS["options"] also sets' in text
     assert 'Remove search_path from OPTIONS["options"]' in text
+
+
+def test_names_that_only_resemble_reserved_ones_are_accepted():
+    assert target(OPTIONS={"schema": "PG_notes"}).schema == "PG_notes"
 
 
 def test_search_path_in_a_variable_contradicts_the_schema():
