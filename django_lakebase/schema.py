@@ -92,8 +92,8 @@ def _execute_create(connection: "LakebaseMixin") -> None:
 @contextlib.contextmanager
 def _transaction(connection: "LakebaseMixin") -> Iterator[None]:
     """Run the block in a transaction, or a savepoint of the current one."""
-    # Django's atomic() looks the connection up by its alias, and may get another one. As
-    # in atomic, autocommit is off: otherwise the session would count as one whose
+    # Django's atomic() looks the connection up by its alias, and may get another one.
+    # As in atomic(), autocommit is off: otherwise the session would count as one whose
     # transaction the program controls, which must not be replaced.
     connection.ensure_connection()
     autocommit, connection.autocommit = connection.autocommit, False

@@ -23,9 +23,11 @@ from .workspace import Workspace, forget_clients
 
 # The most seconds that a fork is delayed, for all credentials that are due together.
 FORK_TIMEOUT = 1.0
-# Seconds after which a search for an endpoint is abandoned. It makes many requests, each
-# of which the SDK ends.
+# Seconds after which a search for an endpoint is abandoned. It makes many requests; the
+# SDK limits the time of each.
 SEARCH_TIMEOUT = 600.0
+# And of the login before it, on which the SDK sets no limit.
+LOGIN_TIMEOUT = CALL_TIMEOUT
 
 # By the login, the endpoint, and the host if there is no endpoint.
 _accesses: dict[tuple[Login, str, str], "Access"] = {}
@@ -111,9 +113,9 @@ class Access:
         return CallError(KnownFailure("endpoint-search-timeout", str(cause), **facts))
 
     def _find_endpoint(self, host: str) -> str:
-        """Log in, which the SDK does without a time limit, and search."""
+        """Log in, and search for the endpoint of *host*."""
         try:
-            self.workspace.log_in(timeout=CALL_TIMEOUT)
+            self.workspace.log_in(timeout=LOGIN_TIMEOUT)
         except CallError as exc:
             error = exc.__cause__ or exc
         else:

@@ -64,7 +64,7 @@ class EndpointInfo(NamedTuple):
 
     def has_host(self, host: str) -> bool:
         """
-        Return whether *host*, or each host of a list in libpq's form, is the endpoint's.
+        Return whether *host* belongs to the endpoint; of a list, each must.
 
         The hosts of the endpoint's read-only computes and poolers also count, even if
         the SDK does not report them.

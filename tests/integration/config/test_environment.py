@@ -362,7 +362,7 @@ def test_step_for_tls_names_the_setting_of_another_host(
     [tls] = [step for step in Diagnosis(new_wrapper()).run() if step.id == "tls"]
 
     assert "does not match host name" in tls.hint
-    assert "Correct HOST (PGHOST)" in tls.hint
+    assert "Correct PGHOST:" in tls.hint
     assert "PGSSLROOTCERT" not in tls.hint
 
 

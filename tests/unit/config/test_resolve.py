@@ -264,6 +264,13 @@ def test_lakebase_hostaddr_is_ignored_for_another_endpoint():
     assert own.hostaddr == "127.0.0.2"
 
 
+def test_host_is_normalised():
+    """The service compares the name in TLS as it is, in lower case."""
+    assert target(HOST="EP-A.example.com , ep-B.example.com").host == (
+        "ep-a.example.com,ep-b.example.com"
+    )
+
+
 @pytest.mark.parametrize("addresses", ["127.0.0.1,::1", "fe80::1%eth0", "10.0.0.1, "])
 def test_hostaddr_may_list_several_addresses(addresses):
     """Libpq chooses one."""
