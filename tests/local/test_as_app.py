@@ -304,7 +304,7 @@ def test_request_is_ended_after_the_timeout_of_the_option(temp_dir):
         (
             ["--as-app", "--app-port", "8000", "--proxy-port", "8000"],
             1,
-            "--app-port and --proxy-port are the same",
+            "--app-port and --proxy-port must differ",
         ),
     ],
 )

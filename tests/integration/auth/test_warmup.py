@@ -7,6 +7,7 @@ from django.utils.connection import ConnectionDoesNotExist
 from django_lakebase import warm
 from django_lakebase.exceptions import LakebaseError, SettingsError
 from django_lakebase.stats import get_stats
+from tests.helpers.app_servers import wait_until_disconnected
 from tests.helpers.credential_cache import cache_of
 from tests.helpers.local_settings import settings_for
 from tests.helpers.queries import fetch_value
@@ -15,7 +16,7 @@ CREDENTIALS = "/api/2.0/postgres/credentials"
 
 
 @pytest.fixture
-def aliases(new_wrapper, monkeypatch):
+def aliases(new_wrapper, local, monkeypatch):
     """Yield a function that adds an alias with the given settings."""
 
     def make(alias, **settings):
@@ -27,6 +28,8 @@ def aliases(new_wrapper, monkeypatch):
 
     made: list[str] = []
     connections["default"].close()
+    # The gateway notices the end of earlier connections a moment later.
+    wait_until_disconnected(local)
     yield make
     for alias in made:
         del connections[alias]
