@@ -301,11 +301,6 @@ def test_request_is_ended_after_the_timeout_of_the_option(temp_dir):
         (["--as-app", "--user", "\u00e9@example.com"], 2, "is not an e-mail address"),
         (["--as-app", "--endpoint-variable", "PGHOST"], 2, '"PGHOST" is not a name'),
         (["--as-app", "--endpoint-variable", "a b"], 2, '"a b" is not a name'),
-        (
-            ["--as-app", "--app-port", "8000", "--proxy-port", "8000"],
-            1,
-            "--app-port and --proxy-port must differ",
-        ),
     ],
 )
 def test_invalid_option_is_explained(arguments, status, message):
