@@ -96,7 +96,8 @@ FOLDERS = (
     "tests",
     "tools",
 )
-SUFFIXES = {"", ".cfg", ".html", ".ini", ".md", ".py", ".toml", ".yaml", ".yml"}
+SUFFIXES = {"", ".cfg", ".html", ".ini", ".md", ".toml", ".txt", ".yaml", ".yml"}
+SUFFIXES |= {".py", ".py-tpl", ".sh"}
 SKIPPED = {"LICENSE", Path(__file__).name}
 # The account and role "nobody", and texts of the service that the emulator repeats.
 ALLOWED = re.compile(r"[\"']nobody[\"']")
