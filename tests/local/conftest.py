@@ -2,7 +2,9 @@
 
 import contextlib
 import functools
+import tempfile
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -11,6 +13,16 @@ from databricks.sdk.config import Config
 
 from tests.helpers.plain_psycopg import open_session
 from tests.local.rest_api import RestApi
+
+
+@pytest.fixture
+def temp_dir(monkeypatch):
+    """Set ``TMPDIR`` to a new, empty directory and return it."""
+    # As root, PostgreSQL runs as an account that cannot reach pytest's tmp_path.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
 
 
 @pytest.fixture

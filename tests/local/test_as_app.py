@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -36,16 +35,6 @@ PLATFORM_VARIABLES = {
 }
 EMULATOR_VARIABLES = {"LAKEBASE_HOSTADDR", "LAKEBASE_LOCAL_URL", "REQUESTS_CA_BUNDLE"}
 PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
-
-
-@pytest.fixture
-def temp_dir(monkeypatch):
-    """Set ``TMPDIR`` to a new, empty directory and return it."""
-    # As root, PostgreSQL runs as an account that cannot reach pytest's tmp_path.
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o711)
-        monkeypatch.setenv("TMPDIR", folder)
-        yield Path(folder)
 
 
 def run(*arguments):

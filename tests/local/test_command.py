@@ -23,16 +23,6 @@ from tests.local.processes import get_children, is_alive, wait_until_ended
 COMMAND = [sys.executable, "-m", "django_lakebase.local"]
 
 
-@pytest.fixture
-def temp_dir(monkeypatch):
-    """Set ``TMPDIR`` to a new, empty directory and return it."""
-    # As root, PostgreSQL runs as an account that cannot reach pytest's tmp_path.
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o711)
-        monkeypatch.setenv("TMPDIR", folder)
-        yield Path(folder)
-
-
 def run(*arguments, env=None):
     """Run the command until it ends; return the finished process."""
     return subprocess.run(

@@ -2,7 +2,6 @@
 
 import re
 import threading
-import uuid
 
 import psycopg
 import pytest
@@ -14,7 +13,7 @@ from django.db.migrations.state import ProjectState
 from django_lakebase.connect import session_state
 from django_lakebase.diagnosis.steps import Diagnosis
 from django_lakebase.exceptions import LakebaseError
-from tests.helpers.plain_psycopg import open_session
+from tests.helpers.plain_psycopg import new_database, open_session
 from tests.helpers.queries import fetch_value
 from tests.helpers.shop_test_runs import MANAGE
 
@@ -24,12 +23,8 @@ OWN = {"schema": "of the shop", "connect_budget": 120}
 @pytest.fixture
 def database(local):
     """Yield the name of an empty database, which the service principal owns."""
-    name = f"schemas_{uuid.uuid4().hex[:8]}"
-    with open_session(local) as session:
-        session.execute(f"CREATE DATABASE {name}")
-    yield name
-    with open_session(local) as session:
-        session.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with new_database(local) as name:
+        yield name
 
 
 @pytest.fixture
@@ -182,12 +177,8 @@ def test_schema_costs_no_round_trip(new_alias, new_wrapper, local, database):
 @pytest.fixture
 def of_owner(local):
     """Yield the name of a database in which the service principal has no rights."""
-    name, owner = f"owned_{uuid.uuid4().hex[:8]}", {"user": local.facts["owner"]}
-    with open_session(local, **owner) as session:
-        session.execute(f"CREATE DATABASE {name}")
-    yield name
-    with open_session(local, **owner) as session:
-        session.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with new_database(local, user=local.facts["owner"]) as name:
+        yield name
 
 
 def run_hint(local, text, database):

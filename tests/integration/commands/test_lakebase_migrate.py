@@ -4,7 +4,6 @@ import contextlib
 import io
 import sys
 import time
-import uuid
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +15,7 @@ from django_lakebase.management import migration_lock, wait
 from django_lakebase.management.commands import lakebase_migrate
 from django_lakebase.management.migration_lock import MigrationLock
 from tests.helpers.app_servers import started, wait_until
-from tests.helpers.plain_psycopg import open_session
+from tests.helpers.plain_psycopg import new_database, open_session
 from tests.helpers.queries import fetch_value
 
 COMMAND = [sys.executable, "-m", "django", "lakebase_migrate"]
@@ -29,13 +28,9 @@ ALL = [*MIGRATIONS, "0005_squashed"]
 @pytest.fixture
 def database(local):
     """Yield the name of a new database."""
-    name = f"migrate_{uuid.uuid4().hex[:8]}"
-    with open_session(local) as session:
-        session.execute(f"CREATE DATABASE {name}")
-    yield name
-    local.clear_faults()
-    with open_session(local) as session:
-        session.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with new_database(local) as name:
+        yield name
+        local.clear_faults()
 
 
 @pytest.fixture
@@ -396,10 +391,7 @@ def test_wait_does_not_repeat_permanent_failures(migrate, local, monkeypatch):
 
 def test_hint_of_schema_denied_works(local, connect, migrate):
     owner, role = local.facts["owner"], local.facts["service_principal"]
-    name = f"migrate_{uuid.uuid4().hex[:8]}"
-    with open_session(local, user=owner) as session:
-        session.execute(f"CREATE DATABASE {name}")
-    try:
+    with new_database(local, user=owner) as name:
         with pytest.raises(CommandError) as caught:
             migrate(connect(NAME=name))
         text = str(caught.value)
@@ -408,9 +400,6 @@ def test_hint_of_schema_denied_works(local, connect, migrate):
         with open_session(local, user=owner, dbname=name) as session:
             session.execute(text[text.index("GRANT") :])
         assert "Applying contenttypes.0001_initial... OK" in migrate(connect(NAME=name))
-    finally:
-        with open_session(local, user=owner) as session:
-            session.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_key_is_the_same_before_and_after_the_schema_exists(hold, connect, session):
