@@ -114,30 +114,30 @@ class Access:
 
     def _find_endpoint(self, host: str) -> str:
         """Log in, and search for the endpoint of *host*."""
-        try:
-            self.workspace.log_in(timeout=LOGIN_TIMEOUT)
-        except CallError as exc:
-            error = exc.__cause__ or exc
-        else:
-            return self.workspace.find_endpoint(host)
-        raise error
+        _cause_raised(lambda: self.workspace.log_in(timeout=LOGIN_TIMEOUT))
+        return self.workspace.find_endpoint(host)
 
     def _issue_credential(self) -> Credential:
         """Find the endpoint if it is not known, and request a credential for it."""
-        try:
-            name = self.credentials.name = self.endpoint.get(CALL_TIMEOUT)
-        except CallError as exc:
-            error = exc.__cause__ or exc
-        else:
-            return self.workspace.issue_credential(name)
-        raise error
+        name = _cause_raised(lambda: self.endpoint.get(CALL_TIMEOUT))
+        self.credentials.name = name
+        return self.workspace.issue_credential(name)
+
+
+def _cause_raised(call: Callable[[], str]) -> str:
+    """Return the result of *call*; raise the cause of a CallError instead of it."""
+    try:
+        return call()
+    except CallError as exc:
+        error = exc.__cause__ or exc
+    raise error
 
 
 def access_to(target: Target) -> Access:
     """Return the Access for the login and endpoint of *target*; does no I/O."""
     if target.login is None:
         raise TypeError(f"{target.label} logs in with a password, not with a token")
-    host = "" if target.endpoint else target.host.lower()
+    host = "" if target.endpoint else target.host
     key = target.login, target.endpoint, host
     with process.lock:
         access = _accesses.get(key)

@@ -22,6 +22,7 @@ from .target import (
     DEFAULT_PORT,
     PUBLIC_AUTHORITIES,
     Target,
+    endpoint_option,
     is_pooled_host,
 )
 
@@ -83,7 +84,7 @@ def resolve_target(
         endpoint=endpoint.text,
         endpoint_setting=endpoint.name,
         host=host,
-        host_setting="HOST" if sources.names_endpoint else "PGHOST",
+        host_setting=sources.host_setting,
         port=_port(sources),
         database=None if sources.is_maintenance else database.text,
         user=user.text,
@@ -194,7 +195,7 @@ def _check_host_without_endpoint(sources: Sources, host: Value) -> None:
     if not host:
         raise sources.rejection("endpoint-missing")
     if re.fullmatch(_PROVISIONED, host.text.lower()):
-        option = sources.endpoint_option
+        option = endpoint_option(sources.host_setting)
         raise sources.rejection("host-provisioned", host, endpoint_option=option)
 
 
@@ -237,9 +238,7 @@ def _port(sources: Sources) -> str:
 
 
 def _hostaddr(sources: Sources) -> str:
-    value = sources.option("hostaddr")
-    if not value and not sources.names_endpoint:
-        value = sources.variable("LAKEBASE_HOSTADDR")
+    value = sources.option_or_variable("hostaddr", "LAKEBASE_HOSTADDR")
     # libpq accepts a list: one address for each host.
     for address in filter(None, value.text.split(",")):
         try:

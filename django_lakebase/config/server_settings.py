@@ -6,6 +6,8 @@ They need no round trip, and hold from a session's first statement.
 
 import re
 
+from psycopg.sql import Identifier
+
 from .pasted_values import parse_number
 from .sources import Sources, Value
 
@@ -26,9 +28,7 @@ def server_setting(name: str, value: str) -> str:
 
 def resolve_schema(sources: Sources) -> str:
     """Return the name of the project's schema, or an empty string if none is set."""
-    given = sources.option("schema")
-    if not given and not sources.names_endpoint:
-        given = sources.variable("LAKEBASE_SCHEMA")
+    given = _given_schema(sources)
     if given.text == AUTO_SCHEMA:
         return _schema_of_app(sources, given)
     fix = f"Set {given.name} to the name of a schema, or remove it."
@@ -42,6 +42,10 @@ def resolve_schema(sources: Sources) -> str:
         problem = "in a search path, this stands for the name of the role"
         raise sources.invalid(given, problem, fix)
     return given.text
+
+
+def _given_schema(sources: Sources) -> Value:
+    return sources.option_or_variable("schema", "LAKEBASE_SCHEMA")
 
 
 def _schema_of_app(sources: Sources, given: Value) -> str:
@@ -67,9 +71,7 @@ def resolve_server_settings(sources: Sources, schema: str, *, is_pooled: bool) -
 
     *is_pooled* is whether the host is a pooler.
     """
-    options = sources.option("options")
-    if not options and not sources.names_endpoint:
-        options = sources.variable("PGOPTIONS")
+    options = sources.option_or_variable("options", "PGOPTIONS")
     settings = _own_settings(sources, schema)
     for name, value, _ in settings:
         # PostgreSQL also accepts the form --search-path=.
@@ -91,7 +93,7 @@ def _own_settings(sources: Sources, schema: str) -> list[tuple[str, Value, str]]
     """Return name, source and text of each setting that the engine's options set."""
     settings = []
     if schema:
-        source = sources.option("schema") or sources.variable("LAKEBASE_SCHEMA")
+        source = _given_schema(sources)
         settings.append(("search_path", source, _search_path(schema)))
     for name in TIME_LIMITS:
         seconds = _time_limit(sources, name)
@@ -102,7 +104,7 @@ def _own_settings(sources: Sources, schema: str) -> list[tuple[str, Value, str]]
 
 
 def _search_path(schema: str) -> str:
-    quoted = '"' + schema.replace('"', '""') + '"'
+    quoted = Identifier(schema).as_string(None)
     # Extensions are in public.
     return quoted if schema == "public" else f"{quoted},public"
 

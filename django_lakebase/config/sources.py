@@ -98,9 +98,9 @@ class Sources:
         )
 
     @property
-    def endpoint_option(self) -> str:
-        """The setting or variable in which the user can set the endpoint."""
-        return 'OPTIONS["endpoint"]' if self.names_endpoint else "ENDPOINT_NAME"
+    def host_setting(self) -> str:
+        """The setting or variable that the host comes from, if it is set."""
+        return "HOST" if self.names_endpoint else "PGHOST"
 
     def setting(self, key: str) -> Value:
         """Return the value that the project set; empty if it was filled."""
@@ -118,6 +118,15 @@ class Sources:
         """Return the first of the variables that is set."""
         values = (Value(read_variable(name, self.environ), name) for name in names)
         return next(filter(None, values), Value("", names[0]))
+
+    def option_or_variable(self, key: str, name: str) -> Value:
+        """
+        Return a value of OPTIONS, or else the variable *name*.
+
+        The variable is about one database, so it is not read if the settings name one.
+        """
+        option = self.option(key)
+        return option if option or self.names_endpoint else self.variable(name)
 
     def field(self, key: str) -> Value:
         """Return NAME, USER, HOST or PORT of the project, or else its default."""

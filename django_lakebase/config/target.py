@@ -75,6 +75,11 @@ class Target:
     password_key: str = field(default="", repr=False)
 
 
+def endpoint_option(host_setting: str) -> str:
+    """Return what sets the endpoint of a host that *host_setting* sets."""
+    return 'OPTIONS["endpoint"]' if host_setting == "HOST" else "ENDPOINT_NAME"
+
+
 def is_pooled_host(host: str) -> bool:
     """Return whether *host* is a pooler of the service, judged by its name."""
     return host.partition(".")[0].endswith("-pooler")

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from django_lakebase.auth.registry import endpoint_of
 from django_lakebase.auth.singleflight import CallError
-from django_lakebase.config.target import USER_VARIABLES, Target
+from django_lakebase.config.target import USER_VARIABLES, Target, endpoint_option
 from django_lakebase.exceptions import ExplainedError, LakebaseError, SettingsError
 from django_lakebase.failures.classify import (
     KnownFailure,
@@ -27,9 +27,7 @@ def facts_of(target: Target, **more: object) -> dict[str, object]:
         "endpoint": endpoint_of(target) or target.host,
         "endpoint_setting": target.endpoint_setting or target.host_setting,
         # The setting or variable in which the user can set the endpoint.
-        "endpoint_option": (
-            'OPTIONS["endpoint"]' if target.host_setting == "HOST" else "ENDPOINT_NAME"
-        ),
+        "endpoint_option": endpoint_option(target.host_setting),
         "host": target.host or f"the host of {target.endpoint}",
         "host_setting": target.host_setting,
         "port": target.port,

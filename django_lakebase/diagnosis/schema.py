@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from psycopg.sql import Identifier
+
 # One row, with the fields of SchemaFacts. The project's schema may be an empty string.
 QUERY = """
 SELECT current_database(), current_user,
@@ -106,4 +108,4 @@ def _grant_tables(schema: str, role: str) -> str:
 
 
 def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return Identifier(name).as_string(None)

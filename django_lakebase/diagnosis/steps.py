@@ -23,7 +23,7 @@ from django_lakebase.auth.singleflight import CALL_TIMEOUT, CallError
 from django_lakebase.auth.strategies import auth_for
 from django_lakebase.base import LakebaseMixin
 from django_lakebase.config import libpq
-from django_lakebase.config.target import Target
+from django_lakebase.config.target import Target, endpoint_option
 from django_lakebase.connect.connector import Connector
 from django_lakebase.connect.errors import call_workspace, connect_error, facts_of
 from django_lakebase.connect.liveness import Connection, lifetime_of
@@ -217,7 +217,7 @@ class Diagnosis:
         found = f"{endpoint.state}, {kind}, {endpoint.host or 'no host yet'}"
         if target.endpoint:
             return found
-        option = facts_of(target)["endpoint_option"]
+        option = endpoint_option(target.host_setting)
         return (
             f"{found}; {name}, found by the host {target.host}: to save the search, "
             f"set {option} to this name"

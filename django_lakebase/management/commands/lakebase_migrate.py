@@ -16,6 +16,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.transaction import atomic
 
+from django_lakebase.config.target import is_pooled_host
 from django_lakebase.exceptions import ExplainedError
 from django_lakebase.failures.classify import chain, classify
 from django_lakebase.failures.failure import Source
@@ -129,7 +130,7 @@ class Command(migrate.Command):
                 "instead."
             )
         host = self._connection.settings_dict["HOST"]
-        if host.partition(".")[0].endswith("-pooler"):
+        if is_pooled_host(host):
             raise CommandError(
                 f'{self._label}: the host "{host}" is a pooler, whose sessions cannot '
                 "hold a lock. Set HOST (PGHOST) to the direct host of the endpoint "
