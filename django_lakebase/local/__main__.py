@@ -12,7 +12,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .arguments import build_parser, read_app_options
-from .client import PARENT_VARIABLE, ClientError, call
+from .client import (
+    PARENT_VARIABLE,
+    ClientError,
+    call,
+    clean_environment,
+    fetch_environment,
+)
 from .faults import FaultError, parse_fault, parse_options
 
 if TYPE_CHECKING:
@@ -35,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``lakebase-local`` with *arguments*; return its exit status."""
     options = build_parser().parse_args(arguments)
     try:
-        functions = {"run": _run, "start": _start, "fault": _fault}
+        functions = {"run": _run, "start": _start, "as": _act, "fault": _fault}
         return functions[options.subcommand](options)
     except (FaultError, ClientError) as exc:
         return _fail(exc)
@@ -46,6 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(exc: Exception) -> int:
     print(f"lakebase-local: {exc}", file=sys.stderr)
     return 1
+
+
+def _fail_to_run(command: Sequence[str], exc: OSError) -> int:
+    _log(f"{command[0]} cannot be run: {exc.strerror}")
+    return 127
 
 
 def _log(text: str) -> None:
@@ -107,12 +118,21 @@ def find_event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _run(options: argparse.Namespace) -> int:
-    command = options.command
+def _read_command(options: argparse.Namespace) -> list[str]:
+    """Return the command at the end of the arguments. Raises ClientError."""
+    command: list[str] = options.command
     if command[:1] == ["--"]:
         command = command[1:]
     if not command:
-        raise ClientError("run needs a command: lakebase-local run -- CMD ...")
+        name = " ".join((options.subcommand, getattr(options, "identity", ""))).strip()
+        raise ClientError(
+            f"{options.subcommand} needs a command: lakebase-local {name} -- CMD ..."
+        )
+    return command
+
+
+def _run(options: argparse.Namespace) -> int:
+    command = _read_command(options)
     emulator = _new_emulator(options, is_app=options.as_app)
     app_options = read_app_options(options)
     if app_options is not None:
@@ -134,7 +154,6 @@ def _start(options: argparse.Namespace) -> int:
 
 
 async def _run_command(emulator: "Emulator", command: list[str]) -> int:
-    from .emulator import clean_environment
     from .libc import die_with_parent
 
     stop = _StopSignals()
@@ -149,8 +168,7 @@ async def _run_command(emulator: "Emulator", command: list[str]) -> int:
         status = await process.wait()
         return status if status >= 0 else 128 - status
     except OSError as exc:
-        _log(f"{command[0]} cannot be run: {exc.strerror}")
-        return 127
+        return _fail_to_run(command, exc)
     finally:
         await emulator.stop()
 
@@ -159,7 +177,6 @@ async def _run_as_app(
     emulator: "Emulator", command: list[str], options: "AppOptions"
 ) -> int:
     from .as_app.run import run_app
-    from .emulator import clean_environment
 
     stop = _StopSignals()
     await stop.run_until_stopped(emulator.start())
@@ -253,13 +270,30 @@ def _is_foreground() -> bool:
     return False
 
 
-def _fault(options: argparse.Namespace) -> int:
+def _find_running() -> str:
+    """Return the URL of the running emulator. Raises ClientError."""
     url = os.environ.get("LAKEBASE_LOCAL_URL", "")
     if not url:
         raise ClientError(
             "LAKEBASE_LOCAL_URL is not set. Run this command under lakebase-local run "
             "-- CMD, or set the variable to the value that lakebase-local start prints."
         )
+    return url
+
+
+def _act(options: argparse.Namespace) -> int:
+    command = _read_command(options)
+    variables = fetch_environment(_find_running(), options.identity)
+    environment = clean_environment(dict(os.environ)) | variables
+    try:
+        # Replaces this process, so signals and the exit status need no forwarding.
+        os.execvpe(command[0], command, environment)  # noqa: S606 - no shell, as in run.
+    except OSError as exc:
+        return _fail_to_run(command, exc)
+
+
+def _fault(options: argparse.Namespace) -> int:
+    url = _find_running()
     if options.action == "set":
         if not options.name:
             raise ClientError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django_lakebase import __version__
 
 from .as_app.environment import PLATFORM_VARIABLES
-from .client import ClientError
+from .client import IDENTITIES, ClientError
 from .faults import FAULTS
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(
-        required=True, dest="subcommand", metavar="run | start | fault"
+        required=True, dest="subcommand", metavar="run | start | as | fault"
     )
     run = commands.add_parser(
         "run",
@@ -58,6 +58,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_server_options(start)
     start.add_argument("--format", choices=("shell", "dotenv", "json"), default="shell")
+    act = commands.add_parser(
+        "as",
+        help="run a command with the variables of a running emulator for another "
+        "identity",
+        description="Run a command with the variables of the running emulator for an "
+        "identity: the owner of the project, a developer, or the service principal of "
+        "the app.",
+    )
+    act.add_argument("identity", choices=IDENTITIES, metavar="owner | developer | app")
+    act.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD ...")
     fault = commands.add_parser(
         "fault",
         help="switch faults of a running emulator on or off, or list them",

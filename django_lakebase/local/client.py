@@ -13,8 +13,12 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+# The address on which all servers of the emulator listen.
+HOSTADDR = "127.0.0.1"
 # Prefixes of environment variables that may point to another database or workspace.
 VARIABLE_PREFIXES = ("DATABRICKS_", "ARM_", "PG", "LAKEBASE_", "ENDPOINT_NAME")
+# The identities of the emulator, as the command and LocalLakebase name them.
+IDENTITIES = ("owner", "developer", "app")
 # Variable with a process id: ``start`` stops when that process ends, even by SIGKILL.
 PARENT_VARIABLE = "LAKEBASE_LOCAL_PARENT"
 # Seconds.
@@ -48,6 +52,25 @@ def call(url: str, method: str, path: str, body: object = None) -> Any:
         raise ClientError(
             f"No local Lakebase answers at {url} ({exc}). Is it still running?"
         ) from exc
+
+
+def clean_environment(environment: dict[str, str]) -> dict[str, str]:
+    """
+    Return *environment* without variables for another database or workspace.
+
+    If it names an HTTP proxy, add the emulator's address to ``no_proxy``.
+    """
+    kept = {k: v for k, v in environment.items() if not k.startswith(VARIABLE_PREFIXES)}
+    if any(name.lower() in ("http_proxy", "all_proxy") for name in kept):
+        exempt = kept.get("no_proxy") or kept.get("NO_PROXY") or ""
+        kept["no_proxy"] = kept["NO_PROXY"] = f"{exempt},{HOSTADDR}".lstrip(",")
+    return kept
+
+
+def fetch_environment(url: str, identity: str) -> dict[str, str]:
+    """Fetch the variables of *identity*, one of `IDENTITIES`. Raises ClientError."""
+    variables: dict[str, str] = call(url, "GET", f"environments/{identity}")
+    return variables
 
 
 class LocalLakebase:
@@ -92,6 +115,14 @@ class LocalLakebase:
         """Return the local Lakebase at *url*; this process must have its variables."""
         env = {k: v for k, v in os.environ.items() if k.startswith(VARIABLE_PREFIXES)}
         return cls(env, call(url, "GET", "facts"))
+
+    def environment_of(self, identity: str) -> dict[str, str]:
+        """
+        Return the variables with which a program acts as *identity*.
+
+        *identity* is ``owner``, ``developer`` or ``app``, the service principal.
+        """
+        return fetch_environment(self.url, identity)
 
     def set_fault(self, name: str, **options: object) -> None:
         """Switch on the fault *name*."""

@@ -14,12 +14,13 @@ from aiohttp import web
 from .api.admin import AdminApi
 from .api.app import WorkspaceApi
 from .api.auth import RequestAuthenticator
+from .api.client_secrets import ClientSecretHandlers
 from .api.credentials import CredentialHandlers
 from .api.fault_responses import FaultInjector
 from .api.operations import Operations
 from .api.resources import Resources
 from .certs import CertificateAuthority, GatewayContexts
-from .client import VARIABLE_PREFIXES
+from .client import HOSTADDR
 from .data_dir import DataDir
 from .errors import LocalError
 from .fault_effects import FaultEffects
@@ -35,8 +36,6 @@ from .state import model
 from .state.model import EndpointRef, WorkspaceState
 from .state.store import StateStore
 from .tokens import Signer
-
-HOSTADDR = "127.0.0.1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +137,7 @@ class Emulator:
             FaultInjector(faults, authenticator.find_identity, state.workspace_id),
             resources,
             credentials,
+            ClientSecretHandlers(state, faults),
         )
         effects = FaultEffects(state, computes, gateway, faults, grants=options.grants)
         admin_api = AdminApi(state, signer, faults, gateway, api, credentials, effects)
@@ -158,6 +158,7 @@ class Emulator:
         self.facts["postgres_socket"] = str(socket)
         self.facts["ca_bundle"] = str(ca_bundle)
         admin_api.facts = self.facts
+        admin_api.environments = _build_environments(self.environment, state)
         name = self.environment["ENDPOINT_NAME"]
         self._log(f"serving {name}: API at {api_url}, Postgres on port {port}")
 
@@ -267,6 +268,8 @@ class Emulator:
             "workspace_id": state.workspace_id,
             "owner": state.owner,
             "owner_token": state.owner_token,
+            "developer": state.developer,
+            "developer_token": state.developer_token,
             "service_principal": state.client_id,
             "group": model.GROUP,
             "native_user": state.native_user,
@@ -282,17 +285,20 @@ def _get_default_endpoint(state: WorkspaceState) -> EndpointRef:
     return EndpointRef(project, branch, branch.endpoints[model.ENDPOINT])
 
 
-def clean_environment(environment: dict[str, str]) -> dict[str, str]:
-    """
-    Return *environment* without variables for another database or workspace.
-
-    If it names an HTTP proxy, add the emulator's address to ``no_proxy``.
-    """
-    kept = {k: v for k, v in environment.items() if not k.startswith(VARIABLE_PREFIXES)}
-    if any(name.lower() in ("http_proxy", "all_proxy") for name in kept):
-        exempt = kept.get("no_proxy") or kept.get("NO_PROXY") or ""
-        kept["no_proxy"] = kept["NO_PROXY"] = f"{exempt},{HOSTADDR}".lstrip(",")
-    return kept
+def _build_environments(
+    app: dict[str, str], state: WorkspaceState
+) -> dict[str, dict[str, str]]:
+    """Return the variables of each identity; *app* are the service principal's."""
+    login = ("DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET", "PGUSER")
+    common = {name: value for name, value in app.items() if name not in login}
+    people = {
+        "owner": (state.owner, state.owner_token),
+        "developer": (state.developer, state.developer_token),
+    }
+    return {"app": app} | {
+        identity: {**common, "DATABRICKS_TOKEN": token, "PGUSER": user}
+        for identity, (user, token) in people.items()
+    }
 
 
 def format_environment(environment: dict[str, str], style: str) -> str:

@@ -38,6 +38,7 @@ class FaultEffects:
         self._state, self._computes, self._gateway = state, computes, gateway
         self._faults, self._grants = faults, grants
         self._old_uid = ""
+        self._reset_privileges: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
         self._apply: dict[str, Callable[[Options], Awaitable[None]]] = {
             "suspend": self._suspend,
@@ -49,6 +50,7 @@ class FaultEffects:
             "role-missing": self._hide_role,
             "role-without-label": self._remove_label,
             "grants-revoked": self._revoke_grants,
+            "grants-reset": self._reset_grants,
         }
         self._revert: dict[str, Callable[[], Awaitable[None]]] = {
             "suspend": self._resume,
@@ -58,6 +60,7 @@ class FaultEffects:
             "role-missing": self._restore_role,
             "role-without-label": self._restore_label,
             "grants-revoked": self._restore_grants,
+            "grants-reset": self._undo_grants_reset,
         }
 
     async def switch_on(self, name: str, given: Mapping[str, object]) -> None:
@@ -185,4 +188,17 @@ class FaultEffects:
         await provision.revoke(self._admin, role, privilege)
 
     async def _restore_grants(self) -> None:
-        await provision.restore_grants(self._admin, self._state.client_id, self._grants)
+        state = self._state
+        await provision.restore_grants(
+            self._admin, state.client_id, self._grants, state.owner
+        )
+
+    async def _reset_grants(self, _: Options) -> None:
+        role = self._state.client_id
+        self._reset_privileges = await provision.reset_schema(self._admin, role)
+
+    async def _undo_grants_reset(self) -> None:
+        role, owner = self._state.client_id, self._state.owner
+        if await self._has_role(role):
+            privileges = self._reset_privileges
+            await provision.restore_schema(self._admin, role, privileges, owner)

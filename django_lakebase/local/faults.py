@@ -79,6 +79,13 @@ FAULTS = {
     "secret-revoked": Fault(
         "the API rejects the client secret and all tokens issued for it"
     ),
+    "secret-expires": Fault(
+        "the client secret expires soon, as the API lists it: days (from now)",
+        {"days": 3.0},
+    ),
+    "no-secret-access": Fault(
+        "the API responds with 403 to requests for the list of client secrets"
+    ),
     "ip-blocked": Fault(
         "the workspace blocks the client's IP address: scope=both, api or login",
         {"scope": "both"},
@@ -113,6 +120,10 @@ FAULTS = {
         "schema (all on the schema public)",
         {"privilege": "connect"},
         {"privilege": ("connect", "schema")},
+    ),
+    "grants-reset": Fault(
+        "the service principal loses its privileges on the schema public, as when the "
+        "database resource of an app is attached again"
     ),
     "too-many-connections": Fault(
         "logins are rejected at the connection limit: limit (open connections)",

@@ -193,7 +193,7 @@ def test_current_user_of_a_person_has_an_email_address(owner_client, local):
 def test_scim_id_is_the_same_in_every_process(principal_client, local, seed):
     """An emulator with ``--data`` must return the same id after a restart."""
     code = (
-        "import sys; from django_lakebase.local.api.auth import get_scim_id; "
+        "import sys; from django_lakebase.local.state.model import get_scim_id; "
         "print(get_scim_id(sys.argv[1]))"
     )
     result = subprocess.run(

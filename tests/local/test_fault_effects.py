@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -12,6 +13,7 @@ from databricks.sdk.config import Config
 from databricks.sdk.errors import PermissionDenied, TooManyRequests
 from databricks.sdk.errors.base import DatabricksError
 from psycopg import errors
+from psycopg.sql import SQL, Identifier
 
 from django_lakebase.local.faults import FAULTS
 from tests.helpers.app_servers import wait_until_disconnected
@@ -288,6 +290,72 @@ def test_role_without_label_rejects_tokens(connect, login_error, local):
     with local.fault("role-without-label"):
         assert "no role security label was configured" in login_error()
     connect().close()
+
+
+def test_role_without_label_removes_the_comment_of_an_earlier_version(
+    connect, login_error, local
+):
+    """Earlier versions stored the identity type in the comment of the role."""
+    principal = local.facts["service_principal"]
+    socket_file = Path(local.facts["postgres_socket"])
+    with psycopg.connect(
+        host=str(socket_file.parent),
+        port=socket_file.suffix[1:],
+        user="cloud_admin",
+        dbname="postgres",
+        autocommit=True,
+    ) as admin:
+        admin.execute("DELETE FROM pg_shseclabel WHERE label LIKE '%type=SERVICE%'")
+        comment = "COMMENT ON ROLE {} IS 'databricks_auth: SERVICE_PRINCIPAL'"
+        admin.execute(SQL(comment).format(Identifier(principal)))
+
+    connect().close()
+    with local.fault("role-without-label"):
+        assert "no role security label was configured" in login_error()
+    connect().close()
+
+
+SELECT_PRIVILEGES = """
+SELECT has_schema_privilege('public', 'CREATE'),
+    has_database_privilege(current_database(), 'CREATE'),
+    (SELECT count(*) FROM pg_namespace, aclexplode(nspacl)
+     WHERE nspname = 'public' AND grantee = current_user::regrole)
+"""
+
+
+def test_grants_reset_revokes_only_privileges_on_the_schema_public(connect, local):
+    with connect() as session:
+        session.execute("CREATE TABLE public.kept (a int)")
+        session.execute("CREATE SCHEMA own")
+        before = session.execute(SELECT_PRIVILEGES).fetchone()
+        with local.fault("grants-reset"):
+            during = session.execute(SELECT_PRIVILEGES).fetchone()
+            with pytest.raises(errors.InsufficientPrivilege, match="schema public"):
+                session.execute("CREATE TABLE public.x (a int)")
+            session.execute("INSERT INTO public.kept VALUES (1)")
+            session.execute("CREATE TABLE own.x (a int)")
+        after = session.execute(SELECT_PRIVILEGES).fetchone()
+        session.execute("DROP TABLE public.kept")
+        session.execute("DROP SCHEMA own CASCADE")
+
+    assert before == after == (True, True, 2)
+    assert during == (False, True, 0)
+
+
+def test_grants_reset_also_revokes_a_grant_of_the_owner(connect, local):
+    """PostgreSQL records databricks_superuser as the grantor."""
+    principal, owner = local.facts["service_principal"], local.facts["owner"]
+    with local.fault("grants-reset"):
+        with connect(user=owner) as session:
+            session.execute(f'GRANT CREATE ON SCHEMA public TO "{principal}"')
+        with connect() as session:
+            fixed = session.execute(SELECT_PRIVILEGES).fetchone()
+        local.set_fault("grants-reset")
+        with connect() as session:
+            repeated = session.execute(SELECT_PRIVILEGES).fetchone()
+
+    assert fixed == (True, True, 1)
+    assert repeated == (False, True, 0)
 
 
 def test_grants_revoked_affects_connect_or_the_schema_until_cleared(

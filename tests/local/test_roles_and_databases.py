@@ -1,8 +1,16 @@
 """Roles and databases, managed through the API and through SQL."""
 
+import json
+
+import psycopg
 import pytest
 
-from tests.local.rest_api import ApiError
+from tests.local.rest_api import ApiError, RestApi
+
+SELECT_LABEL = (
+    "SELECT provider, label FROM pg_seclabels WHERE objtype = 'role' "
+    "AND objname = quote_ident(%s)"
+)
 
 
 @pytest.fixture
@@ -58,6 +66,58 @@ def test_role_created_for_an_identity_accepts_its_tokens(create_role, connect):
     assert row == (name,)
     assert role["name"].endswith("/roles/sp-one")
     assert role["status"]["attributes"]["createdb"] is False
+
+
+@pytest.mark.parametrize("method", ["api", "sql"])
+def test_role_of_an_identity_has_the_security_label_of_the_service(
+    create_role, connect, local, method
+):
+    """The label contains the SCIM id of the identity."""
+    name, owner = local.facts["developer"], local.facts["owner"]
+    developer = RestApi(local.url, local.facts["developer_token"])
+    _, _, me = developer.send("GET", "/api/2.0/preview/scim/v2/Me")
+    with connect(user=owner) as session:
+        if method == "api":
+            create_role(postgres_role=name, identity_type="USER")
+        else:
+            session.execute("SELECT databricks_create_role(%s, 'user')", (name,))
+        created = session.execute(SELECT_LABEL, (name,)).fetchall()
+        session.execute(f'DROP ROLE "{name}"')
+        dropped = session.execute(SELECT_LABEL, (name,)).fetchall()
+
+    assert created == [("databricks_auth", f"id={json.loads(me)['id']},type=USER")]
+    assert dropped == []
+
+
+def test_role_without_an_identity_type_is_not_created(connect, local):
+    with (
+        connect(user=local.facts["owner"]) as session,
+        pytest.raises(psycopg.errors.InvalidParameterValue, match="identity type"),
+    ):
+        session.execute("SELECT databricks_create_role('typeless@x.test', NULL)")
+
+
+def test_long_name_that_postgres_shortens_gets_a_label(connect, local):
+    with connect(user=local.facts["owner"]) as session:
+        session.execute("SELECT databricks_create_role(%s, 'GROUP')", ("g" * 70,))
+        labels = session.execute(SELECT_LABEL, ("g" * 63,)).fetchall()
+        session.execute(f'DROP ROLE "{"g" * 63}"')
+
+    assert len(labels) == 1
+
+
+def test_role_created_through_the_api_gives_its_creator_no_membership(
+    create_role, connect, local
+):
+    """``databricks_create_role`` does; the service's API was seen not to."""
+    create_role(postgres_role=local.facts["developer"], identity_type="USER")
+    with connect(user=local.facts["owner"]) as session:
+        row = session.execute(
+            "SELECT count(*) FROM pg_auth_members WHERE roleid = %s::regrole",
+            (f'"{local.facts["developer"]}"',),
+        ).fetchone()
+
+    assert row == (0,)
 
 
 def test_native_role_logs_in_with_the_password_generated_by_the_api(

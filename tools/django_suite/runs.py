@@ -11,8 +11,7 @@ from typing import Any
 
 import psycopg
 
-from django_lakebase.local.client import LocalLakebase
-from django_lakebase.local.emulator import clean_environment
+from django_lakebase.local.client import LocalLakebase, clean_environment
 
 from .comparison import Outcome, UnfinishedError, read_results
 from .source import CACHE, CHECKOUT, Source

@@ -59,6 +59,8 @@ class AdminApi:
         self._gateway, self._api, self._effects = gateway, api, effects
         self._credentials = credentials
         self.facts: dict[str, Any] = {}
+        # The variables of each identity.
+        self.environments: dict[str, dict[str, str]] = {}
 
     def add_routes(self, app: web.Application) -> None:
         """Add the routes to *app*."""
@@ -71,6 +73,7 @@ class AdminApi:
         add("GET", "/_local/counters", self._list_counters)
         add("DELETE", "/_local/counters", self._reset_counters)
         add("GET", "/_local/facts", self._list_facts)
+        add("GET", "/_local/environments/{identity}", self._list_environment)
         add("POST", "/_local/credentials", self._issue_token)
 
     async def _show_page(self, _: web.Request) -> web.Response:
@@ -146,6 +149,13 @@ class AdminApi:
 
     async def _list_facts(self, _: web.Request) -> web.Response:
         return web.json_response(self.facts)
+
+    async def _list_environment(self, request: web.Request) -> web.Response:
+        identity = request.match_info["identity"]
+        if identity not in self.environments:
+            known = ", ".join(sorted(self.environments))
+            raise invalid(f'There is no identity "{identity}". Choose one of: {known}.')
+        return web.json_response(self.environments[identity])
 
     async def _issue_token(self, request: web.Request) -> web.Response:
         body = await read_json(request)

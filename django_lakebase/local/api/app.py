@@ -17,6 +17,7 @@ from django_lakebase.local.postgres.admin_connection import SqlError
 
 from . import urls
 from .auth import RequestAuthenticator
+from .client_secrets import ClientSecretHandlers
 from .credentials import CredentialHandlers
 from .errors import ApiError, invalid, no_such_api
 from .fault_responses import FaultInjector, reset
@@ -37,16 +38,18 @@ class WorkspaceApi:
         fault_injector: FaultInjector,
         resources: Resources,
         credentials: CredentialHandlers,
+        client_secrets: ClientSecretHandlers,
     ) -> None:
         self._authenticator, self._fault_injector = authenticator, fault_injector
         self._resources, self._credentials = resources, credentials
+        self._client_secrets = client_secrets
         self.requests: Counter[str] = Counter()
 
     def create_application(self) -> web.Application:
         """Create the web application with all routes but those of the admin API."""
         app = web.Application(middlewares=[self._middleware])
         self._authenticator.add_routes(app)
-        urls.add_routes(app, self._resources, self._credentials)
+        urls.add_routes(app, self._resources, self._credentials, self._client_secrets)
         return app
 
     @web.middleware

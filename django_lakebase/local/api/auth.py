@@ -7,14 +7,13 @@ Paths and bodies are those that the unmodified databricks-sdk uses to log in.
 import base64
 import binascii
 import secrets
-import zlib
 from typing import Any
 
 from aiohttp import web
 
 from django_lakebase.local import login_errors
 from django_lakebase.local.faults import FaultRegistry
-from django_lakebase.local.state.model import WorkspaceState
+from django_lakebase.local.state.model import WorkspaceState, get_scim_id
 from django_lakebase.local.tokens import Audience, Signer, TokenError
 
 from .errors import ApiError
@@ -46,10 +45,14 @@ class RequestAuthenticator:
         if scheme != "Bearer" or not token:
             text = "Credential was not sent or was of an unsupported type for this API."
             raise ApiError(401, "UNAUTHENTICATED", text)
-        encoded = token.encode(errors="replace")
-        if secrets.compare_digest(encoded, self._state.owner_token.encode()):
-            request["identity"] = self._state.owner
-            return
+        encoded, state = token.encode(errors="replace"), self._state
+        for person, own in (
+            (state.owner, state.owner_token),
+            (state.developer, state.developer_token),
+        ):
+            if secrets.compare_digest(encoded, own.encode()):
+                request["identity"] = person
+                return
         invalid_token = ApiError(401, "UNAUTHENTICATED", "Invalid access token.")
         try:
             claims = self._signer.verify(Audience.WORKSPACE, token)
@@ -139,19 +142,14 @@ class RequestAuthenticator:
             "displayName": name,
             "active": True,
             "groups": [
-                {"display": group, "value": str(number), "type": "direct"}
-                for number, group in enumerate(self._state.groups_of(name), start=1)
+                {"display": group, "value": get_scim_id(group), "type": "direct"}
+                for group in self._state.groups_of(name)
             ],
         }
         if "@" in name:
             user["emails"] = [{"type": "work", "value": name, "primary": True}]
             user["name"] = {"givenName": name.partition("@")[0], "familyName": ""}
         return web.json_response(user)
-
-
-def get_scim_id(name: str) -> str:
-    """Return the SCIM id of the identity *name*, the same in every process."""
-    return str(zlib.crc32(name.encode()))
 
 
 def _parse_basic(request: web.Request) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""The routes under ``/api/2.0/postgres/``: the handler for each method and path."""
+"""The routes under ``/api/2.0/``: the handler for each method and path."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
@@ -6,6 +6,7 @@ from typing import TypeAlias
 from aiohttp import web
 
 from .branches import BranchHandlers
+from .client_secrets import ClientSecretHandlers
 from .credentials import CredentialHandlers
 from .databases import DatabaseHandlers
 from .endpoints import EndpointHandlers
@@ -17,6 +18,7 @@ from .roles import RoleHandlers
 
 PREFIX = "/api/2.0/postgres/"
 CREDENTIALS = f"{PREFIX}credentials"
+CLIENT_SECRETS = "/api/2.0/accounts/servicePrincipals/{id}/credentials/secrets"
 PROJECT = "projects/{project_id}"
 BRANCH = f"{PROJECT}/branches/{{branch_id}}"
 ENDPOINT = f"{BRANCH}/endpoints/{{endpoint_id}}"
@@ -27,7 +29,10 @@ JsonHandler: TypeAlias = Callable[[web.Request], Awaitable[Json]]
 
 
 def add_routes(
-    app: web.Application, resources: Resources, credentials: CredentialHandlers
+    app: web.Application,
+    resources: Resources,
+    credentials: CredentialHandlers,
+    client_secrets: ClientSecretHandlers,
 ) -> None:
     """Add the routes to *app*."""
     projects, branches = ProjectHandlers(resources), BranchHandlers(resources)
@@ -44,6 +49,7 @@ def add_routes(
         raise no_such_api(request)
 
     app.router.add_post(CREDENTIALS, respond_json(credentials.create))
+    app.router.add_get(CLIENT_SECRETS, respond_json(client_secrets.list_all))
     routes: list[tuple[str, str, JsonHandler]] = [
         ("GET", "projects", projects.list_all),
         ("POST", "projects", projects.create),

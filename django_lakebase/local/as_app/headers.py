@@ -5,7 +5,7 @@ import uuid
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from django_lakebase.local.api.auth import get_scim_id
+from django_lakebase.local.state.model import get_scim_id
 
 from .users import USER_COOKIE
 

@@ -83,6 +83,16 @@ class AdminConnection:
             async with await _connect(self._server, database) as connection:
                 await connection.execute(SQL(template).format(*parts, **names))
 
+    async def fetch_in(
+        self, database: str, row_factory: AsyncRowFactory[Row], query: Composed
+    ) -> list[Row]:
+        """Return the rows of *query* in another *database*, as `fetch`."""
+        with _translate_errors():
+            async with await _connect(self._server, database) as connection:
+                cursor = connection.cursor(row_factory=row_factory)
+                await cursor.execute(query)
+                return await cursor.fetchall()
+
     async def close(self) -> None:
         """Close the connection."""
         await self._connection.close()

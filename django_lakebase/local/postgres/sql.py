@@ -2,24 +2,32 @@
 The SQL that the emulator runs over its admin connection.
 
 PostgreSQL itself stores the roles, databases, sessions and settings. A role accepts
-tokens if its comment has the prefix IDENTITY_LABEL. The service uses a security label
-instead, which needs a C library.
+tokens if it has a security label of the provider ``databricks_auth``, as it does on the
+service. The statement SECURITY LABEL requires the provider's C library, so the emulator
+writes the label to the catalog.
 """
 
 import secrets
 from dataclasses import dataclass
+from typing import LiteralString
 
 from psycopg.rows import class_row, scalar_row
 from psycopg.sql import SQL, Identifier, Literal
 
+from django_lakebase.local.state.model import get_scim_id
+
 from .admin_connection import AdminConnection
 from .server import SUPERUSER
 
-# The prefix of the comment on a role that accepts tokens. The identity type follows.
-IDENTITY_LABEL = "databricks_auth: "
+_IS_LABEL_OF_ROLE = SQL(
+    "classoid = 'pg_authid'::regclass AND provider = 'databricks_auth' AND objoid"
+)
+# In data directories of earlier versions, a comment contains the identity type.
 _IDENTITY_TYPE = SQL(
-    "coalesce(substring(shobj_description(oid, 'pg_authid') FROM {}), '')"
-).format(Literal(f"^{IDENTITY_LABEL}(.*)"))
+    "coalesce((SELECT substring(label FROM 'type=([A-Z_]+)') FROM pg_shseclabel "
+    "WHERE {is_label} = pg_authid.oid), "
+    "substring(shobj_description(oid, 'pg_authid') FROM '^databricks_auth: (.*)'), '')"
+).format(is_label=_IS_LABEL_OF_ROLE)
 _IS_USER_SESSION = SQL(
     "backend_type = 'client backend' AND usename <> {superuser}"
 ).format(superuser=Literal(SUPERUSER))
@@ -37,6 +45,28 @@ _SELECT_LOGIN_ROLE = SQL(
     "SELECT {identity_type} AS identity_type, rolpassword IS NOT NULL AS has_password "
     "FROM pg_authid WHERE rolname = %s AND rolcanlogin"
 ).format(identity_type=_IDENTITY_TYPE)
+
+# DROP OWNED revokes only what its user has granted, and the grantor of privileges on a
+# schema or database may be databricks_superuser.
+_DROP_OWNED: LiteralString = """
+REASSIGN OWNED BY {old} TO {new};
+DROP OWNED BY {old};
+DO $do$
+DECLARE item record;
+BEGIN
+    FOR item IN
+        SELECT grantor::regrole, format('SCHEMA %I', nspname) AS name
+        FROM pg_namespace, aclexplode(nspacl) WHERE grantee = {old_name}::regrole
+        UNION
+        SELECT grantor::regrole, format('DATABASE %I', datname)
+        FROM pg_database, aclexplode(datacl) WHERE grantee = {old_name}::regrole
+    LOOP
+        EXECUTE format('SET LOCAL ROLE %s', item.grantor);
+        EXECUTE format('REVOKE ALL ON %s FROM %s CASCADE', item.name, {old_name});
+    END LOOP;
+END
+$do$;
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +150,23 @@ async def set_identity_type(
     admin: AdminConnection, role: str, identity_type: str | None
 ) -> None:
     """Label *role* with *identity_type*; None removes the label."""
-    label = None if identity_type is None else f"{IDENTITY_LABEL}{identity_type}"
-    await admin.execute("COMMENT ON ROLE {} IS {}", Identifier(role), Literal(label))
+    await admin.execute(
+        "DELETE FROM pg_shseclabel WHERE {is_label} = (SELECT oid FROM pg_authid "
+        "WHERE rolname = {role}); "
+        "DELETE FROM pg_shdescription WHERE classoid = 'pg_authid'::regclass "
+        "AND objoid = (SELECT oid FROM pg_authid WHERE rolname = {role}) "
+        "AND starts_with(description, 'databricks_auth: ')",
+        is_label=_IS_LABEL_OF_ROLE,
+        role=Literal(role),
+    )
+    if identity_type is not None:
+        await admin.execute(
+            "INSERT INTO pg_shseclabel (objoid, classoid, provider, label) "
+            "SELECT oid, 'pg_authid'::regclass, 'databricks_auth', {label} "
+            "FROM pg_authid WHERE rolname = {role}",
+            label=Literal(f"id={get_scim_id(role)},type={identity_type}"),
+            role=Literal(role),
+        )
 
 
 async def create_role(
@@ -176,16 +221,20 @@ async def drop_role(admin: AdminConnection, role: str, new_owner: str) -> None:
     """
     old, new = Identifier(role), Identifier(new_owner)
     if new_owner:
-        statements = "REASSIGN OWNED BY {old} TO {new}; DROP OWNED BY {old}"
+        names = {"old": old, "new": new, "old_name": Literal(old.as_string(None))}
         for database in await fetch_databases(admin):
-            await admin.execute_in(database.name, statements, old=old, new=new)
+            await admin.execute_in(database.name, _DROP_OWNED, **names)
     await admin.execute("DROP ROLE {}", old)
 
 
 async def create_database(admin: AdminConnection, name: str, owner: str) -> None:
-    """Create a database."""
+    """Create a database, on which databricks_superuser has all privileges."""
     statement = "CREATE DATABASE {} OWNER {}"
     await admin.execute(statement, Identifier(name), Identifier(owner))
+    await admin.execute(
+        "GRANT ALL ON DATABASE {} TO databricks_superuser WITH GRANT OPTION",
+        Identifier(name),
+    )
 
 
 async def alter_database(

@@ -6,6 +6,7 @@ keeps them from run to run. Roles and databases are read from PostgreSQL; the st
 only their ids.
 """
 
+import hashlib
 import secrets
 import time
 import uuid
@@ -25,13 +26,30 @@ RETENTION = 604800.0
 PURGE_AFTER = 604800.0
 # Suffixes of an endpoint's uid in a host name, longest first.
 SUFFIXES = ("-ro-pooler", "-pooler", "-ro", "")
-# The group whose members are the owner and the service principal.
+# The group whose members are the owner, the developer and the service principal.
 GROUP = "local-developers"
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "flint", "grove", "heron")
 
 
 def _random_name() -> str:
     return f"{secrets.choice(WORDS)}-{secrets.choice(WORDS)}-{secrets.token_hex(4)}"
+
+
+def _random_email(name: str) -> str:
+    return f"{name}-{secrets.token_hex(3)}@lakebase.test"
+
+
+def _random_access_token() -> str:
+    return f"dapi{secrets.token_hex(16)}"
+
+
+def get_scim_id(name: str) -> str:
+    """
+    Return the SCIM id of the identity or group *name*, the same in every process.
+
+    ``databricks_create_role`` computes the same number with SQL.
+    """
+    return str(int(hashlib.sha256(name.encode()).hexdigest()[:12], 16))
 
 
 @dataclass(kw_only=True)
@@ -202,16 +220,17 @@ class WorkspaceState:
     """The state of the workspace; its repr shows no secrets."""
 
     workspace_id: str = field(default_factory=lambda: str(secrets.randbelow(10**16)))
-    owner: str = field(
-        default_factory=lambda: f"owner-{secrets.token_hex(3)}@lakebase.test"
-    )
-    owner_token: str = field(
-        default_factory=lambda: f"dapi{secrets.token_hex(16)}", repr=False
-    )
+    owner: str = field(default_factory=lambda: _random_email("owner"))
+    owner_token: str = field(default_factory=_random_access_token, repr=False)
+    # A person who has no role in PostgreSQL until one is created.
+    developer: str = field(default_factory=lambda: _random_email("developer"))
+    developer_token: str = field(default_factory=_random_access_token, repr=False)
     client_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     client_secret: str = field(
         default_factory=lambda: f"dose{secrets.token_hex(16)}", repr=False
     )
+    client_secret_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    client_secret_created_at: float = field(default_factory=time.time)
     native_user: str = "native_user"
     native_password: str = field(
         default_factory=lambda: secrets.token_urlsafe(18), repr=False
@@ -226,7 +245,8 @@ class WorkspaceState:
 
     def groups_of(self, identity: str) -> list[str]:
         """Return the names of the groups that *identity* is a member of."""
-        return [GROUP] if identity in (self.owner, self.client_id) else []
+        members = (self.owner, self.developer, self.client_id)
+        return [GROUP] if identity in members else []
 
     def add_default_project(self, pg_version: int, suspend_after: float) -> Project:
         """Add the first project."""

@@ -22,7 +22,8 @@ from django.core.management.base import SystemCheckError
 from django.db import connections
 
 from django_lakebase.config import libpq
-from django_lakebase.diagnosis.steps import Diagnosis, Status
+from django_lakebase.diagnosis.step import Status
+from django_lakebase.diagnosis.steps import Diagnosis
 from django_lakebase.exceptions import LakebaseError, SettingsError
 from django_lakebase.local.gateway import wire
 from tests.helpers.queries import fetch_value
