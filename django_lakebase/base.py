@@ -13,7 +13,7 @@ from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql.base import (
     DatabaseWrapper as PostgreSQLDatabaseWrapper,
 )
-from psycopg import DataError, OperationalError, ProgrammingError, sql
+from psycopg import DataError, OperationalError, ProgrammingError, errors, sql
 
 from . import events, process
 from .auth.registry import endpoint_of
@@ -34,7 +34,7 @@ from .connect.liveness import (
 )
 from .connect.params import Params, lazy_params, startup_timezone
 from .creation import DatabaseCreation
-from .exceptions import SettingsError
+from .exceptions import ExplainedError, SettingsError
 from .failures.classify import failures_by_id
 from .failures.render import build_error
 from .schema import (
@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 else:
     # A mixin: django_lakebase.postgis combines it with another backend.
     Base = object
+
+# The version of PostgreSQL from which memberships have the options INHERIT and SET.
+MEMBERSHIP_OPTIONS_VERSION = 160000
 
 # A forked child must not use the connections of these wrappers, because two processes
 # on one socket read each other's responses, and must not close them, because that would
@@ -293,10 +296,27 @@ class LakebaseMixin(Base):
             with connection.cursor() as cursor:
                 cursor.execute(sql.SQL("SET ROLE {}").format(sql.Literal(role)))
         except (DataError, ProgrammingError) as exc:
-            raise connect_error(
-                self.get_target(), exc, failures_by_id()["setup-failed"], seen=exc
-            ) from exc
+            raise self._role_error(connection, role, exc) from exc
         return True
+
+    def _role_error(
+        self, connection: Connection, role: str, exc: Exception
+    ) -> ExplainedError:
+        failure = "setup-failed"
+        if isinstance(exc, errors.InvalidParameterValue):
+            failure = "assume-role-missing"
+        elif isinstance(exc, errors.InsufficientPrivilege):
+            failure = "assume-role-denied"
+        has_options = connection.info.server_version >= MEMBERSHIP_OPTIONS_VERSION
+        return connect_error(
+            self.get_target(),
+            exc,
+            failures_by_id()[failure],
+            seen=exc,
+            name=role,
+            user=connection.info.user,
+            membership_options=" WITH INHERIT TRUE, SET TRUE" if has_options else "",
+        )
 
 
 class DatabaseWrapper(LakebaseMixin, PostgreSQLDatabaseWrapper):

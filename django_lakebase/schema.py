@@ -85,12 +85,14 @@ def _may_use_schema(connection: "LakebaseMixin") -> bool | None:
 def _execute_create(connection: "LakebaseMixin") -> None:
     name = sql.Identifier(connection.get_target().schema)
     statement = sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name)
-    with _transaction(connection), connection.cursor() as cursor:
+    with open_transaction(connection), connection.cursor() as cursor:
         cursor.execute(statement)
 
 
 @contextlib.contextmanager
-def _transaction(connection: "LakebaseMixin") -> Iterator[None]:
+def open_transaction(
+    connection: "LakebaseMixin", *, force_rollback: bool = False
+) -> Iterator[None]:
     """Run the block in a transaction, or a savepoint of the current one."""
     # Django's atomic() looks the connection up by its alias, and may get another one.
     # As in atomic(), autocommit is off: otherwise the session would count as one whose
@@ -98,7 +100,7 @@ def _transaction(connection: "LakebaseMixin") -> Iterator[None]:
     connection.ensure_connection()
     autocommit, connection.autocommit = connection.autocommit, False
     try:
-        with connection.connection.transaction():
+        with connection.connection.transaction(force_rollback=force_rollback):
             yield
     finally:
         connection.autocommit = autocommit
@@ -116,7 +118,7 @@ def _error(connection: "LakebaseMixin", cause: Exception) -> ExplainedError:
 @contextlib.contextmanager
 def public_first(connection: "LakebaseMixin") -> Iterator[None]:
     """Create extensions in ``public`` until the block ends."""
-    with _transaction(connection), connection.cursor() as cursor:
+    with open_transaction(connection), connection.cursor() as cursor:
         cursor.execute(
             "SELECT current_setting('search_path'), "
             "set_config('search_path', 'public', true)"

@@ -1,5 +1,6 @@
 """Rendering of failures: a row of the table and the facts of an occurrence, as text."""
 
+import re
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -9,6 +10,14 @@ from .classify import scrub
 from .failure import Failure
 
 E = TypeVar("E", bound=ExplainedError)
+
+# Options of lakebase_role for the identity that a role is for.
+OPTIONS = {
+    "USER": "--user",
+    "GROUP": "--group",
+    "SERVICE_PRINCIPAL": "--service-principal",
+}
+APPLICATION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class _Facts(dict[str, object]):
@@ -26,7 +35,11 @@ def summary_and_hint(failure: Failure, facts: Mapping[str, object]) -> tuple[str
     # The names again, escaped for a double-quoted SQL identifier.
     for name in ("user", "database", "name", "template"):
         known[f"{name}_ident"] = str(known[name]).replace('"', '""')
+    known.setdefault("membership_options", "")
     known.setdefault("user_type", "USER" if "@" in user else "SERVICE_PRINCIPAL")
+    known["user_option"] = OPTIONS[str(known["user_type"])]
+    if known["user_type"] == "SERVICE_PRINCIPAL" and not APPLICATION_ID.fullmatch(user):
+        known["user_option"] = OPTIONS["GROUP"]
     return failure.summary.format_map(known), failure.hint.format_map(known)
 
 

@@ -46,7 +46,8 @@ SERVER_FAILURES = (
         native=False,
         summary='the Postgres role "{user}" does not exist on {endpoint}.',
         hint=(
-            "As the owner of the project, in the branch of the endpoint, run: "
+            "As the owner of the project, run manage.py lakebase_role create"
+            ' {user_option} "{user}". Or, in the branch of the endpoint, run: '
             + CREATE_ROLE
             + THEN_GRANT
         ),
@@ -309,12 +310,34 @@ SERVER_FAILURES = (
         ),
     ),
     _row(
+        id="assume-role-missing",
+        summary=(
+            'the role "{name}" (OPTIONS["assume_role"]) does not exist, so the new'
+            " connection cannot switch to it."
+        ),
+        hint=(
+            'Correct OPTIONS["assume_role"]. Or, to create a role that owns the'
+            " tables, have the owner of the database run manage.py lakebase_role create"
+            ' {user_option} "{user}" --owner-role "{name}", or this SQL: CREATE ROLE'
+            ' "{name_ident}" NOLOGIN; GRANT "{name_ident}" TO "{user_ident}"; Then'
+            " lakebase_check --deploy says which privileges it needs."
+        ),
+    ),
+    _row(
+        id="assume-role-denied",
+        summary=(
+            '"{user}" may not switch to the role "{name}" (OPTIONS["assume_role"]),'
+            " because it is not a member of it."
+        ),
+        hint=(
+            'As the role that created "{name}", or one that has it WITH ADMIN OPTION,'
+            ' run: GRANT "{name_ident}" TO "{user_ident}"{membership_options};'
+        ),
+    ),
+    _row(
         id="setup-failed",
         summary="the login succeeded, but the new connection could not be set up.",
-        hint=(
-            'Check TIME_ZONE and OPTIONS["assume_role"]: the role must exist, and'
-            ' "{user}" must be a member of it.'
-        ),
+        hint='Check TIME_ZONE and OPTIONS["assume_role"].',
     ),
     _row(
         id="endpoint-unavailable",
@@ -416,6 +439,32 @@ SERVER_FAILURES = (
             " (LAKEBASE_SCHEMA) to auto: the app then has its own schema, which"
             " migrate creates. Otherwise, as the owner of the schema, run: GRANT"
             ' USAGE, CREATE ON SCHEMA "{name_ident}" TO "{user_ident}";'
+        ),
+    ),
+    _row(
+        id="owner-required",
+        pattern=r"must be owner of (?P<kind>[a-z ]+?) (?P<name>\S+)$",
+        summary=(
+            'a migration changes the {kind} "{name}", but another role than "{user}"'
+            " owns it."
+        ),
+        hint=(
+            "Run manage.py lakebase_check --deploy, which names the owner and prints"
+            " the SQL that changes it. So that several roles can migrate, run manage.py"
+            " lakebase_role create with --owner-role, as the owner of the database."
+        ),
+    ),
+    _row(
+        id="privilege-denied",
+        pattern=r"permission denied for (?P<kind>table|view|sequence) (?P<name>\S+)$",
+        summary=(
+            '"{user}" is not allowed to use the {kind} "{name}" of another role, as a'
+            " migration requires."
+        ),
+        hint=(
+            "Run manage.py lakebase_check --deploy, which prints the grants that are"
+            ' missing, or run manage.py lakebase_role create for "{user}", as the owner'
+            " of the database."
         ),
     ),
 )

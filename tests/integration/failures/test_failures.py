@@ -161,7 +161,7 @@ def test_invalid_assume_role_error_names_alias_and_setting(new_wrapper, local):
 
     error = failure_of(wrapper)
 
-    assert error.failure_id == "setup-failed"
+    assert error.failure_id == "assume-role-missing"
     assert 'OPTIONS["assume_role"]' in str(error)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
-from django_lakebase.diagnosis.steps import Diagnosis, Status
+from django_lakebase.diagnosis.step import Status
+from django_lakebase.diagnosis.steps import Diagnosis
 from django_lakebase.exceptions import LakebaseError
 from django_lakebase.local.client import LocalLakebase
 from tests.helpers.credential_cache import forget_credentials
@@ -59,7 +60,13 @@ def replace_role(broken, error):
     """Replace the role as the error says, and drop the old one."""
     role = broken.facts["service_principal"]
     run_statements(broken, re.findall(r"run: (ALTER ROLE .*;)", str(error)))
-    run_as_owner(broken, f'DROP OWNED BY "{role} old"; DROP ROLE "{role} old"')
+    old = f'"{role} old"'
+    # REVOKE and DROP OWNED revoke what one of several grantors has granted.
+    revoke = "".join(
+        f"SET ROLE {grantor}; REVOKE ALL ON SCHEMA public FROM {old}; RESET ROLE;"
+        for grantor in ("databricks_superuser", "pg_database_owner")
+    )
+    run_as_owner(broken, f"DROP OWNED BY {old}; {revoke} DROP ROLE {old}")
 
 
 def run_statements(broken, found):

@@ -20,7 +20,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
 
 from django_lakebase.config import libpq
-from django_lakebase.diagnosis.steps import Diagnosis, Status
+from django_lakebase.diagnosis.step import Status
+from django_lakebase.diagnosis.steps import Diagnosis
 from django_lakebase.exceptions import ExplainedError, SettingsError
 from django_lakebase.failures.catalog import FAILURES
 from django_lakebase.failures.classify import failures_by_id
@@ -511,7 +512,7 @@ CASES = [
         followed={'OPTIONS["no_such_key"]': REMOVED},
     ),
     Case(
-        id="setup-failed",
+        id="assume-role-missing",
         settings={"OPTIONS": {"assume_role": "nobody-has-it"}},
         followed={'OPTIONS["assume_role"]': "{service_principal}"},
     ),
@@ -538,11 +539,15 @@ ELSEWHERE = {
     "endpoint-search-timeout": "test_search_that_exceeds_the_budget_goes_on",
     "schema-denied": "test_lakebase_migrate.py",
     "schema-missing": "test_schema.py",
+    "assume-role-denied": "test_roles.py",
+    "owner-required": "test_roles.py",
+    "privilege-denied": "test_roles.py",
 }
 
 # Hints that no test can follow here, and why.
 CANNOT = {
     "channel-binding": "libpq-variable rejects the same setting before a login",
+    "setup-failed": "each known cause has another row",
     "pool-package-missing": "it installs a package",
     "session-lost": "test_lost_sessions.py closes the connection and goes on",
     "sdk-missing": "it installs a package",
