@@ -102,7 +102,7 @@ class Access:
         # False as soon as one of the aliases that share this object has opted out.
         self.refresh_before_fork = True
         self.host = CachedValue(lambda: workspace.host(endpoint), prepare)
-        self.user = CachedValue(workspace.identity, partial(prepare, identity=True))
+        self.user = CachedValue(workspace.identity, partial(prepare, "iam"))
 
     def explain_timeout(self, error: CallError, **facts: object) -> CallError:
         """Return the error to report if *error* is a timeout during the search."""

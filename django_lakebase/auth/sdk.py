@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.config import Config
     from databricks.sdk.service.iam import CurrentUserAPI
+    from databricks.sdk.service.oauth2 import ServicePrincipalSecretsProxyAPI
+    from databricks.sdk.service.postgres import Role
 
 logger = logging.getLogger("django_lakebase")
 
@@ -68,13 +70,14 @@ IMPORT_ATTEMPTS = 5
 IMPORT_PAUSE = 0.05
 
 
-def import_sdk(login: Login | None = None, *, identity: bool = False) -> None:
+def import_sdk(login: Login | None = None, *services: str) -> None:
     """
     Import what requests for *login* use of the SDK; raises ImportError.
 
-    With *identity*, also what `Client.current_user` uses.
+    *services* are modules that they use besides ``postgres``, such as ``iam``.
     """
-    modules = ["core", "service.postgres", *(["service.iam"] if identity else [])]
+    names = ("postgres", *services)
+    modules = ["core", *(f"service.{name}" for name in names)]
     with process.import_lock:
         if (login is not None and login.path) or not _import_lazily(modules):
             _import_whole()
@@ -194,6 +197,15 @@ class Client:
             return _whole_client(self.config, exc).current_user
         return CurrentUserAPI(self._api_client)
 
+    @property
+    def service_principal_secrets_proxy(self) -> "ServicePrincipalSecretsProxyAPI":
+        """The API that lists the client secrets of a service principal."""
+        try:
+            from databricks.sdk.service.oauth2 import ServicePrincipalSecretsProxyAPI
+        except ImportError as exc:
+            return _whole_client(self.config, exc).service_principal_secrets_proxy
+        return ServicePrincipalSecretsProxyAPI(self._api_client)
+
 
 def new_client(login: Login) -> "Client | WorkspaceClient":
     """Return a client for *login*; raises the SDK's errors or KnownFailure."""
@@ -252,6 +264,14 @@ def _check_reachable(config: "Config", *, check_status: bool = False) -> None:
     answer = requests.get(address, timeout=CALL_TIMEOUT)
     if check_status and not answer.ok:
         raise requests.HTTPError(f"{answer.status_code}: {answer.text[:300]}")
+
+
+def role_spec(name: str, identity_type: str) -> "Role":
+    """Return the request for a Postgres role that accepts tokens."""
+    from databricks.sdk.service.postgres import Role, RoleIdentityType, RoleRoleSpec
+
+    kind = RoleIdentityType(identity_type)
+    return Role(spec=RoleRoleSpec(identity_type=kind, postgres_role=name))
 
 
 def explain_login(config: "Config", exc: BaseException) -> KnownFailure | None:

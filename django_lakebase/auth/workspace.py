@@ -7,7 +7,7 @@ per login, so that it logs in only once.
 
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -17,7 +17,7 @@ from django_lakebase.failures.classify import KnownFailure, classify
 from django_lakebase.failures.failure import Source
 
 from .credentials import Credential, utc_now
-from .sdk import explain_login, import_sdk, new_client
+from .sdk import explain_login, import_sdk, new_client, role_spec
 from .singleflight import SingleFlight
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ HOST_FIELDS = (
 # Failures to list the children of a resource that was deleted, or that the identity may
 # not see.
 UNSEEN_FAILURES = ("permission-missing", "endpoint-not-found")
+# What the SDK calls a login with a client secret of the workspace.
+CLIENT_SECRET_LOGIN = "oauth-m2m"  # noqa: S105 - no secret.
+ACTIVE = "ACTIVE"
 # The most endpoints that an error lists.
 LISTED = 10
 
@@ -120,7 +123,7 @@ class Workspace:
                 raise KnownFailure("identity-unknown")
             return identity
 
-        return self._request(identify, timeout, identity=True)
+        return self._request(identify, timeout, "iam")
 
     def groups(self, *, timeout: float | None = None) -> frozenset[str]:
         """
@@ -133,7 +136,35 @@ class Workspace:
             groups = client.current_user.me().groups or ()
             return frozenset(group.display for group in groups if group.display)
 
-        return self._request(list_groups, timeout, identity=True)
+        return self._request(list_groups, timeout, "iam")
+
+    def secrets_expire_at(
+        self, *, timeout: float | None = None
+    ) -> tuple[datetime, ...] | None:
+        """
+        Return when the active client secrets of the identity expire (aware, UTC).
+
+        Leaves out secrets that do not expire. The workspace does not tell which of them
+        is the login's. Returns None for a login without a client secret, and if the
+        workspace lists none that works.
+        """
+
+        def list_secrets(client: "AnyClient") -> tuple[datetime, ...] | None:
+            client.config.authenticate()
+            if client.config.auth_type != CLIENT_SECRET_LOGIN:
+                return None
+            identity = client.current_user.me().id or ""
+            secrets = client.service_principal_secrets_proxy.list(identity)
+            active = [
+                secret.expire_time
+                for secret in secrets
+                if secret.status in (None, ACTIVE)
+            ]
+            times = [datetime.fromisoformat(text) for text in active if text]
+            valid = sorted(time for time in times if time > utc_now())
+            return tuple(valid) if valid or len(times) < len(active) else None
+
+        return self._request(list_secrets, timeout, "iam", "oauth2")
 
     def endpoint(self, name: str, *, timeout: float | None = None) -> EndpointInfo:
         """Return what the workspace reports about the endpoint *name*."""
@@ -142,6 +173,27 @@ class Workspace:
             return _describe(name, client.postgres.get_endpoint(name))
 
         return self._request(describe, timeout)
+
+    def create_role(
+        self,
+        branch: str,
+        role: str,
+        identity_type: str,
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """
+        Create a Postgres role that accepts the tokens of an identity.
+
+        *identity_type* is USER, SERVICE_PRINCIPAL or GROUP. Returns when the role
+        exists.
+        """
+
+        def create(client: "AnyClient") -> None:
+            spec = role_spec(role, identity_type)
+            client.postgres.create_role(parent=branch, role=spec).wait()
+
+        self._request(create, timeout)
 
     def find_endpoint(self, host: str) -> str:
         """
@@ -178,17 +230,17 @@ class Workspace:
         self,
         send: Callable[["AnyClient"], T],
         timeout: float | None = None,
-        *,
-        identity: bool = False,
+        *services: str,
     ) -> T:
         """
         Return the result of *send*; retry once if the workspace rejects the login.
 
+        *services* are the modules of the SDK that *send* uses besides ``postgres``.
         The retry uses a new client, because the SDK keeps its login token until the
         token expires, even if the workspace has rejected it.
         """
         if timeout is not None:
-            prepare = partial(import_sdk, self._login, identity=identity)
+            prepare = partial(import_sdk, self._login, *services)
             flight = SingleFlight(lambda: self._request(send), prepare=prepare)
             return flight.wait(timeout)
         client = self._client()

@@ -7,7 +7,7 @@ import sys
 import traceback
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
@@ -228,6 +228,35 @@ def test_lakebase_check_prints_no_secret(local, capsys, django_db_blocker):
     shown = capsys.readouterr()
     secrets = [local.env["DATABRICKS_CLIENT_SECRET"], local.facts["owner_token"]]
     assert_none(secrets, shown.out + shown.err)
+
+
+def test_deployment_commands_show_no_secret(
+    local, all_records, capsys, django_db_blocker
+):
+    """Neither in their output nor in any log, also if the workspace fails."""
+    role = ("--service-principal", "11111111-2222-4333-8444-555555555555")
+    commands = (
+        ("lakebase_check", "--deploy", "--format", "json"),
+        ("lakebase_role", "create", *role, "--dry-run"),
+        ("lakebase_role", "create", *role, "--via", "api", "--dry-run"),
+        ("lakebase_role", "sql", *role),
+        ("lakebase_role", "show", "--format", "json"),
+    )
+    errors = []
+    with django_db_blocker.unblock():
+        for fault in ("no-secret-access", "secret-revoked", "reject-logins"):
+            forget_credentials()
+            with local.fault(fault):
+                for command in commands:
+                    try:
+                        call_command(*command, "--database", "default")
+                    except (CommandError, SystemExit) as exc:
+                        errors.append("".join(traceback.format_exception(exc)))
+
+    shown = capsys.readouterr()
+    assert "privileges" in shown.out
+    secrets = [local.env["DATABRICKS_CLIENT_SECRET"], local.facts["owner_token"]]
+    assert_none(secrets, "".join((shown.out, shown.err, *errors, *all_records)))
 
 
 def test_psql_gets_the_token_only_in_its_environment(new_wrapper, local):

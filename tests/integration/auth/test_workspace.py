@@ -41,14 +41,29 @@ def test_groups_of_the_identity_are_fetched(local, new_wrapper):
     assert Workspace(login).groups(timeout=60) == {GROUP}
 
 
-def test_new_process_loads_only_the_services_that_it_uses(local):
-    """Until its first query."""
+LIST_SECRETS = (
+    "from django_lakebase.auth.registry import access_to\n"
+    "workspace = access_to(connection.get_target()).workspace\n"
+    "assert len(workspace.secrets_expire_at(timeout=60)) == 1\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("use", "services"),
+    [
+        ("connection.cursor().execute('SELECT 1')\n", set()),
+        (LIST_SECRETS, {"iam", "oauth2"}),
+    ],
+    ids=["query", "client-secrets"],
+)
+def test_new_process_loads_only_the_services_that_it_uses(local, use, services):
+    """Other code may use all services."""
     code = (
         "import sys\n"
         "from django.conf import settings\n"
         "settings.configure(DATABASES={'default': {'ENGINE': 'django_lakebase'}})\n"
         "from django.db import connection\n"
-        "connection.cursor().execute('SELECT 1')\n"
+        f"{use}"
         "start = 'databricks.sdk.service.'\n"
         "print(*(m.removeprefix(start) for m in sys.modules if m.startswith(start)))\n"
         "from databricks.sdk import WorkspaceClient\n"
@@ -64,5 +79,5 @@ def test_new_process_loads_only_the_services_that_it_uses(local):
 
     loaded, name = run.stdout.splitlines()
     # The module `azure` of the SDK imports `provisioning`.
-    assert set(loaded.split()) == {"_internal", "postgres", "provisioning"}
+    assert set(loaded.split()) == {"_internal", "postgres", "provisioning"} | services
     assert name == "WorkspaceClient"

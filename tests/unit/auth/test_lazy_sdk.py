@@ -345,7 +345,7 @@ def is_waiting(thread):  # The other thread must not wait, so only a failure tak
     return time.monotonic() > end
 end = time.monotonic() + 5
 def use():
-    import_sdk(identity=True)
+    import_sdk(None, "iam")
     print("imported")
 other = in_thread(use)
 from databricks.sdk import WorkspaceClient
@@ -408,7 +408,7 @@ from django_lakebase.config.target import Login
     ("call", "modules"),
     [
         ("import_sdk()", {"postgres"}),
-        ("import_sdk(Login('', ''), identity=True)", {"postgres", "iam"}),
+        ("import_sdk(Login('', ''), 'iam')", {"postgres", "iam"}),
         ("import_sdk(Login('', '', path='shop.client'))", set(SERVICES) - {"iam"}),
         ("import databricks.sdk; import_sdk()", set(SERVICES) - {"iam"}),
     ],
