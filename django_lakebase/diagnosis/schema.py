@@ -2,7 +2,15 @@
 
 from typing import NamedTuple
 
-from psycopg.sql import Identifier
+from django_lakebase.roles.statements import (
+    SEQUENCE_PRIVILEGES,
+    TABLE_PRIVILEGES,
+    all_relations_of,
+    grant_database,
+    grant_relations,
+    grant_schema,
+    quoted,
+)
 
 # One row, with the fields of SchemaFacts. The project's schema may be an empty string.
 QUERY = """
@@ -48,11 +56,11 @@ def describe_schema(facts: SchemaFacts, setting: str) -> tuple[str, str]:
     found, hint = _describe_privileges(facts, setting)
     others = facts.migrated
     if facts.schema is not None and others and facts.schema not in others:
-        named = ", ".join(map(_quoted, others))
+        named = ", ".join(map(quoted, others))
         verb = "does" if len(others) == 1 else "do"
         found = f'where "{facts.schema}" contains no Django tables, but {named} {verb}'
         outcome = f"fail. {hint}" if hint else "create new, empty tables."
-        other = _quoted(others[0])
+        other = quoted(others[0])
         hint = (
             f"migrate would {outcome} To use the tables in {other} instead, set "
             f'OPTIONS["schema"] (LAKEBASE_SCHEMA) to {other}, and run as its owner: '
@@ -77,9 +85,8 @@ def _describe_privileges(facts: SchemaFacts, setting: str) -> tuple[str, str]:
         found = f'where migrate will create the schema "{schema}"'
     elif not facts.exists:
         found = f'where this role may not create the schema "{schema}"'
-        hint = (
-            "As the owner of the database, run: GRANT CREATE ON DATABASE "
-            f"{_quoted(database)} TO {_quoted(role)};"
+        hint = "As the owner of the database, run: " + grant_database(
+            ["CREATE"], database, role
         )
     elif facts.may_create_tables:
         found = f'can create tables in the schema "{schema}"'
@@ -95,17 +102,14 @@ def _describe_privileges(facts: SchemaFacts, setting: str) -> tuple[str, str]:
 
 
 def _grant_schema(schema: str, role: str) -> str:
-    return f"GRANT USAGE, CREATE ON SCHEMA {_quoted(schema)} TO {_quoted(role)};"
+    return grant_schema(("USAGE", "CREATE"), schema, role)
 
 
 def _grant_tables(schema: str, role: str) -> str:
-    objects = f"IN SCHEMA {_quoted(schema)} TO {_quoted(role)};"
+    tables = all_relations_of("TABLE", schema)
+    sequences = all_relations_of("SEQUENCE", schema)
     return (
         f"{_grant_schema(schema, role)} "
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES {objects} "
-        f"GRANT USAGE, SELECT ON ALL SEQUENCES {objects}"
+        f"{grant_relations(TABLE_PRIVILEGES, tables, role)} "
+        f"{grant_relations(SEQUENCE_PRIVILEGES, sequences, role)}"
     )
-
-
-def _quoted(name: str) -> str:
-    return Identifier(name).as_string(None)

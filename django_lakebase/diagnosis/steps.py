@@ -5,11 +5,13 @@ Each step verifies one thing and relies on the steps before it. The steps follow
 order in which a connection is opened. After a failed step, the others are skipped.
 """
 
+import contextlib
 import os
+import socket
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Collection, Generator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, LiteralString, TypeAlias, TypeVar
 
@@ -24,7 +26,6 @@ from django_lakebase.auth.strategies import auth_for
 from django_lakebase.base import LakebaseMixin
 from django_lakebase.config import libpq
 from django_lakebase.config.target import Target, endpoint_option
-from django_lakebase.connect.connector import Connector
 from django_lakebase.connect.errors import call_workspace, connect_error, facts_of
 from django_lakebase.connect.liveness import Connection, lifetime_of
 from django_lakebase.connect.params import Params, get_host, get_user
@@ -34,7 +35,10 @@ from django_lakebase.failures.classify import failures_by_id, scrub
 from django_lakebase.failures.failure import Action
 from django_lakebase.failures.render import summary_and_hint
 
+from .deploy import DEPLOY_STEPS
 from .schema import QUERY, SchemaFacts, describe_schema
+from .session import Session, open_connection
+from .step import Finding, Outcome, Status, Step
 from .tls import Handshake, check_handshake, perform_handshake
 
 # The steps that a login with a password does not need.
@@ -43,32 +47,8 @@ TOKEN_STEPS = ("sdk-login", "identity", "endpoint", "credential", "rotation")
 SEARCH_TIMEOUT = 60.0
 
 T = TypeVar("T")
+StepResult: TypeAlias = Outcome | str | None
 Query: TypeAlias = LiteralString | sql.Composed
-
-
-class Status(StrEnum):
-    """How a step ended."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-    SKIPPED = "skipped"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """
-    The result of one step, which took *seconds*.
-
-    *is_transient* means that the step may succeed later without a change.
-    """
-
-    id: str
-    status: Status
-    detail: str
-    hint: str = ""
-    seconds: float = 0.0
-    is_transient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +60,40 @@ class _StepWarning(Exception):  # noqa: N818 - ends a step, not the diagnosis.
 
 
 class Diagnosis:
-    """Verifies step by step that *wrapper*, a Django connection, can connect."""
+    """
+    Verifies step by step that *wrapper*, a Django connection, can connect.
 
-    def __init__(self, wrapper: LakebaseMixin) -> None:
+    With *deploy*, also verifies that its role can run the project and its migrations.
+    Runs the steps in *only*, or all of them. Connecting and each request to the
+    workspace may take *timeout* seconds; by default, what the settings allow.
+    """
+
+    def __init__(
+        self,
+        wrapper: LakebaseMixin,
+        *,
+        deploy: bool = False,
+        only: Collection[str] = (),
+        timeout: float | None = None,
+    ) -> None:
         self._wrapper = wrapper
+        self._deploy = deploy
+        self._only = only
+        self._timeout = timeout
         self._target: Target
         self._access: Access
         self._identity = ""
         self._groups: frozenset[str] = frozenset()
         self._connection: Connection | None = None
         self._credential: Credential | None = None
+        # A duplicate of the socket of the connection, for `cancel`.
+        self._socket: socket.socket | None = None
+        self._socket_lock = threading.Lock()
+        self.is_cancelled = False
 
-    def run(self) -> Iterator[Step]:
+    def run(self) -> Generator[Step, None, None]:
         """Yield the result of each step as soon as it ends."""
-        has_failed = False
+        has_failed, was_open = False, self._wrapper.connection is not None
         try:
             for name, function in self._steps():
                 if has_failed:
@@ -101,21 +101,42 @@ class Diagnosis:
                     yield Step(id=name, status=Status.SKIPPED, detail=detail)
                     continue
                 step = self._run_step(name, function)
-                has_failed = step.status is Status.FAIL
+                # The deployment steps do not rely on each other.
+                has_failed = step.status is Status.FAIL and (
+                    name not in DEPLOY_STEPS or self._has_lost_connection()
+                )
                 yield step
         finally:
+            with self._socket_lock:
+                if self._socket is not None:
+                    self._socket.close()
             if self._connection is not None:
                 self._connection.close()
+            if not was_open:
+                self._wrapper.close()
 
-    def _steps(self) -> tuple[tuple[str, Callable[[], str | None]], ...]:
+    def cancel(self) -> None:
+        """
+        End the session, now or as soon as it is open; for use in another thread.
+
+        Psycopg sets no time limit on queries, so if the server no longer responds, the
+        thread would never end.
+        """
+        with self._socket_lock:
+            self.is_cancelled = True
+            if self._socket is not None:
+                with contextlib.suppress(OSError):  # It may have been closed already.
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _steps(self) -> list[tuple[str, Callable[[], StepResult]]]:
         """
         Return the id and the function of each step.
 
-        A function returns the detail, or None if the step does not apply. It raises
-        `_StepWarning` or `ExplainedError`. The steps in `TOKEN_STEPS` are skipped if
-        the login has a password.
+        A function returns the detail, an Outcome, or None if the step does not apply.
+        It raises `_StepWarning` or `ExplainedError`. The steps in `TOKEN_STEPS` are
+        skipped if the login has a password.
         """
-        return (
+        steps: list[tuple[str, Callable[[], StepResult]]] = [
             ("settings", self._settings),
             ("sdk-login", self._sdk_login),
             ("identity", self._fetch_identity),
@@ -126,19 +147,40 @@ class Diagnosis:
             ("role", self._role),
             ("database", self._database),
             ("rotation", self._rotation),
-        )
+        ]
+        if self._deploy:
+            for name, function in DEPLOY_STEPS.items():
+                steps.append((name, partial(self._run_deploy_step, function)))
+        return [step for step in steps if not self._only or step[0] in self._only]
 
-    def _run_step(self, name: str, function: Callable[[], str | None]) -> Step:
+    def _run_deploy_step(self, function: Callable[[Session], Outcome]) -> Outcome:
+        if self._connection is None:
+            raise RuntimeError("there is no connection")
+        return function(Session(wrapper=self._wrapper, connection=self._connection))
+
+    def _has_lost_connection(self) -> bool:
+        return self._connection is not None and self._connection.closed
+
+    def _run_step(self, name: str, function: Callable[[], StepResult]) -> Step:
         started = time.monotonic()
         status, hint, is_transient = Status.OK, "", False
+        findings: tuple[Finding, ...] = ()
         try:
             is_skipped = name in TOKEN_STEPS and self._target.login is None
             detail = None if is_skipped else function()
+            if isinstance(detail, Outcome):
+                status, hint, findings = detail.status, detail.hint, detail.findings
+                detail = detail.detail
         except _StepWarning as exc:
             status, detail, hint = Status.WARN, exc.detail, exc.hint
         except ExplainedError as exc:
             status, detail, hint = Status.FAIL, exc.summary, exc.hint
             is_transient = exc.failure.is_transient
+        except psycopg.OperationalError as exc:
+            status, is_transient = Status.FAIL, self._has_lost_connection()
+            what = "the connection was lost" if is_transient else "a query failed"
+            detail = f'{what}. Seen: "{scrub(str(exc)).strip()}"'
+            hint = "Run the command again."
         except Exception as exc:  # noqa: BLE001 - unexpected errors are reported too.
             seen = f"{type(exc).__name__}: {scrub(str(exc))}"
             status, detail = Status.FAIL, f'the step raised an error. Seen: "{seen}"'
@@ -155,10 +197,13 @@ class Diagnosis:
             hint=hint,
             seconds=time.monotonic() - started,
             is_transient=is_transient,
+            findings=findings,
         )
 
     def _settings(self) -> str:
         target = self._target = self._wrapper.get_target()
+        if self._timeout is not None:
+            self._target = replace(target, connect_budget=self._timeout)
         params = self._wrapper.get_connection_params()
         # Creates the pool without opening it, to validate its settings.
         self._wrapper.pool  # noqa: B018
@@ -295,6 +340,12 @@ class Diagnosis:
 
     def _login(self) -> str:
         connection = self._connection = self._open()
+        with self._socket_lock:
+            if self.is_cancelled:
+                raise TimeoutError("cancelled")
+            self._socket = socket.fromfd(
+                connection.fileno(), socket.AF_INET, socket.SOCK_STREAM
+            )
         with connection.cursor() as cursor:
             cursor.execute("SELECT current_setting('server_version')")
             [(version,)] = cursor.fetchall()
@@ -311,13 +362,17 @@ class Diagnosis:
     def _database(self) -> str:
         schema = self._target.schema
         [row] = self._execute(QUERY, {"schema": schema})
+        [(is_read_only,)] = self._execute("SHOW transaction_read_only")
         detail, hint = describe_schema(SchemaFacts(*row), schema)
+        if is_read_only == "on":
+            return f"{detail}; transactions are read-only"
         if hint:
             raise _StepWarning(detail, hint)
         return detail
 
     def _rotation(self) -> str:
-        connection = self._open(self._call(self._access.credentials.fetch_uncached))
+        credential = self._call(self._access.credentials.fetch_uncached)
+        connection = self._open(credential)
         lifetime = lifetime_of(connection)
         connection.close()
         if lifetime is None:
@@ -328,7 +383,8 @@ class Diagnosis:
 
     def _call(self, request: Callable[..., T]) -> T:
         """Return the result of a request to the workspace; raises LakebaseError."""
-        return call_workspace(self._target, lambda: request(timeout=CALL_TIMEOUT))
+        timeout = CALL_TIMEOUT if self._timeout is None else self._timeout
+        return call_workspace(self._target, lambda: request(timeout=timeout))
 
     def _error(self, failure_id: str) -> ExplainedError:
         return connect_error(
@@ -336,13 +392,8 @@ class Diagnosis:
         )
 
     def _open(self, credential: Credential | None = None) -> Connection:
-        params = self._wrapper.get_connection_params()
-        return Connector(
-            self._target,
-            {**params, "autocommit": True},
-            lambda pinned: psycopg.connect(**pinned),
-            credential=credential,
-        ).run()
+        target = self._target
+        return open_connection(self._wrapper, target=target, credential=credential)
 
     def _execute(
         self, query: Query, values: Mapping[str, str] | None = None

@@ -4,15 +4,19 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.management.color import Style
 from django.db import connections
-from django.utils.connection import ConnectionDoesNotExist
 
 from django_lakebase.base import LakebaseMixin
-from django_lakebase.diagnosis.steps import Diagnosis, Status, Step
+from django_lakebase.diagnosis.step import Status, Step
+from django_lakebase.diagnosis.steps import Diagnosis
+from django_lakebase.management.aliases import get_wrapper
 from django_lakebase.management.wait import Pauses, seconds
 
 
@@ -38,6 +42,12 @@ class Command(BaseCommand):
             help="Check this alias; can be repeated. Default: all Lakebase aliases.",
         )
         parser.add_argument(
+            "--deploy",
+            action="store_true",
+            help="Also check what a deployment needs: privileges, ownership, "
+            "migrations, extensions, row-level security, limits, replica identity.",
+        )
+        parser.add_argument(
             "--format",
             choices=("text", "json"),
             default="text",
@@ -60,7 +70,8 @@ class Command(BaseCommand):
         for alias, wrapper in self._wrappers(options["database"]):
             if is_text:
                 self.stdout.write(alias)
-            steps = self._check(wrapper, deadline, is_text=is_text)
+            diagnosis = partial(Diagnosis, wrapper, deploy=options["deploy"])
+            steps = self._check(diagnosis, deadline, is_text=is_text)
             report.append((alias, steps))
         if not is_text:
             self.stdout.write(json.dumps(_as_json(report), indent=2))
@@ -68,23 +79,11 @@ class Command(BaseCommand):
             raise SystemExit(1)
 
     def _wrappers(self, aliases: list[str] | None) -> list[tuple[str, LakebaseMixin]]:
-        chosen = []
-        for alias in dict.fromkeys(aliases or connections):
-            try:
-                wrapper = connections[alias]
-            except ConnectionDoesNotExist as exc:
-                known = ", ".join(connections)
-                raise CommandError(
-                    f'DATABASES has no alias "{alias}"; its aliases are: {known}.'
-                ) from exc
-            if isinstance(wrapper, LakebaseMixin):
-                chosen.append((alias, wrapper))
-            elif aliases:
-                engine = wrapper.settings_dict["ENGINE"]
-                raise CommandError(
-                    f'DATABASES["{alias}"] uses the ENGINE "{engine}"; lakebase_check '
-                    'checks only "django_lakebase".'
-                )
+        chosen = [
+            (alias, get_wrapper(alias, "lakebase_check"))
+            for alias in dict.fromkeys(aliases or connections)
+            if aliases or isinstance(connections[alias], LakebaseMixin)
+        ]
         if not chosen:
             raise CommandError(
                 "No alias of DATABASES uses this engine. Set "
@@ -93,12 +92,12 @@ class Command(BaseCommand):
         return chosen
 
     def _check(
-        self, wrapper: LakebaseMixin, deadline: float, *, is_text: bool
+        self, diagnosis: Callable[[], Diagnosis], deadline: float, *, is_text: bool
     ) -> list[Step]:
         pauses = Pauses(deadline)
         while True:
             steps = []
-            for step in Diagnosis(wrapper).run():
+            for step in diagnosis().run():
                 steps.append(step)
                 if is_text:
                     for line in _lines(step, self.style):
@@ -119,9 +118,16 @@ def _lines(step: Step, style: Style) -> Iterator[str]:
         Status.SKIPPED: str,
     }
     status = styles[step.status](f"{step.status:<8}")
-    yield f"  {status} {step.id:<11}{step.seconds:6.2f} s  {step.detail}"
-    if step.hint:
+    yield f"  {status} {step.id:<16} {step.seconds:6.2f} s  {step.detail}"
+    if step.hint and not step.findings:
         yield f"{'':11}{step.hint}"
+    for role, findings in groupby(step.findings, attrgetter("role")):
+        together = list(findings)
+        yield from (f"{'':11}{f.hint}" for f in together if f.hint)
+        statements = [statement for f in together for statement in f.statements]
+        if statements:
+            yield f'{"":11}As "{role}", or as a member of it, run:'
+            yield from (f"{'':13}{statement}" for statement in statements)
 
 
 def _as_json(report: list[tuple[str, list[Step]]]) -> dict[str, Any]:

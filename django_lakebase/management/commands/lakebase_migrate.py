@@ -17,6 +17,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.db.transaction import atomic
 
 from django_lakebase.config.target import is_pooled_host
+from django_lakebase.diagnosis.migrations import UNFINISHED
 from django_lakebase.exceptions import ExplainedError
 from django_lakebase.failures.classify import chain, classify
 from django_lakebase.failures.failure import Source
@@ -29,9 +30,8 @@ LOCK_NOT_AVAILABLE = "55P03"
 # Seconds for which --lock-timeout retries a migration: less than the 10 minutes after
 # which Databricks Apps ends an app that does not listen, without showing a reason.
 RETRIED_FOR = 300.0
-# Recorded as a migration while others are applied: it remains if the process is killed
-# between the last migration and the end of post_migrate.
-UNFINISHED = ("lakebase_migrate", "post_migrate")
+# Failures to explain: of migrations, not of connections.
+DENIED = ("schema-denied", "owner-required", "privilege-denied")
 
 
 class Command(migrate.Command):
@@ -269,7 +269,7 @@ class Command(migrate.Command):
         except DatabaseError as exc:
             failure = classify(exc, Source.SERVER)
             found = re.search(failure.pattern, str(exc))
-            if failure.id == "schema-denied" and found:
+            if failure.id in DENIED and found:
                 role = self._connection.settings_dict["OPTIONS"].get("assume_role")
                 facts = {"user": role or self._user, **found.groupdict()}
                 summary, hint = summary_and_hint(failure, facts)

@@ -81,7 +81,8 @@ def test_json_report_has_stable_ids_and_fields(check):
 
     assert status == 0
     assert list(steps) == STEPS
-    assert set(steps["tls"]) == {"id", "status", "detail", "hint", "seconds"}
+    fields = {"id", "status", "detail", "hint", "seconds", "findings"}
+    assert set(steps["tls"]) == fields
     assert {step["status"] for step in steps.values()} == {"ok"}
 
 
@@ -319,9 +320,9 @@ def test_unknown_alias_is_rejected(check):
 
 
 def test_alias_of_another_engine_is_rejected(check, monkeypatch):
-    monkeypatch.setattr(
-        "django_lakebase.management.commands.lakebase_check.LakebaseMixin", str
-    )
+    for module in ("aliases", "commands.lakebase_check"):
+        name = f"django_lakebase.management.{module}.LakebaseMixin"
+        monkeypatch.setattr(name, str)
 
     with pytest.raises(CommandError, match="ENGINE"):
         check("--database", "default")
