@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from django.core.management import call_command
 from django.core.management.base import CommandParser
 from django.core.management.commands import migrate
 
@@ -14,10 +15,15 @@ from django_lakebase import signals
 from django_lakebase.checks import CHECKS_PAGE
 from django_lakebase.config import libpq
 from django_lakebase.config.resolve import OWN_OPTIONS
+from django_lakebase.diagnosis.deploy import DEPLOY_STEPS
 from django_lakebase.failures.catalog import FAILURES
 from django_lakebase.local.__main__ import main
 from django_lakebase.local.faults import FAULTS
-from django_lakebase.management.commands import lakebase_check, lakebase_migrate
+from django_lakebase.management.commands import (
+    lakebase_check,
+    lakebase_migrate,
+    lakebase_role,
+)
 from django_lakebase.stats import Stats
 
 TOP = Path(django_lakebase.__file__).parent.parent
@@ -63,8 +69,26 @@ def test_options_and_steps_of_lakebase_check_are_documented():
     steps = re.findall(r'\("([a-z-]+)", self\._', source)
 
     assert len(steps) == 10
+    steps += DEPLOY_STEPS
     assert [o for o in options if f"`{o}" not in page("check")] == []
     assert [s for s in steps if f"| `{s}` |" not in page("check")] == []
+
+
+def test_actions_options_and_changes_of_lakebase_role_are_documented(capsys):
+    text = page("roles")
+    options = set()
+    for action in lakebase_role.HELP:
+        with pytest.raises(SystemExit, match="0"):
+            call_command("lakebase_role", action, "--help")
+        options |= set(re.findall(r"(?<!\w)--[\w-]+", capsys.readouterr().out))
+    source = (TOP / "django_lakebase/roles/plan.py").read_text()
+    changes = set(re.findall(r'"(role|[a-z]+-[a-z]+)"', source))
+
+    assert {"--owner-role", "--via"} < options
+    assert {"role", "schema-reset", "default-privileges"} < changes
+    assert [a for a in lakebase_role.HELP if f"\n`{a}`\n: " not in text] == []
+    assert {o for o in options - {"--help"} if f"`{o}" not in text} == set()
+    assert {c for c in changes if f"\n| `{c}` |" not in text} == set()
 
 
 def test_own_options_of_lakebase_migrate_are_documented():
