@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from django_lakebase.base import LakebaseMixin
-from django_lakebase.roles.change import Change
+from django_lakebase.roles.change import Change, listed
 from django_lakebase.roles.facts import Facts, Request, Role
 from django_lakebase.roles.overview import Overview
 
@@ -43,8 +43,7 @@ def find_notes_after_revoke(request: Request, facts: Facts) -> list[str]:
     owned = [r.name for r in facts.relations if r.owner == request.role]
     if not owned:
         return []
-    count = f"{len(owned)} tables and sequences"
-    return [f'"{request.role}" still owns {count}, and can do everything with them.']
+    return [f'"{request.role}" keeps all privileges on what it owns: {listed(owned)}.']
 
 
 def find_notes(wrapper: LakebaseMixin, request: Request, facts: Facts) -> list[str]:

@@ -99,12 +99,20 @@ class Command(BaseCommand):
                     help="Create the role with databricks_create_role (default), or "
                     "with the workspace's API.",
                 )
-            if action != "sql":
+            if action == "show":
                 options.add_argument(
                     "--format",
                     choices=("text", "json"),
                     default="text",
                     help="text for people (default), or json for programs.",
+                )
+            elif action != "sql":
+                options.add_argument(
+                    "--format",
+                    choices=("text", "sql", "json"),
+                    default="text",
+                    help="text for people (default), sql for a script of what is left "
+                    "to run, or json for programs.",
                 )
 
     def handle(self, **options: Any) -> None:
@@ -196,19 +204,29 @@ class Command(BaseCommand):
     def _write_script(self, changes: list[Change], notes: list[str]) -> None:
         self.stdout.write("BEGIN;")
         for change in changes:
-            # Names of tables and roles may contain the end of the comment.
-            comment = " ".join(f'As "{change.role}": {change.detail}'.splitlines())
-            self.stdout.write(f"-- {comment}")
+            self._write_comment(f'As "{change.role}": {change.detail}')
             for statement in change.statements:
                 self.stdout.write(statement)
         self.stdout.write("COMMIT;")
         for note in notes:
-            self.stdout.write(f"-- {' '.join(note.splitlines())}")
+            self._write_comment(note)
+
+    def _write_comment(self, text: str) -> None:
+        # Names of tables and roles may contain the end of the comment.
+        self.stdout.write(f"-- {' '.join(text.splitlines())}")
 
     def _write_report(self, report: Report, output: str) -> None:
         if output == "json":
             self.stdout.write(json.dumps(report.as_json(), indent=2))
-            return
+        elif output == "sql":
+            for change in report.done:
+                for statement in change.statements:
+                    self._write_comment(f"Done: {statement}")
+            self._write_script(report.left, report.notes)
+        else:
+            self._write_text(report)
+
+    def _write_text(self, report: Report) -> None:
         if report.done:
             self.stdout.write(self.style.SUCCESS(f'Done, as "{report.runner}":'))
             self._write_statements(report.done)

@@ -85,6 +85,28 @@ def test_dry_run_and_sql_change_nothing(site, create):
     assert create("--dry-run") == f'Nothing to change for "{site.app}".\n'
 
 
+def test_script_of_a_run_contains_what_is_left(site, new_role, capsys):
+    """The app may not create roles, so the owner gets a script."""
+    site.connect(site.app)
+    command = ("create", "--service-principal", new_role, "--format", "sql")
+    with pytest.raises(SystemExit):
+        call_command("lakebase_role", *command, database="other")
+    script = capsys.readouterr().out
+
+    with site.session(site.owner) as session:
+        session.execute(script.encode())
+    create = ("create", "--service-principal", new_role)
+    assert "Nothing to change" in site.call(site.owner, "lakebase_role", *create)
+
+
+def test_script_of_a_run_shows_what_was_done_as_comments(site, create):
+    lines = create("--format", "sql").splitlines()
+
+    assert lines[-2:] == ["BEGIN;", "COMMIT;"]
+    assert lines[:-2]
+    assert all(line.startswith("-- Done: ") for line in lines[:-2])
+
+
 def test_name_of_a_table_does_not_end_a_comment_in_the_script(site, create):
     """Who reviews and runs the script may do more than who has created the table."""
     options = {"schema": "notes"}
@@ -461,7 +483,8 @@ def test_revoke_says_what_the_role_owns(site, create):
     site.call(site.app, "migrate", "-v0", schema="own")
     revoke = ("lakebase_role", "revoke", "--service-principal", site.app)
 
-    assert "still owns" in site.call(site.owner, *revoke, schema="own")
+    output = site.call(site.owner, *revoke, schema="own")
+    assert f'"{site.app}" keeps all privileges on what it owns: ' in output
 
 
 def test_show_names_roles_attributes_privileges_and_owners(site, create):
