@@ -45,8 +45,12 @@ from .tls import Handshake, check_handshake, perform_handshake
 TOKEN_STEPS = ("sdk-login", "identity", "endpoint", "credential", "rotation")
 # Seconds that the search for the endpoint of a host may take here.
 SEARCH_TIMEOUT = 60.0
+# The share of a time limit after which connecting is not retried. The rest is for the
+# last attempt, and for the first one if little time is left.
+RETRY_SHARE = 0.8
 
 T = TypeVar("T")
+
 StepResult: TypeAlias = Outcome | str | None
 Query: TypeAlias = LiteralString | sql.Composed
 
@@ -64,8 +68,9 @@ class Diagnosis:
     Verifies step by step that *wrapper*, a Django connection, can connect.
 
     With *deploy*, also verifies that its role can run the project and its migrations.
-    Runs the steps in *only*, or all of them. Connecting and each request to the
-    workspace may take *timeout* seconds; by default, what the settings allow.
+    Runs the steps in *only*, or all of them. With *timeout*, each request to the
+    workspace may take that many seconds, and retries of the connection end early enough
+    to report their error in *timeout* seconds from the start.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Diagnosis:
         self._deploy = deploy
         self._only = only
         self._timeout = timeout
+        self._started_at = 0.0
         self._target: Target
         self._access: Access
         self._identity = ""
@@ -94,6 +100,7 @@ class Diagnosis:
     def run(self) -> Generator[Step, None, None]:
         """Yield the result of each step as soon as it ends."""
         has_failed, was_open = False, self._wrapper.connection is not None
+        self._started_at = time.monotonic()
         try:
             for name, function in self._steps():
                 if has_failed:
@@ -202,8 +209,6 @@ class Diagnosis:
 
     def _settings(self) -> str:
         target = self._target = self._wrapper.get_target()
-        if self._timeout is not None:
-            self._target = replace(target, connect_budget=self._timeout)
         params = self._wrapper.get_connection_params()
         # Creates the pool without opening it, to validate its settings.
         self._wrapper.pool  # noqa: B018
@@ -393,6 +398,11 @@ class Diagnosis:
 
     def _open(self, credential: Credential | None = None) -> Connection:
         target = self._target
+        if self._timeout is not None:
+            used = (time.monotonic() - self._started_at) / self._timeout
+            share = max(RETRY_SHARE - used, 1 - RETRY_SHARE)
+            budget = round(share * self._timeout, 2)
+            target = replace(target, connect_budget=budget)
         return open_connection(self._wrapper, target=target, credential=credential)
 
     def _execute(

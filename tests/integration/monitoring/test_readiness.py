@@ -245,9 +245,9 @@ def test_later_check_succeeds_after_one_that_timed_out(local):
 
 
 def test_retries_end_within_the_time_limit(local):
-    """Although the connect_budget is longer: the details then say what has failed."""
-    with local.fault("server-starting", seconds=0):
-        result = check_readiness(timeout=3.0)
+    """The details then say what has failed, however long the credential has taken."""
+    with local.fault("api-slow", ms=500), local.fault("server-starting", seconds=0):
+        result = check_readiness(timeout=4.0)
 
     assert statuses_of(result)[2] == ("login", "fail")
     assert "no answer" not in result.steps[2].detail
@@ -290,7 +290,7 @@ def test_check_does_not_use_the_pool(aliases, local):
 
 
 def test_role_that_cannot_be_assumed_is_a_failed_step(aliases):
-    aliases(OPTIONS={"assume_role": "nobody-has-it"})
+    aliases(OPTIONS={"assume_role": "missing_role"})
 
     result = check_readiness("other", timeout=ENOUGH)
 
