@@ -42,6 +42,21 @@ def new_role(site: Site) -> str:
     return SERVICE_PRINCIPAL
 
 
+@pytest.fixture
+def create_as_app(site: Site, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return a function that runs the command as the app, which may do nothing."""
+
+    def run(role: str, *arguments: str) -> str:
+        site.connect(site.app)
+        command = ("create", "--service-principal", role, *arguments)
+        with pytest.raises(SystemExit) as caught:
+            call_command("lakebase_role", *command, database="other")
+        assert caught.value.code == 1
+        return capsys.readouterr().out
+
+    return run
+
+
 def owners(site: Site) -> dict[str, str]:
     """Return the owner of each table in public."""
     with site.session(site.owner) as session:
@@ -85,13 +100,9 @@ def test_dry_run_and_sql_change_nothing(site, create):
     assert create("--dry-run") == f'Nothing to change for "{site.app}".\n'
 
 
-def test_script_of_a_run_contains_what_is_left(site, new_role, capsys):
+def test_script_of_a_run_contains_what_is_left(site, new_role, create_as_app):
     """The app may not create roles, so the owner gets a script."""
-    site.connect(site.app)
-    command = ("create", "--service-principal", new_role, "--format", "sql")
-    with pytest.raises(SystemExit):
-        call_command("lakebase_role", *command, database="other")
-    script = capsys.readouterr().out
+    script = create_as_app(new_role, "--format", "sql")
 
     with site.session(site.owner) as session:
         session.execute(script.encode())
@@ -138,16 +149,10 @@ def test_json_report_has_stable_fields(site, create):
         assert (change["status"], change["role"]) == ("done", site.owner)
 
 
-def test_statements_that_need_another_role_are_printed(site, create, capsys):
+def test_statements_that_need_another_role_are_printed(site, create, create_as_app):
     """The app may not grant itself privileges, so the owner gets the statements."""
-    site.connect(site.app)
-    arguments = ("create", "--service-principal", site.app, "--format", "json")
+    changes = json.loads(create_as_app(site.app, "--format", "json"))["changes"]
 
-    with pytest.raises(SystemExit) as caught:
-        call_command("lakebase_role", *arguments, database="other")
-
-    assert caught.value.code == 1
-    changes = json.loads(capsys.readouterr().out)["changes"]
     assert {change["status"] for change in changes} == {"denied"}
     with site.session(site.owner) as session:
         for change in changes:
@@ -157,14 +162,11 @@ def test_statements_that_need_another_role_are_printed(site, create, capsys):
     assert create().startswith("Nothing to change")
 
 
-def test_role_that_could_not_be_created_is_left_to_the_owner(site, new_role, capsys):
-    site.connect(site.app)
-    arguments = ("create", "--service-principal", new_role, "--owner-role", "new_owner")
+def test_role_that_could_not_be_created_is_left_to_the_owner(
+    site, new_role, create_as_app
+):
+    out = create_as_app(new_role, "--owner-role", "new_owner")
 
-    with pytest.raises(SystemExit):
-        call_command("lakebase_role", *arguments, database="other")
-
-    out = capsys.readouterr().out
     assert f'Not done, because it has to be run as "{site.owner}":' in out
     assert f"SELECT databricks_create_role('{new_role}'," in out
 
