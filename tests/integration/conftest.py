@@ -1,8 +1,9 @@
-"""Tests in two environments: a plain one, and one with misleading variables."""
+"""An empty database; tests in a plain environment and with misleading variables."""
 
 import pytest
 
 from tests.helpers.credential_cache import forget_credentials
+from tests.helpers.plain_psycopg import new_database
 
 # A misleading value for each variable of libpq that the engine must override.
 HOSTILE = {
@@ -50,6 +51,13 @@ QUOTED = (
     "PGSSLROOTCERT",
     "LAKEBASE_HOSTADDR",
 )
+
+
+@pytest.fixture
+def database(local):
+    """Yield the name of an empty database, which the service principal owns."""
+    with new_database(local) as name:
+        yield name
 
 
 @pytest.fixture

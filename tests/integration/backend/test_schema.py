@@ -21,13 +21,6 @@ OWN = {"schema": "of the shop", "connect_budget": 120}
 
 
 @pytest.fixture
-def database(local):
-    """Yield the name of an empty database, which the service principal owns."""
-    with new_database(local) as name:
-        yield name
-
-
-@pytest.fixture
 def new_alias(new_wrapper, database, monkeypatch):
     """Return a function that adds an alias, which Django's commands can use."""
     made = set()

@@ -13,7 +13,7 @@ from django_lakebase.diagnosis.step import Status
 from django_lakebase.diagnosis.steps import Diagnosis
 from django_lakebase.diagnosis.tables import check_replica_identity, check_row_security
 from tests.helpers.local_settings import settings_for
-from tests.helpers.plain_psycopg import new_database, open_session
+from tests.helpers.plain_psycopg import open_session
 
 # Tables of installed apps of the test suite.
 NOTE, MEMBER = "app_note", "app_member"
@@ -21,13 +21,6 @@ OWN_INDEX = (
     "CREATE UNIQUE INDEX own ON app_note (id); "
     "ALTER TABLE app_note REPLICA IDENTITY USING INDEX own"
 )
-
-
-@pytest.fixture
-def database(local):
-    """Yield an empty database of the service principal."""
-    with new_database(local) as name:
-        yield name
 
 
 @pytest.fixture
