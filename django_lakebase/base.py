@@ -62,6 +62,17 @@ _wrappers: "weakref.WeakSet[LakebaseMixin]" = weakref.WeakSet()
 _inherited: list[Connection] = []
 
 
+def membership_options(version: int) -> str:
+    """
+    Return the end of a GRANT whose member may use a role's privileges and switch to it.
+
+    *version* is the server's, as in ``server_version_num``.
+    """
+    return (
+        " WITH INHERIT TRUE, SET TRUE" if version >= MEMBERSHIP_OPTIONS_VERSION else ""
+    )
+
+
 class LakebaseMixin(Base):
     """A mixin that gives a PostgreSQL backend a current credential per connection."""
 
@@ -307,7 +318,6 @@ class LakebaseMixin(Base):
             failure = "assume-role-missing"
         elif isinstance(exc, errors.InsufficientPrivilege):
             failure = "assume-role-denied"
-        has_options = connection.info.server_version >= MEMBERSHIP_OPTIONS_VERSION
         return connect_error(
             self.get_target(),
             exc,
@@ -315,7 +325,7 @@ class LakebaseMixin(Base):
             seen=exc,
             name=role,
             user=connection.info.user,
-            membership_options=" WITH INHERIT TRUE, SET TRUE" if has_options else "",
+            membership_options=membership_options(connection.info.server_version),
         )
 
 

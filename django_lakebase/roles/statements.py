@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from psycopg.sql import Identifier, Literal
 
-from django_lakebase.base import MEMBERSHIP_OPTIONS_VERSION
+from django_lakebase.base import membership_options
 
 # What a Django project needs. REFERENCES is for foreign keys to the tables of another
 # owner, UPDATE on sequences is for setval(), which loaddata uses.
@@ -38,8 +38,7 @@ def grant_membership(group: str, member: str, version: int) -> str:
 
     *version* is the server's, as in ``server_version_num``.
     """
-    has_options = version >= MEMBERSHIP_OPTIONS_VERSION
-    options = " WITH INHERIT TRUE, SET TRUE" if has_options else ""
+    options = membership_options(version)
     return f"GRANT {quoted(group)} TO {quoted(member)}{options};"
 
 
